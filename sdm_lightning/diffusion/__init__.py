@@ -1,0 +1,41 @@
+"""The spatial-diffusion loop: predict, pick, sample (Sec. 3.1.2, Eq. 4-5), and its mask schedules (Fig. 7)."""
+
+from sdm_lightning.diffusion.process import (
+    DiffusionState,
+    DiffusionStep,
+    Network,
+    Prediction,
+    SpatialDiffusion,
+    complete,
+    initial_state,
+    pick,
+    predict,
+    sample,
+    standard_deviation_map,
+)
+from sdm_lightning.diffusion.schedules import (
+    CosineSchedule,
+    CubicSchedule,
+    MaskSchedule,
+    SquareRootSchedule,
+    UniformSchedule,
+)
+
+__all__ = [
+    "CosineSchedule",
+    "CubicSchedule",
+    "DiffusionState",
+    "DiffusionStep",
+    "MaskSchedule",
+    "Network",
+    "Prediction",
+    "SpatialDiffusion",
+    "SquareRootSchedule",
+    "UniformSchedule",
+    "complete",
+    "initial_state",
+    "pick",
+    "predict",
+    "sample",
+    "standard_deviation_map",
+]

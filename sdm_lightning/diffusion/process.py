@@ -1,0 +1,365 @@
+"""Spatial diffusion: predict, pick, sample, T times (Sec. 3.1.2, Eq. 4-5).
+
+One loop serves training, validation, prediction and export, so that what is trained is what runs.
+It takes the network as a callable and knows nothing of its architecture, of losses, or of
+Lightning.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sdm_lightning.diffusion.schedules import MaskSchedule, UniformSchedule
+
+Network: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Maps the seven input channels ``(B, 7, H, W)`` to mean and log variance, each ``(B, 3, H, W)``."""
+
+UncertaintyScale: TypeAlias = Literal["minmax", "clamp"]
+
+
+@dataclass(frozen=True)
+class DiffusionState:
+    """What one iteration hands to the next: x_t, m_t and u_t of Eq. 4.
+
+    Attributes:
+        image: ``(B, 3, H, W)`` in [-1, 1], 0 where the mask is 0.
+        mask: ``(B, 1, H, W)``, 1 = known (given or picked so far), 0 = still missing.
+        uncertainty: ``(B, 1, H, W)`` in [0, 1]: 0 where initially known, 1 where still missing.
+        step: Iterations done, t.
+    """
+
+    image: Tensor
+    mask: Tensor
+    uncertainty: Tensor
+    step: int
+
+    def detach(self) -> "DiffusionState":
+        """The same state, cut off from the graph that made it."""
+        return DiffusionState(
+            self.image.detach(), self.mask.detach(), self.uncertainty.detach(), self.step
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of every pixel in one iteration.
+
+    Attributes:
+        mean: ``(B, 3, H, W)``, mu_t.
+        log_variance: ``(B, 3, H, W)``, log sigma_t^2.
+        uncertainty: ``(B, 1, H, W)`` in [0, 1], the preliminary uncertainty u~_t.
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+    uncertainty: Tensor
+
+
+@dataclass(frozen=True)
+class DiffusionStep:
+    """One whole iteration.
+
+    Attributes:
+        prediction: What the network said.
+        completed: ``(B, 3, H, W)``: the mean in the hole, the input where it was known.
+        state: x_t, m_t, u_t after pick and sample; in the last iteration ``state.image`` equals
+            ``completed``.
+    """
+
+    prediction: Prediction
+    completed: Tensor
+    state: DiffusionState
+
+    @property
+    def mean(self) -> Tensor:
+        """``(B, 3, H, W)``, mu_t."""
+        return self.prediction.mean
+
+    @property
+    def log_variance(self) -> Tensor:
+        """``(B, 3, H, W)``, log sigma_t^2."""
+        return self.prediction.log_variance
+
+    @property
+    def uncertainty(self) -> Tensor:
+        """``(B, 1, H, W)`` in [0, 1], the preliminary uncertainty u~_t."""
+        return self.prediction.uncertainty
+
+
+def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
+    """The state before the first iteration: u_0 = 1 - m_0 (Sec. 4.2).
+
+    Args:
+        image: ``(B, 3, H, W)`` in [-1, 1]; what it holds inside the hole is dropped.
+        mask: ``(B, 1, H, W)``, 1 = known, 0 = hole.
+
+    Raises:
+        ValueError: If the shapes do not match or the mask holds anything but 0 and 1.
+    """
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"image has shape {tuple(image.shape)}, not (B, 3, H, W)")
+    if mask.shape != (image.shape[0], 1, *image.shape[2:]):
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, "
+            f"not {(image.shape[0], 1, *image.shape[2:])} as the image asks"
+        )
+    # Reading values forces a device to finish its queue and breaks graph capture: on the CPU only.
+    if mask.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError("mask holds values other than 1 (known) and 0 (hole)")
+    mask = mask.to(image.dtype)
+    # where() and not a product: a NaN or infinity inside the hole must not leak out of it.
+    known = torch.where(mask.bool(), image, torch.zeros_like(image))
+    return DiffusionState(image=known, mask=mask, uncertainty=1 - mask, step=0)
+
+
+def standard_deviation_map(log_variance: Tensor) -> Tensor:
+    """One standard deviation per pixel, the mean over colour channels.
+
+    The paper has three variances per pixel and one uncertainty, and does not say how it gets from
+    one to the other.
+
+    Args:
+        log_variance: ``(B, 3, H, W)``.
+
+    Returns:
+        ``(B, 1, H, W)``, positive and finite: exp is taken of at most 20 / 2.
+    """
+    return torch.exp(0.5 * log_variance.float().clamp(-40.0, 20.0)).mean(dim=1, keepdim=True)
+
+
+def scale_uncertainty(deviation: Tensor, hole: Tensor, scale: UncertaintyScale) -> Tensor:
+    """Brings standard deviations to [0, 1], the preliminary uncertainty u~_t.
+
+    Args:
+        deviation: ``(B, 1, H, W)``, positive.
+        hole: ``(B, 1, H, W)``, 1 where initially missing: the pixels that are compared.
+        scale: ``"minmax"`` stretches the hole's smallest deviation to 0 and its largest to 1, image
+            by image; ``"clamp"`` keeps the deviation itself, cut at 1 (half the image's range).
+
+    Returns:
+        ``(B, 1, H, W)`` in [0, 1]; 0 outside the hole.
+    """
+    if scale == "clamp":
+        return deviation.clamp(0.0, 1.0) * hole
+    inside = hole.bool()
+    infinity = torch.full_like(deviation, torch.inf)
+    low = torch.where(inside, deviation, infinity).amin(dim=(1, 2, 3), keepdim=True)
+    high = torch.where(inside, deviation, -infinity).amax(dim=(1, 2, 3), keepdim=True)
+    span = (high - low).clamp_min(1e-8)
+    # In an image without a hole low is +inf; its pixels are dropped by where() below.
+    return torch.where(inside, (deviation - low) / span, torch.zeros_like(deviation))
+
+
+def predict(
+    network: Network,
+    state: DiffusionState,
+    initial_mask: Tensor,
+    num_iterations: int,
+    scale: UncertaintyScale = "minmax",
+) -> Prediction:
+    """Step 1 of Sec. 3.1.2: mean, variance and preliminary uncertainty for all pixels.
+
+    Args:
+        network: The generator, styles bound.
+        state: x_{t-1}, m_{t-1}, u_{t-1}.
+        initial_mask: m_0, ``(B, 1, H, W)``.
+        num_iterations: T; the time channel holds (t - 1) / T.
+        scale: See ``scale_uncertainty``.
+    """
+    time = torch.full_like(state.mask, state.step / num_iterations)
+    inputs = torch.cat([state.image, initial_mask, state.mask, state.uncertainty, time], dim=1)
+    mean, log_variance = network(inputs)
+    mean, log_variance = mean.float(), log_variance.float()
+    # u~ orders and weighs pixels; it is not a path for gradients to the variance.
+    deviation = standard_deviation_map(log_variance.detach())
+    return Prediction(
+        mean, log_variance, scale_uncertainty(deviation, 1 - initial_mask.float(), scale)
+    )
+
+
+def pick(
+    state: DiffusionState,
+    prediction: Prediction,
+    initial_mask: Tensor,
+    known_fraction: float,
+) -> tuple[Tensor, Tensor]:
+    """Step 2 of Sec. 3.1.2: the least uncertain unknown pixels join the known.
+
+    After it, exactly ``round(known_fraction * hole)`` pixels of each sample's initial hole are
+    known (never fewer than before). Equal uncertainties are taken in row-major order.
+
+    Args:
+        state: x_{t-1}, m_{t-1}, u_{t-1}.
+        prediction: The network's answer to it.
+        initial_mask: m_0, ``(B, 1, H, W)``.
+        known_fraction: Of the initial hole, after this iteration, in [0, 1].
+
+    Returns:
+        m_t and u_t, each ``(B, 1, H, W)``: u_t is 1 where still missing, 0 where initially known,
+        and the preliminary uncertainty elsewhere.
+    """
+    missing = (1 - state.mask).flatten(1)
+    hole = (1 - initial_mask).flatten(1).sum(dim=1)
+    still_missing = hole - torch.round(hole * known_fraction)
+    count = (missing.sum(dim=1) - still_missing).clamp_min(0)
+
+    # Ranked by the deviation itself, not by u~: clamping would tie the most uncertain pixels.
+    deviation = standard_deviation_map(prediction.log_variance.detach()).flatten(1)
+    score = torch.where(missing.bool(), deviation, torch.full_like(deviation, torch.inf))
+    order = torch.sort(score, dim=1, stable=True).indices
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, places)
+    picked = (rank < count[:, None]).to(state.mask.dtype) * missing
+
+    mask = (state.mask.flatten(1) + picked).view_as(state.mask)
+    uncertainty = torch.where(
+        mask.bool(), prediction.uncertainty.to(mask.dtype), torch.ones_like(mask)
+    )
+    return mask, uncertainty * (1 - initial_mask)
+
+
+def sample(
+    image: Tensor,
+    initial_mask: Tensor,
+    mask: Tensor,
+    prediction: Prediction,
+    alpha: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Step 3 of Sec. 3.1.2, Eq. 5: x_t = x_0 + (m_t - m_0) * (mu_t + alpha * sigma_t * z).
+
+    Args:
+        image: x_0, ``(B, 3, H, W)``, 0 in the hole.
+        initial_mask: m_0, ``(B, 1, H, W)``.
+        mask: m_t, ``(B, 1, H, W)``.
+        prediction: mu_t and log sigma_t^2.
+        alpha: 0.01 in the paper; 0 returns the mean (the last iteration, and Table 1 E).
+        generator: Source of z; the global one if None.
+
+    Returns:
+        ``(B, 3, H, W)``: exactly x_0 where initially known, 0 where still missing.
+    """
+    drawn = prediction.mean
+    if alpha:
+        deviation = torch.exp(0.5 * prediction.log_variance.clamp(-40.0, 20.0))
+        noise = torch.randn(
+            drawn.shape, generator=generator, device=drawn.device, dtype=drawn.dtype
+        )
+        drawn = drawn + alpha * deviation * noise
+    new = (mask - initial_mask).bool()
+    return torch.where(initial_mask.bool(), image, torch.where(new, drawn, torch.zeros_like(drawn)))
+
+
+def complete(image: Tensor, initial_mask: Tensor, filling: Tensor) -> Tensor:
+    """The image where known, the filling in the hole; ``(B, 3, H, W)``."""
+    return torch.where(initial_mask.bool(), image, filling.to(image.dtype))
+
+
+class SpatialDiffusion:
+    """The T-iteration loop with its settings.
+
+    Args:
+        num_iterations: T. The paper trains 512x512 models with 2 and tests with 4; its ablations
+            use 3 and 3 (Sec. 4.2, Table 1).
+        schedule: Known fraction of the hole after progress t / T; any callable of one float.
+        alpha: Ratio of the noise in Eq. 5; 0 turns continuous sampling off (Table 1 E).
+        uncertainty_scale: How deviations become an uncertainty in [0, 1]; see
+            ``scale_uncertainty``. The paper says "scaled to [0, 1]" only.
+        detach: Cuts gradients between iterations, so that each can be back-propagated and freed
+            before the next. The paper does not say; False lets them flow through x_t.
+
+    Raises:
+        ValueError: If a setting is out of range, or the schedule does not run from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        num_iterations: int = 4,
+        schedule: MaskSchedule | Callable[[float], float] | None = None,
+        alpha: float = 0.01,
+        uncertainty_scale: UncertaintyScale = "minmax",
+        detach: bool = True,
+    ) -> None:
+        if num_iterations < 1:
+            raise ValueError(f"num_iterations is {num_iterations}; it must be at least 1")
+        if alpha < 0:
+            raise ValueError(f"alpha is {alpha}; it must not be negative")
+        if uncertainty_scale not in ("minmax", "clamp"):
+            raise ValueError(f"uncertainty_scale is {uncertainty_scale!r}, not minmax or clamp")
+        self.num_iterations = num_iterations
+        self.schedule = schedule if schedule is not None else UniformSchedule()
+        self.alpha = alpha
+        self.uncertainty_scale: UncertaintyScale = uncertainty_scale
+        self.detach = detach
+        ends = self.schedule(0.0), self.schedule(1.0)
+        if abs(ends[0]) > 1e-6 or abs(ends[1] - 1) > 1e-6:
+            raise ValueError(f"schedule runs from {ends[0]} to {ends[1]}; it must run from 0 to 1")
+
+    def iterate(
+        self,
+        network: Network,
+        image: Tensor,
+        mask: Tensor,
+        *,
+        num_iterations: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[DiffusionStep]:
+        """Runs the iterations one by one.
+
+        The caller may back-propagate a step before it asks for the next: with ``detach`` no later
+        step needs its graph.
+
+        Args:
+            network: The generator, styles bound.
+            image: ``(B, 3, H, W)`` in [-1, 1]; what it holds inside the hole is never read.
+            mask: ``(B, 1, H, W)``, 1 = known, 0 = hole.
+            num_iterations: Instead of the loop's own; testing may take more than training.
+            generator: Source of the noise in Eq. 5; the global one if None.
+
+        Yields:
+            Steps 1 to T.
+
+        Raises:
+            ValueError: If shapes or values of image, mask or num_iterations are wrong.
+        """
+        total = self.num_iterations if num_iterations is None else num_iterations
+        if total < 1:
+            raise ValueError(f"num_iterations is {total}; it must be at least 1")
+        state = initial_state(image, mask)
+        known, initial_mask = state.image, state.mask
+        for step in range(1, total + 1):
+            last = step == total
+            prediction = predict(network, state, initial_mask, total, self.uncertainty_scale)
+            fraction = 1.0 if last else self.schedule(step / total)
+            new_mask, uncertainty = pick(state, prediction, initial_mask, fraction)
+            alpha = 0.0 if last else self.alpha
+            new_image = sample(known, initial_mask, new_mask, prediction, alpha, generator)
+            state = DiffusionState(new_image, new_mask, uncertainty, step)
+            if self.detach:
+                state = state.detach()
+            yield DiffusionStep(
+                prediction, complete(known, initial_mask, prediction.mean), state
+            )
+
+    def __call__(
+        self,
+        network: Network,
+        image: Tensor,
+        mask: Tensor,
+        *,
+        num_iterations: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> DiffusionStep:
+        """Runs all iterations and returns the last; its ``completed`` is the result.
+
+        Takes the arguments of ``iterate``.
+        """
+        for step in self.iterate(
+            network, image, mask, num_iterations=num_iterations, generator=generator
+        ):
+            last = step
+        return last

@@ -1,0 +1,53 @@
+"""Mask schedules: how much of the initial hole is filled after each iteration (Fig. 7, Table 4).
+
+A schedule maps the progress ``t / T`` in [0, 1] to the fraction of the initial hole that counts as
+known after iteration ``t``. The paper names four and plots them; it prints no formula. These are
+the formulas that its names stand for in MaskGIT (Chang et al. 2022, Sec. 3.3), the work that
+introduced mask scheduling: there, gamma(r) is the fraction still masked; here, 1 - gamma(r) is the
+fraction known.
+
+Any callable of one float can stand in for these classes.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+
+class MaskSchedule(ABC):
+    """Fraction of the initial hole known after a given progress; 0 -> 0, 1 -> 1, non-decreasing."""
+
+    @abstractmethod
+    def __call__(self, progress: float) -> float:
+        """Returns the known fraction of the hole, in [0, 1].
+
+        Args:
+            progress: Iterations done over all iterations, in [0, 1].
+        """
+
+
+class UniformSchedule(MaskSchedule):
+    """The same number of pixels in each iteration ("Linear" in Table 4; the paper's choice)."""
+
+    def __call__(self, progress: float) -> float:
+        return progress
+
+
+class CosineSchedule(MaskSchedule):
+    """Few pixels first: 1 - cos(pi r / 2)."""
+
+    def __call__(self, progress: float) -> float:
+        return 1.0 - math.cos(math.pi * progress / 2)
+
+
+class CubicSchedule(MaskSchedule):
+    """Very few pixels first: r^3."""
+
+    def __call__(self, progress: float) -> float:
+        return progress**3
+
+
+class SquareRootSchedule(MaskSchedule):
+    """Most pixels first: sqrt(r)."""
+
+    def __call__(self, progress: float) -> float:
+        return math.sqrt(progress)

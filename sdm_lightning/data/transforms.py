@@ -1,0 +1,159 @@
+"""Crop, pad and flip on uint8 arrays, and the one conversion between arrays and tensors.
+
+The paper resizes nothing: images are padded where they are too small, then cropped. Everything
+here works on ``(H, W, 3)`` images and, except for the two conversions, on ``(H, W)`` masks too.
+Randomness comes only from the ``numpy.random.Generator`` that the caller passes.
+
+Source: paper Sec. 4.1-4.2 (random flip, crop and padding for training, central crop for
+testing).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sdm_lightning.errors import InputError
+
+__all__ = ["center_crop", "pad_to", "random_crop", "random_flip", "to_tensor", "to_uint8"]
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+def _require_at_least(image: UInt8Array, size: int, what: str) -> None:
+    height, width = image.shape[:2]
+    if size < 1:
+        raise InputError(f"{what}: size must be at least 1, got {size}")
+    if height < size or width < size:
+        raise InputError(
+            f"{what}: the image is {height}x{width} (HxW), smaller than the crop of {size}x{size}; "
+            f"pad it first with pad_to(image, {size}) or choose a smaller size"
+        )
+
+
+def random_crop(image: UInt8Array, size: int, rng: np.random.Generator) -> UInt8Array:
+    """Cut a square at a uniformly random place.
+
+    Args:
+        image: ``(H, W, 3)`` or ``(H, W)``, at least ``size`` on both sides.
+        size: side of the crop in pixels.
+        rng: source of the two offsets, which are always drawn, so that the number of draws does
+            not depend on the image.
+
+    Returns:
+        A contiguous copy ``(size, size, 3)`` or ``(size, size)``.
+
+    Raises:
+        InputError: the image is smaller than the crop.
+    """
+    _require_at_least(image, size, "random_crop")
+    top = int(rng.integers(0, image.shape[0] - size + 1))
+    left = int(rng.integers(0, image.shape[1] - size + 1))
+    return image[top : top + size, left : left + size].copy()
+
+
+def center_crop(image: UInt8Array, size: int) -> UInt8Array:
+    """Cut the central square, at offset ``floor((H - size) / 2)`` and the same for the width.
+
+    Args:
+        image: ``(H, W, 3)`` or ``(H, W)``, at least ``size`` on both sides.
+        size: side of the crop in pixels.
+
+    Returns:
+        A contiguous copy ``(size, size, 3)`` or ``(size, size)``.
+
+    Raises:
+        InputError: the image is smaller than the crop.
+    """
+    _require_at_least(image, size, "center_crop")
+    top = (image.shape[0] - size) // 2
+    left = (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size].copy()
+
+
+def pad_to(image: UInt8Array, size: int) -> UInt8Array:
+    """Grow an image to at least ``size`` on both sides by mirroring at the bottom and the right.
+
+    The mirror repeats the edge pixel (numpy ``symmetric``, OpenCV ``BORDER_REFLECT``; torch's
+    ``reflect`` does not) and goes back and forth where the padding is larger than the image.
+
+    Args:
+        image: ``(H, W, 3)`` or ``(H, W)``.
+        size: the least height and width in pixels.
+
+    Returns:
+        ``image`` itself if it is large enough, else an array with
+        ``max(H, size)`` rows and ``max(W, size)`` columns.
+
+    Raises:
+        InputError: the image has no pixels.
+    """
+    height, width = image.shape[:2]
+    if height == 0 or width == 0:
+        raise InputError(f"pad_to: the image is {height}x{width} (HxW) and has no pixels to mirror")
+    bottom, right = max(size - height, 0), max(size - width, 0)
+    if bottom == 0 and right == 0:
+        return image
+    widths = [(0, bottom), (0, right)] + [(0, 0)] * (image.ndim - 2)
+    return np.pad(image, widths, mode="symmetric")
+
+
+def random_flip(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+    """Mirror left to right with probability one half.
+
+    Args:
+        image: ``(H, W, 3)`` or ``(H, W)``.
+        rng: source of the one draw.
+
+    Returns:
+        A contiguous array of the same shape.
+    """
+    flip = rng.random() < 0.5
+    return np.ascontiguousarray(image[:, ::-1] if flip else image)
+
+
+def to_tensor(image: UInt8Array) -> Tensor:
+    """Turn a uint8 image into the tensor that the networks take.
+
+    Args:
+        image: ``(H, W, 3)``, uint8.
+
+    Returns:
+        float32 ``(3, H, W)`` in [-1, 1], ``x / 127.5 - 1``.
+
+    Raises:
+        InputError: the array is not uint8 or not ``(H, W, 3)``.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(
+            f"to_tensor: expected a uint8 array (H, W, 3), got {image.dtype} {tuple(image.shape)}"
+        )
+    # A copy, because torch would warn about, and share, a read-only array.
+    tensor = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+    return tensor.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def to_uint8(image: Tensor) -> UInt8Array:
+    """Turn network-range images back into uint8; the exact inverse of :func:`to_tensor`.
+
+    Rounds, because truncation loses one level for a quarter of the 256 values.
+
+    Args:
+        image: ``(3, H, W)`` or ``(B, 3, H, W)`` of any floating type and device; values outside
+            [-1, 1] are clamped.
+
+    Returns:
+        uint8 ``(H, W, 3)`` or ``(B, H, W, 3)``.
+
+    Raises:
+        InputError: the third axis from the end does not have three channels.
+    """
+    if image.ndim not in (3, 4) or image.shape[-3] != 3:
+        raise InputError(
+            f"to_uint8: expected a tensor (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}"
+        )
+    levels = image.detach().to("cpu", torch.float32).mul(127.5).add(127.5)
+    levels = levels.round_().clamp_(0.0, 255.0).to(torch.uint8)
+    return np.ascontiguousarray(levels.movedim(-3, -1).numpy())

@@ -5,7 +5,7 @@ It takes the network as a callable and knows nothing of its architecture, of los
 Lightning.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -18,6 +18,10 @@ Network: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps the seven input channels ``(B, 7, H, W)`` to mean and log variance, each ``(B, 3, H, W)``."""
 
 UncertaintyScale: TypeAlias = Literal["minmax", "clamp"]
+
+NoiseSource: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
+"""One generator for the batch, or one per sample (a sample's noise then does not depend on the
+batch it is in), or None for the global generator."""
 
 
 @dataclass(frozen=True)
@@ -222,13 +226,32 @@ def pick(
     return mask, uncertainty * (1 - initial_mask)
 
 
+def gaussian_noise(like: Tensor, generator: NoiseSource = None) -> Tensor:
+    """Standard normal noise in the shape ``(B, ...)``, device and type of ``like``.
+
+    Drawn on the generator's own device, so that a CPU generator gives every device the same noise.
+
+    Raises:
+        ValueError: If there is one generator per sample, but not one for each.
+    """
+    if generator is None:
+        return torch.randn_like(like)
+    if isinstance(generator, torch.Generator):
+        noise = torch.randn(like.shape, generator=generator, device=generator.device)
+        return noise.to(like)
+    if len(generator) != like.shape[0]:
+        raise ValueError(f"{len(generator)} generators for a batch of {like.shape[0]}")
+    rows = [torch.randn(like.shape[1:], generator=g, device=g.device) for g in generator]
+    return torch.stack(rows).to(like)
+
+
 def sample(
     image: Tensor,
     initial_mask: Tensor,
     mask: Tensor,
     prediction: Prediction,
     alpha: float,
-    generator: torch.Generator | None = None,
+    generator: NoiseSource = None,
 ) -> Tensor:
     """Step 3 of Sec. 3.1.2, Eq. 5: x_t = x_0 + (m_t - m_0) * (mu_t + alpha * sigma_t * z).
 
@@ -246,10 +269,7 @@ def sample(
     drawn = prediction.mean
     if alpha:
         deviation = torch.exp(0.5 * prediction.log_variance.clamp(-40.0, 20.0))
-        noise = torch.randn(
-            drawn.shape, generator=generator, device=drawn.device, dtype=drawn.dtype
-        )
-        drawn = drawn + alpha * deviation * noise
+        drawn = drawn + alpha * deviation * gaussian_noise(drawn, generator)
     new = (mask - initial_mask).bool()
     return torch.where(initial_mask.bool(), image, torch.where(new, drawn, torch.zeros_like(drawn)))
 
@@ -306,7 +326,7 @@ class SpatialDiffusion:
         mask: Tensor,
         *,
         num_iterations: int | None = None,
-        generator: torch.Generator | None = None,
+        generator: NoiseSource = None,
     ) -> Iterator[DiffusionStep]:
         """Runs the iterations one by one.
 
@@ -352,7 +372,7 @@ class SpatialDiffusion:
         mask: Tensor,
         *,
         num_iterations: int | None = None,
-        generator: torch.Generator | None = None,
+        generator: NoiseSource = None,
     ) -> DiffusionStep:
         """Runs all iterations and returns the last; its ``completed`` is the result.
 

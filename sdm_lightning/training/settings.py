@@ -1,0 +1,57 @@
+"""The numbers of the training recipe, grouped as they stand in a config file."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Adam as in Sec. 4.2, with StyleGAN2's correction for lazy regularisation.
+
+    A phase that runs an extra optimizer step every ``lazy_interval`` batches takes
+    ``(k + 1) / k`` steps per batch; learning rate and betas are corrected so that the average
+    speed stays as if it took one (Karras et al. 2020, appendix B).
+
+    Attributes:
+        lr: Learning rate.
+        betas: Decay of the first and second moments.
+        eps: Added to the denominator.
+        lazy_interval: k above; None = no correction.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.0, 0.99)
+    eps: float = 1e-8
+    lazy_interval: int | None = None
+
+    def corrected(self) -> tuple[float, tuple[float, float]]:
+        """Learning rate and betas as handed to the optimizer."""
+        if self.lazy_interval is None:
+            return self.lr, self.betas
+        ratio = self.lazy_interval / (self.lazy_interval + 1)
+        return self.lr * ratio, (self.betas[0] ** ratio, self.betas[1] ** ratio)
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of Eq. 10, and what the paper leaves open about its terms.
+
+    Attributes:
+        adversarial: lambda_1.
+        perceptual: lambda_2.
+        likelihood: lambda_3.
+        likelihood_reduction: ``"sum"`` over the dimensions of an image as Eq. 1 prints it, or
+            ``"mean"``. At 512x512 they differ by a factor of 786,432.
+        likelihood_region: ``"hole"`` counts the pixels that the model has to fill; ``"image"``
+            counts all, as Eq. 1 prints it, though the mean at known pixels is never used.
+        r1_gamma: Weight of the gradient penalty on real images, gamma / 2 * |grad D|^2.
+        r1_interval: Batches between two penalties (lazy regularisation).
+    """
+
+    adversarial: float = 1.0
+    perceptual: float = 2.0
+    likelihood: float = 1e-4
+    likelihood_reduction: Literal["sum", "mean"] = "sum"
+    likelihood_region: Literal["hole", "image"] = "hole"
+    r1_gamma: float = 10.0
+    r1_interval: int = 16

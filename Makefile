@@ -1,0 +1,43 @@
+# Every target first makes the environment when it is missing, so each works on a bare machine.
+PYTHON  ?= python3
+VENV    ?= .venv
+STAMP   := $(VENV)/.installed
+BIN     := $(VENV)/bin
+
+# `make demo` settings
+FROM    ?= pretrained
+MINUTES ?= 2
+OUT     ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help: ## Show this list
+	@echo "usage: make TARGET"
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-9s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP) ## Make the environment in .venv (again whenever pyproject.toml changes)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "error: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	@echo "Installing into $(VENV) (the first time downloads PyTorch, some minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## Pack photos, train, test, inpaint, report (FROM=pretrained|scratch MINUTES=2 OUT=runs/demo)
+	@$(BIN)/sdm demo --start $(FROM) --minutes $(MINUTES) --output $(OUT)
+
+test: $(STAMP) ## Run the tests (a CPU is enough, nothing is downloaded)
+	@$(BIN)/python -m pytest -q
+
+lint: $(STAMP) ## Check style, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## Remove the environment and caches; runs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

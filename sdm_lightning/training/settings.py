@@ -16,7 +16,8 @@ class AdamSettings:
         lr: Learning rate.
         betas: Decay of the first and second moments.
         eps: Added to the denominator.
-        lazy_interval: k above; None = no correction.
+        lazy_interval: k above. None: the discriminator takes the penalty's interval, the
+            generator, which has no lazy phase here, is not corrected.
     """
 
     lr: float = 1e-3
@@ -24,11 +25,11 @@ class AdamSettings:
     eps: float = 1e-8
     lazy_interval: int | None = None
 
-    def corrected(self) -> tuple[float, tuple[float, float]]:
-        """Learning rate and betas as handed to the optimizer."""
-        if self.lazy_interval is None:
+    def corrected(self, interval: int | None) -> tuple[float, tuple[float, float]]:
+        """Learning rate and betas for a phase with an extra step every ``interval`` batches."""
+        if interval is None:
             return self.lr, self.betas
-        ratio = self.lazy_interval / (self.lazy_interval + 1)
+        ratio = interval / (interval + 1)
         return self.lr * ratio, (self.betas[0] ** ratio, self.betas[1] ** ratio)
 
 

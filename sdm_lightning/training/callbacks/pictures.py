@@ -1,0 +1,127 @@
+"""Pictures of what the model does: sample grids while it trains, results when it predicts."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from PIL import Image
+from torch import Tensor
+
+from sdm_lightning.errors import InputError
+
+GAP = 2
+
+
+def to_pixels(image: Tensor) -> np.ndarray:
+    """One image ``(3, H, W)`` in [-1, 1] to uint8 ``(H, W, 3)``, by rounding."""
+    scaled = (image.detach().float().cpu() * 127.5 + 127.5).round().clamp(0, 255)
+    return scaled.to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def grid_rows(output: dict[str, Any], limit: int) -> list[list[np.ndarray]]:
+    """Rows of tiles: input with a grey hole, each iteration, first uncertainty, target.
+
+    Args:
+        output: What ``SDMModule.validation_step`` returns.
+        limit: Most rows.
+    """
+    rows = []
+    for i in range(min(limit, output["image"].shape[0])):
+        image, mask = output["image"][i], output["mask"][i]
+        tiles = [image * mask, *(step.completed[i] for step in output["steps"])]
+        tiles += [output["uncertainty"][i].expand(3, -1, -1) * 2 - 1, image]
+        rows.append([to_pixels(tile) for tile in tiles])
+    return rows
+
+
+def paste_grid(rows: list[list[np.ndarray]]) -> Image.Image:
+    """Tiles of one size, in rows, on white."""
+    height, width = rows[0][0].shape[:2]
+    columns = max(len(row) for row in rows)
+    size = (columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
+    sheet = Image.new("RGB", size, "white")
+    for y, row in enumerate(rows):
+        for x, tile in enumerate(row):
+            sheet.paste(Image.fromarray(tile), (x * (width + GAP), y * (height + GAP)))
+    return sheet
+
+
+class SampleGrid(pl.Callback):
+    """Draws the first validation images at each validation, to disk and to W&B.
+
+    Columns: input, each iteration, uncertainty of the first iteration (white = unsure), target.
+
+    Args:
+        num_images: Rows.
+        folder: Relative to the trainer's root directory.
+    """
+
+    def __init__(self, num_images: int = 8, folder: str = "samples") -> None:
+        self.num_images = num_images
+        self.folder = folder
+        self._rows: list[list[np.ndarray]] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps rows until there are enough."""
+        missing = self.num_images - len(self._rows)
+        if trainer.is_global_zero and missing > 0:
+            self._rows += grid_rows(outputs, missing)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Writes the sheet."""
+        rows, self._rows = self._rows, []
+        if not rows or trainer.sanity_checking:
+            return
+        sheet = paste_grid(rows)
+        path = Path(trainer.default_root_dir) / self.folder / f"{pl_module.images_seen:09d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("val/samples", [sheet])
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes each prediction as ``FOLDER/KEY.png``, known pixels as they were.
+
+    Args:
+        folder: Relative to the trainer's root directory.
+    """
+
+    def __init__(self, folder: str = "predictions") -> None:
+        super().__init__(write_interval="batch")
+        self.folder = folder
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,
+        batch_indices: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Writes one batch.
+
+        Raises:
+            InputError: If a key would leave the folder.
+        """
+        folder = (Path(trainer.default_root_dir) / self.folder).resolve()
+        for key, image in zip(prediction["key"], prediction["completed"], strict=True):
+            path = (folder / f"{key}.png").resolve()
+            if folder not in path.parents:
+                raise InputError(f"sample key {key!r} leads out of {folder}; it must be a name")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(to_pixels(image)).save(path)

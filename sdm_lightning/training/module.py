@@ -1,0 +1,401 @@
+"""The LightningModule: one GAN step over the unrolled spatial diffusion.
+
+Per batch: the T-iteration loop with the generator's losses summed over iterations (Eq. 10), one
+generator step; the discriminator on all T outputs, reusing them, one discriminator step; every
+``r1_interval`` batches a gradient-penalty step; then the running averages.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sdm_lightning.diffusion import DiffusionStep, Network, SpatialDiffusion
+from sdm_lightning.errors import InputError
+from sdm_lightning.losses import PerceptualLoss, discriminator_adversarial_loss, r1_penalty
+from sdm_lightning.seeding import stable_seed
+from sdm_lightning.training.augment import AdaptiveAugment
+from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
+from sdm_lightning.training.objectives import (
+    generator_objective,
+    supervised_image,
+    weighted_sum,
+)
+from sdm_lightning.training.settings import AdamSettings, LossSettings
+from sdm_lightning.training.styles import Styles, draw_styles
+
+
+class SDMModule(pl.LightningModule):
+    """Trains, validates, tests and predicts with SDM.
+
+    Args:
+        generator: ``sdm_lightning.models.Generator``, or a network with its interface.
+        discriminator: Maps image and mask to logits ``(B, 1)``.
+        perceptual: Eq. 9; None only with ``losses.perceptual: 0``.
+        diffusion: The training loop; its ``num_iterations`` is Table 1's "Iter.".
+        test_iterations: T in validation, test and prediction (Table 2).
+        losses: Weights and reductions of Eq. 10, and R1.
+        optimizer_g: Generator's Adam.
+        optimizer_d: Discriminator's Adam; its ``lazy_interval`` defaults to ``losses.r1_interval``.
+        average: Moving average of the generator, used for everything but training.
+        augment: Adaptive discriminator augmentation; None = off.
+        style_mixing_probability: Chance that a batch's styles change at a random layer
+            (StyleGAN); 0 = off.
+        decoupled: Decoupled probabilistic modeling; False is Table 1 D.
+        num_micro_batches: Splits each batch and accumulates gradients, one optimizer step each:
+            memory of a batch this many times smaller, with ``global_step`` still one per batch.
+        gradient_clip: Largest gradient norm of either network; None = no clipping.
+        seed: Of latents, noise and augmentation.
+        compile_generator: ``torch.compile`` for the generator, in place.
+
+    Raises:
+        InputError: If a perceptual weight is given without a perceptual loss, or a count is < 1.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        perceptual: PerceptualLoss | None = None,
+        diffusion: SpatialDiffusion | None = None,
+        test_iterations: int = 4,
+        losses: LossSettings = LossSettings(),
+        optimizer_g: AdamSettings = AdamSettings(),
+        optimizer_d: AdamSettings = AdamSettings(),
+        average: AverageSettings = AverageSettings(),
+        augment: AdaptiveAugment | None = None,
+        style_mixing_probability: float = 0.5,
+        decoupled: bool = True,
+        num_micro_batches: int = 1,
+        gradient_clip: float | None = None,
+        seed: int = 0,
+        compile_generator: bool = False,
+    ) -> None:
+        super().__init__()
+        if losses.perceptual and perceptual is None:
+            raise InputError(
+                "model.perceptual is missing: give a loss such as "
+                "sdm_lightning.losses.ResNetPerceptualLoss, or set model.losses.perceptual to 0"
+            )
+        for name, value in (
+            ("test_iterations", test_iterations),
+            ("num_micro_batches", num_micro_batches),
+            ("losses.r1_interval", losses.r1_interval),
+        ):
+            if value < 1:
+                raise InputError(f"model.{name} is {value}; it must be at least 1")
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.generator = generator
+        self.discriminator = discriminator
+        self.perceptual = perceptual
+        self.augment = augment
+        self.generator_ema = averaged_copy(generator)
+        self.diffusion = diffusion if diffusion is not None else SpatialDiffusion(num_iterations=2)
+        self.test_iterations = test_iterations
+        self.losses = losses
+        self.optimizer_g = optimizer_g
+        self.optimizer_d = optimizer_d
+        self.average = average
+        self.style_mixing_probability = style_mixing_probability
+        self.decoupled = decoupled
+        self.num_micro_batches = num_micro_batches
+        self.gradient_clip = gradient_clip
+        self.seed = seed
+        self.images_seen = 0
+        # Sum of sign(D(real)) and number of logits since ADA's last update.
+        self.register_buffer("real_signs", torch.zeros(2))
+        if compile_generator:
+            self.generator.compile()
+
+    # ---------------------------------------------------------------- set-up
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Two Adam optimizers: generator, discriminator."""
+        optimizers: list[torch.optim.Optimizer] = []
+        for module, settings, interval in (
+            (self.generator, self.optimizer_g, self.optimizer_g.lazy_interval),
+            (
+                self.discriminator,
+                self.optimizer_d,
+                self.optimizer_d.lazy_interval
+                or (self.losses.r1_interval if self.losses.r1_gamma else None),
+            ),
+        ):
+            lr, betas = settings.corrected(interval)
+            optimizers.append(
+                torch.optim.Adam(module.parameters(), lr=lr, betas=betas, eps=settings.eps)
+            )
+        return optimizers
+
+    def setup(self, stage: str) -> None:
+        """Refuses what would train wrongly.
+
+        Raises:
+            InputError: For fp16, and for a DDP strategy that cannot run two optimizers.
+        """
+        precision = str(self.trainer.precision)
+        if precision.startswith("16"):
+            raise InputError(
+                f"trainer.precision is {precision}: one gradient scaler shared by two optimizers "
+                "scales the discriminator wrongly; use bf16-mixed or 32-true"
+            )
+        if self.losses.adversarial and stage == "fit":
+            strategy = self.trainer.strategy
+            options = getattr(strategy, "_ddp_kwargs", None)
+            if options is not None and not options.get("find_unused_parameters"):
+                raise InputError(
+                    "trainer.strategy is DDP without find_unused_parameters: generator and "
+                    "discriminator take turns, so each backward leaves the other unused; set it to "
+                    "ddp_find_unused_parameters_true"
+                )
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """One batch: generator, discriminator, penalty, averages."""
+        # All randomness of a step follows from (seed, images seen, rank): nothing but these needs
+        # to be saved for a resumed run to continue as if never stopped.
+        torch.manual_seed(stable_seed(self.seed, self.images_seen, self.global_rank))
+        optimizer_g = self.optimizers()[0]  # type: ignore[index]
+        # Stepping the bare optimizer keeps trainer.global_step equal to batches.
+        optimizer_d = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
+        chunks = self._micro_batches(batch["image"], batch["mask"])
+
+        with self.toggled_optimizer(optimizer_g):
+            optimizer_g.zero_grad()
+            fakes = self._generator_phase(chunks)
+            self._clip(self.generator, "g")
+            optimizer_g.step()
+        if self.losses.adversarial:
+            with self.toggled_optimizer(optimizer_d):
+                optimizer_d.zero_grad()
+                self._discriminator_phase(chunks, fakes)
+                self._clip(self.discriminator, "d")
+                optimizer_d.step()
+                if self.losses.r1_gamma and self.global_step % self.losses.r1_interval == 0:
+                    optimizer_d.zero_grad()
+                    self._penalty_phase(chunks)
+                    optimizer_d.step()
+        self._after_steps(batch["image"].shape[0] * self.trainer.world_size)
+
+    def _generator_phase(self, chunks: list[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
+        """Back-propagates Eq. 10; returns the T outputs of each chunk for the discriminator."""
+        fakes: list[list[Tensor]] = []
+        terms: dict[str, list[Tensor]] = {}
+        mapped: list[Tensor] = []
+        for index, (image, mask) in enumerate(chunks):
+            styles = draw_styles(self.generator, image.shape[0], self.style_mixing_probability)
+            outputs: list[Tensor] = []
+            kept: list[Tensor] = []
+            steps = self.diffusion.iterate(self._network(styles), image, mask)
+            for iteration, step in enumerate(steps, start=1):
+                supervised = supervised_image(step, image, mask, self.decoupled)
+                logits = self._logits(supervised, mask) if self.losses.adversarial else None
+                found = generator_objective(
+                    step, supervised, logits, image, mask, self.perceptual, self.losses,
+                    self.decoupled,
+                )  # fmt: skip
+                loss = weighted_sum(found, self.losses) / len(chunks)
+                outputs.append(supervised.detach())
+                for name, value in found.items():
+                    terms.setdefault(name, []).append(value.detach())
+                hole = (1 - mask).sum().clamp_min(1)
+                deviation = torch.exp(0.5 * step.log_variance.detach().clamp(-40, 20))
+                terms.setdefault("deviation", []).append(
+                    (deviation.mean(1, keepdim=True) * (1 - mask)).sum() / hole
+                )
+                final = iteration == self.diffusion.num_iterations
+                if self.diffusion.detach:
+                    with self._gradient_sync(final and index == len(chunks) - 1):
+                        self.manual_backward(loss)
+                else:
+                    kept.append(loss)
+            if kept:
+                with self._gradient_sync(index == len(chunks) - 1):
+                    self.manual_backward(torch.stack(kept).sum())
+            mapped.append(styles.mean())
+            fakes.append(outputs)
+        self._update_mapping_average(torch.stack(mapped).mean(dim=0))
+        self._log_terms(terms)
+        return fakes
+
+    def _discriminator_phase(
+        self, chunks: list[tuple[Tensor, Tensor]], fakes: list[list[Tensor]]
+    ) -> None:
+        """Back-propagates Eq. 8, the fake term averaged over the T outputs."""
+        logged: list[Tensor] = []
+        for index, ((image, mask), outputs) in enumerate(zip(chunks, fakes, strict=True)):
+            real_logits = self._logits(image, mask)
+            fake_logits = [self._logits(output, mask) for output in outputs]
+            pairs = [discriminator_adversarial_loss(real_logits, f) for f in fake_logits]
+            loss = torch.stack(pairs).mean()
+            with self._gradient_sync(index == len(chunks) - 1):
+                self.manual_backward(loss / len(chunks))
+            signs = real_logits.detach().float().sign()
+            self.real_signs += torch.stack([signs.sum(), torch.full_like(signs.sum(), signs.numel())])
+            logged.append(loss.detach())
+        self.log("train/discriminator", torch.stack(logged).mean(), prog_bar=True)
+
+    def _penalty_phase(self, chunks: list[tuple[Tensor, Tensor]]) -> None:
+        """Back-propagates R1 on real images, weighted by the interval that it stands for."""
+        weight = self.losses.r1_gamma / 2 * self.losses.r1_interval
+        logged: list[Tensor] = []
+        for index, (image, mask) in enumerate(chunks):
+            image = image.detach().requires_grad_(True)
+            penalty = r1_penalty(self._logits(image, mask), image)
+            with self._gradient_sync(index == len(chunks) - 1):
+                self.manual_backward(weight * penalty / len(chunks))
+            logged.append(penalty.detach())
+        self.log("train/r1", torch.stack(logged).mean())
+
+    def _after_steps(self, batch_images: int) -> None:
+        """Clock, averages and augmentation, in the step itself so that a checkpoint holds them."""
+        self.images_seen += batch_images
+        decay = self.average.decay(self.images_seen, batch_images)
+        update_average(self.generator_ema, self.generator, decay)
+        if self.augment is not None and (self.global_step % self.augment.interval) == 0:
+            signs = self._reduced(self.real_signs, "sum")
+            self.augment.update(signs[0] / signs[1].clamp_min(1), batch_images * self.augment.interval)
+            self.real_signs.zero_()
+        if self.augment is not None:
+            self.log("train/ada_probability", self.augment.probability)
+        self.log("images_seen", float(self.images_seen), prog_bar=True)
+
+    # ---------------------------------------------------------------- evaluation
+
+    def inpaint(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        seeds: Sequence[int] | None = None,
+        num_iterations: int | None = None,
+    ) -> list[DiffusionStep]:
+        """All iterations with the averaged generator.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [-1, 1].
+            mask: ``(B, 1, H, W)``, 1 = known.
+            seeds: One per image; an image's result then depends on its own seed alone.
+            num_iterations: T; ``test_iterations`` if None.
+
+        Returns:
+            T steps; the last one's ``completed`` is the result.
+        """
+        seeds = seeds if seeds is not None else [self.seed] * image.shape[0]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        styles = draw_styles(self.generator_ema, image.shape[0], generator=generators).to(image)
+        network = self._network(styles, self.generator_ema)
+        total = num_iterations or self.test_iterations
+        with torch.no_grad():
+            return list(
+                self.diffusion.iterate(
+                    network, image, mask, num_iterations=total, generator=generators
+                )
+            )
+
+    def _evaluation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        image, mask, keys = batch["image"], batch["mask"], batch["key"]
+        steps = self.inpaint(image, mask, [stable_seed(self.seed, key) for key in keys])
+        return {
+            "completed": steps[-1].completed,
+            "image": image,
+            "mask": mask,
+            "key": keys,
+            "uncertainty": steps[0].uncertainty,
+            "mean": steps[0].mean,
+            "steps": steps,
+        }
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Inpaints; callbacks measure and draw. Images in [-1, 1], uncertainty of iteration 1."""
+        return self._evaluation_step(batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """As ``validation_step``."""
+        return self._evaluation_step(batch)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """As ``validation_step``."""
+        return self._evaluation_step(batch)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the clock; leaves out hyper-parameters that are live modules."""
+        checkpoint["images_seen"] = self.images_seen
+        hyper_parameters = checkpoint.get("hyper_parameters", {})
+        if any(isinstance(value, nn.Module) for value in hyper_parameters.values()):
+            # Built in Python: pickled modules would make the file unsafe and unreadable elsewhere.
+            for name in [key for key in checkpoint if key.startswith("hparams_")]:
+                del checkpoint[name]
+            del checkpoint["hyper_parameters"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the clock."""
+        self.images_seen = checkpoint["images_seen"]
+
+    # ---------------------------------------------------------------- helpers
+
+    def _network(self, styles: Styles, generator: nn.Module | None = None) -> Network:
+        chosen = self.generator if generator is None else generator
+
+        def network(inputs: Tensor) -> tuple[Tensor, Tensor]:
+            # Mapped anew in each iteration: the mapping network's graph is freed with it.
+            mean, log_variance = chosen(inputs, styles.mapped(chosen))
+            return mean, log_variance
+
+        return network
+
+    def _logits(self, image: Tensor, mask: Tensor) -> Tensor:
+        if self.augment is not None:
+            image, mask = self.augment(image, mask)
+        logits: Tensor = self.discriminator(image, mask)
+        return logits
+
+    def _micro_batches(self, image: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+        if image.shape[0] % self.num_micro_batches:
+            raise InputError(
+                f"a batch of {image.shape[0]} does not split into "
+                f"model.num_micro_batches = {self.num_micro_batches} equal parts"
+            )
+        images, masks = (t.chunk(self.num_micro_batches) for t in (image, mask))
+        return list(zip(images, masks, strict=True))
+
+    @contextmanager
+    def _gradient_sync(self, enabled: bool) -> Iterator[None]:
+        """Holds back DDP's all-reduce until the last backward of a phase."""
+        wrapper = getattr(self.trainer.strategy, "model", None)
+        if enabled or not isinstance(wrapper, DistributedDataParallel):
+            yield
+        else:
+            with wrapper.no_sync():
+                yield
+
+    def _clip(self, module: nn.Module, name: str) -> None:
+        if self.gradient_clip is not None:
+            norm = nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip)
+            self.log(f"train/gradient_norm_{name}", norm)
+
+    def _reduced(self, value: Tensor, how: str) -> Tensor:
+        """Over all ranks; DDP syncs gradients, never the running buffers of manual optimization."""
+        result = self.trainer.strategy.reduce(value.clone(), reduce_op=how)
+        assert isinstance(result, Tensor)
+        return result
+
+    def _update_mapping_average(self, batch_mean: Tensor) -> None:
+        mapping = getattr(self.generator, "mapping", None)
+        if mapping is not None:
+            mapping.update_average(self._reduced(batch_mean, "mean"))
+
+    def _log_terms(self, terms: dict[str, list[Tensor]]) -> None:
+        values = {name: torch.stack(list_).mean() for name, list_ in terms.items()}
+        if "perceptual" in values and self.perceptual is not None:
+            # A stand-in for the paper's network is named wherever its number appears.
+            values[f"perceptual[{self.perceptual.name}]"] = values.pop("perceptual")
+        for name, value in values.items():
+            self.log(f"train/{name}", value, prog_bar=name != "deviation")

@@ -1,0 +1,86 @@
+"""The generator's loss of one iteration (Eq. 10), in plain torch."""
+
+import torch
+from torch import Tensor, nn
+
+from sdm_lightning.diffusion import DiffusionStep, complete
+from sdm_lightning.losses import discretized_gaussian_nll, generator_adversarial_loss
+from sdm_lightning.training.settings import LossSettings
+
+
+def supervised_image(step: DiffusionStep, image: Tensor, mask: Tensor, decoupled: bool) -> Tensor:
+    """The image that the adversarial and the perceptual loss look at.
+
+    Args:
+        step: The iteration.
+        image: ``(B, 3, H, W)`` target in [-1, 1]; its known pixels are pasted.
+        mask: ``(B, 1, H, W)``, 1 = known.
+        decoupled: True: the mean (decoupled probabilistic modeling, Sec. 3.1.1). False: a whole
+            sample mu + sigma * z, Table 1 D ("all supervision on the sampled result", Sec. 4.3).
+
+    Returns:
+        ``(B, 3, H, W)``.
+    """
+    if decoupled:
+        return step.completed
+    deviation = torch.exp(0.5 * step.log_variance.clamp(-40.0, 20.0))
+    drawn = step.mean + deviation * torch.randn_like(step.mean)
+    return complete(image, mask, drawn)
+
+
+def likelihood_loss(step: DiffusionStep, image: Tensor, mask: Tensor, losses: LossSettings) -> Tensor:
+    """Eq. 1, reduced as the settings say; scalar, the mean over the batch."""
+    nats = discretized_gaussian_nll(step.mean, step.log_variance, image)
+    counted = torch.ones_like(mask) if losses.likelihood_region == "image" else 1 - mask
+    counted = counted.expand_as(nats)
+    # where() and not a product: nats are large where they do not count.
+    total = torch.where(counted.bool(), nats, torch.zeros_like(nats)).sum(dim=(1, 2, 3))
+    if losses.likelihood_reduction == "mean":
+        total = total / counted.sum(dim=(1, 2, 3)).clamp_min(1)
+    return total.mean()
+
+
+def generator_objective(
+    step: DiffusionStep,
+    supervised: Tensor,
+    fake_logits: Tensor | None,
+    image: Tensor,
+    mask: Tensor,
+    perceptual: nn.Module | None,
+    losses: LossSettings,
+    decoupled: bool,
+) -> dict[str, Tensor]:
+    """The unweighted terms of Eq. 10 for one iteration.
+
+    Args:
+        step: The iteration.
+        supervised: ``supervised_image`` of it.
+        fake_logits: The discriminator's answer to ``supervised``, ``(B, 1)``, or None if the
+            adversarial weight is 0.
+        image: ``(B, 3, H, W)`` target.
+        mask: ``(B, 1, H, W)``, 1 = known.
+        perceptual: Maps (prediction, target) to a loss per image ``(B,)``.
+        losses: Weights; a term of weight 0 is not computed.
+        decoupled: Without it the likelihood has no place: everything is asked of the sample.
+
+    Returns:
+        Scalars under ``adversarial``, ``perceptual``, ``likelihood``, as far as they count.
+    """
+    terms: dict[str, Tensor] = {}
+    if fake_logits is not None:
+        terms["adversarial"] = generator_adversarial_loss(fake_logits)
+    if perceptual is not None and losses.perceptual:
+        terms["perceptual"] = perceptual(supervised, image).mean()
+    if decoupled and losses.likelihood:
+        terms["likelihood"] = likelihood_loss(step, image, mask, losses)
+    return terms
+
+
+def weighted_sum(terms: dict[str, Tensor], losses: LossSettings) -> Tensor:
+    """Eq. 10 for one iteration; scalar."""
+    weights = {
+        "adversarial": losses.adversarial,
+        "perceptual": losses.perceptual,
+        "likelihood": losses.likelihood,
+    }
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

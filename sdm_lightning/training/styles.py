@@ -1,0 +1,71 @@
+"""Drawing the generator's latent codes, with style mixing (StyleGAN, Karras et al. 2019)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Styles:
+    """Latent codes of a batch, mapped on demand so that each backward has its own graph.
+
+    Attributes:
+        latent: ``(B, latent_dim)``, standard normal.
+        second: A second code for the layers from ``crossover`` on, or None.
+        crossover: First style layer that takes the second code.
+    """
+
+    latent: Tensor
+    second: Tensor | None = None
+    crossover: int = 0
+    _last_mean: Tensor | None = field(default=None, repr=False)
+
+    def mapped(self, generator: nn.Module) -> Tensor:
+        """Styles w: ``(B, latent_dim)``, or ``(B, num_styles, latent_dim)`` where mixed."""
+        first: Tensor = generator.mapping(self.latent)  # type: ignore[operator]
+        self._last_mean = first.detach().float().mean(dim=0)
+        if self.second is None:
+            return first
+        second: Tensor = generator.mapping(self.second)  # type: ignore[operator]
+        count = int(generator.num_styles)  # type: ignore[call-overload]
+        layers = torch.arange(count, device=first.device)[None, :, None]
+        return torch.where(layers < self.crossover, first[:, None], second[:, None])
+
+    def mean(self) -> Tensor:
+        """Mean of the first code's w over the batch, as last mapped; ``(latent_dim,)``."""
+        assert self._last_mean is not None, "mapped() has not been called"
+        return self._last_mean
+
+    def to(self, like: Tensor) -> "Styles":
+        """The same codes on the device of ``like``."""
+        second = None if self.second is None else self.second.to(like.device)
+        return Styles(self.latent.to(like.device), second, self.crossover)
+
+
+def draw_styles(
+    generator_network: nn.Module,
+    batch_size: int,
+    mixing_probability: float = 0.0,
+    generator: Sequence[torch.Generator] | None = None,
+) -> Styles:
+    """Draws one latent code per image, the same for all its iterations.
+
+    Args:
+        generator_network: Gives ``latent_dim``, ``num_styles`` and the device.
+        batch_size: B.
+        mixing_probability: Chance that the batch gets a second code from a random layer on.
+        generator: One random generator per image; the global one if None.
+    """
+    size = int(generator_network.latent_dim)  # type: ignore[call-overload]
+    if generator is not None:
+        rows = [torch.randn(size, generator=g, device=g.device) for g in generator]
+        return Styles(torch.stack(rows))
+    device = next(generator_network.parameters()).device
+    latent = torch.randn(batch_size, size, device=device)
+    if not mixing_probability or torch.rand(()).item() >= mixing_probability:
+        return Styles(latent)
+    count = int(generator_network.num_styles)  # type: ignore[call-overload]
+    crossover = int(torch.randint(1, count, ()).item()) if count > 1 else 1
+    return Styles(latent, torch.randn_like(latent), crossover)

@@ -1,0 +1,210 @@
+"""Predict, pick and sample (Eq. 4-5) against values worked out by hand."""
+
+import pytest
+import torch
+
+from sdm_lightning.diffusion import (
+    CubicSchedule,
+    Prediction,
+    SpatialDiffusion,
+    UniformSchedule,
+    gaussian_noise,
+    initial_state,
+    pick,
+    predict,
+    sample,
+)
+
+
+def random_problem(batch=3, size=16, hole=0.6, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    image = torch.rand(batch, 3, size, size, generator=rng) * 2 - 1
+    mask = (torch.rand(batch, 1, size, size, generator=rng) > hole).float()
+    return image, mask
+
+
+def noisy_network(seed=1):
+    """Deterministic in its input, with a different deviation at each pixel."""
+    kernel = torch.randn(6, 7, 3, 3, generator=torch.Generator().manual_seed(seed))
+
+    def network(inputs):
+        out = torch.nn.functional.conv2d(inputs, kernel, padding=1)
+        return out[:, :3].tanh(), out[:, 3:]
+
+    return network
+
+
+def prediction_with_deviation(deviation):
+    log_variance = (2 * deviation.log()).expand(-1, 3, -1, -1)
+    return Prediction(torch.zeros_like(log_variance), log_variance, deviation)
+
+
+def test_input_channels_in_order():
+    image, mask = random_problem(batch=1)
+    seen = []
+
+    def network(inputs):
+        seen.append(inputs)
+        return inputs[:, :3] + 0.25, torch.zeros_like(inputs[:, :3])
+
+    list(SpatialDiffusion(num_iterations=4, alpha=0).iterate(network, image, mask))
+    first, second = seen[0], seen[1]
+    assert first.shape == (1, 7, 16, 16)
+    torch.testing.assert_close(first[:, :3], image * mask)
+    torch.testing.assert_close(first[:, 3:4], mask)
+    torch.testing.assert_close(first[:, 4:5], mask)
+    torch.testing.assert_close(first[:, 5:6], 1 - mask)
+    assert first[:, 6].unique().item() == 0.0
+    torch.testing.assert_close(second[:, 3:4], mask)
+    assert second[:, 4].sum() > mask.sum()
+    assert second[:, 6].unique().item() == 0.25
+
+
+@pytest.mark.parametrize("schedule", [UniformSchedule(), CubicSchedule(), lambda r: r**0.3])
+def test_exactly_the_scheduled_number_is_known_after_each_iteration(schedule):
+    image, mask = random_problem()
+    hole = (1 - mask).sum(dim=(1, 2, 3))
+    previous = mask
+    diffusion = SpatialDiffusion(num_iterations=5, schedule=schedule)
+    for step, result in enumerate(diffusion.iterate(noisy_network(), image, mask), start=1):
+        filled = (result.state.mask - mask).sum(dim=(1, 2, 3))
+        expected = torch.round(hole * (schedule(step / 5) if step < 5 else 1.0))
+        torch.testing.assert_close(filled, expected)
+        assert ((result.state.mask - previous) >= 0).all(), "a picked pixel was dropped"
+        previous = result.state.mask
+    assert (previous == 1).all()
+
+
+def test_the_least_uncertain_are_picked_and_ties_go_in_row_major_order():
+    mask = torch.tensor([[[[1.0, 0.0, 0.0, 0.0, 0.0]]]])
+    state = initial_state(torch.zeros(1, 3, 1, 5), mask)
+    deviation = torch.tensor([[[[0.01, 0.5, 0.2, 0.5, 0.2]]]])
+    new_mask, uncertainty = pick(state, prediction_with_deviation(deviation), mask, 0.75)
+    assert new_mask.flatten().tolist() == [1, 1, 1, 0, 1]
+    torch.testing.assert_close(uncertainty.flatten(), torch.tensor([0.0, 0.5, 0.2, 1.0, 0.2]))
+
+
+def test_uncertainty_is_stretched_over_the_hole():
+    mask = torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]])
+    deviation = torch.tensor([[[[9.0, 0.1, 0.3, 0.2]]]])
+
+    def network(inputs):
+        log_variance = (2 * deviation.log()).expand(-1, 3, -1, -1)
+        return torch.zeros_like(log_variance), log_variance
+
+    state = initial_state(torch.zeros(1, 3, 1, 4), mask)
+    found = predict(network, state, mask, 1).uncertainty.flatten()
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 1.0, 0.5]))
+    clamped = predict(network, state, mask, 1, "clamp").uncertainty.flatten()
+    torch.testing.assert_close(clamped, torch.tensor([0.0, 0.1, 0.3, 0.2]))
+
+
+def test_clamped_uncertainty_still_ranks_pixels_beyond_the_clamp():
+    mask = torch.zeros(1, 1, 1, 3)
+    deviation = torch.tensor([[[[3.0, 1.5, 2.0]]]])
+    state = initial_state(torch.zeros(1, 3, 1, 3), mask)
+    new_mask, _ = pick(state, prediction_with_deviation(deviation), mask, 1 / 3)
+    assert new_mask.flatten().tolist() == [0, 1, 0]
+
+
+def test_sampling_follows_equation_5():
+    image, mask = random_problem(batch=2, size=64)
+    known = initial_state(image, mask).image
+    mean = torch.full_like(image, 0.3)
+    prediction = Prediction(mean, torch.full_like(image, 2 * torch.tensor(0.4).log()), mask)
+    new_mask = torch.ones_like(mask)
+    new_mask[:, :, :8] = mask[:, :, :8]
+    drawn = sample(known, mask, new_mask, prediction, alpha=0.5)
+    assert torch.equal(drawn * mask, image * mask), "known pixels must be bit-exact"
+    assert (drawn * (1 - new_mask) == 0).all(), "missing pixels must stay 0"
+    noise = (drawn - mean)[((new_mask - mask) > 0).expand_as(drawn)] / (0.5 * 0.4)
+    assert noise.mean().abs() < 4 / noise.numel() ** 0.5
+    assert abs(noise.std().item() - 1) < 0.03
+    silent = sample(known, mask, new_mask, prediction, alpha=0.0)
+    torch.testing.assert_close(silent, image * mask + (new_mask - mask) * mean)
+
+
+def test_known_pixels_are_bit_exact_in_every_iteration():
+    image, mask = random_problem()
+    for step in SpatialDiffusion(num_iterations=4).iterate(noisy_network(), image, mask):
+        assert torch.equal(step.completed * mask, image * mask)
+        assert torch.equal(step.state.image * mask, image * mask)
+
+
+def test_last_iteration_returns_the_mean_without_noise():
+    image, mask = random_problem()
+    last = SpatialDiffusion(num_iterations=3, alpha=10.0)(noisy_network(), image, mask)
+    torch.testing.assert_close(last.state.image, last.completed)
+    torch.testing.assert_close(last.completed, image * mask + last.mean * (1 - mask))
+
+
+def test_one_iteration_is_one_network_pass():
+    image, mask = random_problem()
+    network = noisy_network()
+    zeros = torch.zeros_like(mask)
+    mean, _ = network(torch.cat([image * mask, mask, mask, 1 - mask, zeros], dim=1))
+    done = SpatialDiffusion(num_iterations=1)(network, image, mask)
+    torch.testing.assert_close(done.completed, image * mask + mean * (1 - mask))
+
+
+def test_what_the_hole_holds_is_never_read():
+    image, mask = random_problem()
+    poisoned = torch.where(mask.bool(), image, torch.full_like(image, torch.nan))
+    runs = [
+        SpatialDiffusion(num_iterations=3)(
+            noisy_network(), x, mask, generator=torch.Generator().manual_seed(0)
+        ).completed
+        for x in (image, poisoned)
+    ]
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_all_hole_and_all_known(value):
+    image, _ = random_problem()
+    mask = torch.full((3, 1, 16, 16), value)
+    for step in SpatialDiffusion(num_iterations=3).iterate(noisy_network(), image, mask):
+        assert step.state.uncertainty.isfinite().all()
+        assert step.uncertainty.isfinite().all()
+    assert (step.state.mask == 1).all()
+    if value == 1.0:
+        assert torch.equal(step.completed, image)
+
+
+@pytest.mark.parametrize(("detach", "expected"), [(True, False), (False, True)])
+def test_gradient_reaches_the_previous_iteration_only_when_asked(detach, expected):
+    image, mask = random_problem()
+    weight = torch.nn.Parameter(torch.ones(()))
+    calls = []
+
+    def network(inputs):
+        calls.append(None)
+        used = weight if len(calls) == 1 else torch.ones(())
+        return inputs[:, :3] + used, inputs[:, :3] * 0
+
+    last = SpatialDiffusion(num_iterations=2, detach=detach)(network, image, mask)
+    assert last.completed.requires_grad is expected
+    if expected:
+        last.completed.sum().backward()
+        assert weight.grad is not None and weight.grad != 0
+
+
+def test_noise_of_a_sample_does_not_depend_on_its_batch():
+    like = torch.empty(3, 3, 4, 4)
+    together = gaussian_noise(like, [torch.Generator().manual_seed(s) for s in (5, 6, 7)])
+    alone = gaussian_noise(like[:1], [torch.Generator().manual_seed(6)])
+    assert torch.equal(together[1:2], alone)
+    with pytest.raises(ValueError, match="2 generators for a batch of 3"):
+        gaussian_noise(like, [torch.Generator()] * 2)
+
+
+def test_wrong_input_is_named():
+    image, mask = random_problem()
+    with pytest.raises(ValueError, match="other than 1"):
+        initial_state(image, mask * 255)
+    with pytest.raises(ValueError, match=r"not \(3, 1, 16, 16\)"):
+        initial_state(image, mask[:, :, :8])
+    with pytest.raises(ValueError, match="num_iterations is 0"):
+        SpatialDiffusion(num_iterations=0)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        SpatialDiffusion(schedule=lambda r: r + 1)

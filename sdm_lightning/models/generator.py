@@ -1,0 +1,355 @@
+"""Generator: convolutional encoder, StyleGAN2 decoder, attention (Sec. 3.2, supplement A)."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.models.attention import AttentionBlock
+from sdm_lightning.models.layers import (
+    RESIDUAL_GAIN,
+    EqualizedConv2d,
+    EqualizedLinear,
+    StyledConv2d,
+    downsample,
+    upsample,
+)
+from sdm_lightning.models.mapping import MappingNetwork
+
+INPUT_CHANNELS = 7
+UNCERTAINTY_CHANNEL = 5
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut; with ``down`` at half the size of the input.
+
+    Args:
+        in_channels: input channels.
+        out_channels: output channels.
+        down: halve the size first, once for both branches.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, down: bool = False) -> None:
+        super().__init__()
+        self.down = down
+        self.conv0 = EqualizedConv2d(in_channels, out_channels)
+        self.conv1 = EqualizedConv2d(out_channels, out_channels, gain=RESIDUAL_GAIN)
+        self.shortcut = (
+            EqualizedConv2d(
+                in_channels, out_channels, 1, bias=False, activate=False, gain=RESIDUAL_GAIN
+            )
+            if down or in_channels != out_channels
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(B, in_channels, h, w)`` to ``(B, out_channels, h, w)`` or half of it."""
+        if self.down:
+            x = downsample(x)
+        y = self.conv1(self.conv0(x))
+        if self.shortcut is None:
+            return torch.add(y, x, alpha=RESIDUAL_GAIN)
+        return y + self.shortcut(x)
+
+
+class StyledResidualBlock(nn.Module):
+    """Two modulated 3 x 3 convolutions and a shortcut; with ``up`` at twice the input's size.
+
+    Args:
+        in_channels: input channels.
+        out_channels: output channels.
+        style_dim: width of the style vector.
+        up: double the size in the first convolution.
+        skip_channels: channels of the encoder's features, concatenated between the two
+            convolutions and merged by a 1 x 1 convolution, or 0.
+        noise_injection: see `StyledConv2d`.
+    """
+
+    num_styles = 2
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        style_dim: int,
+        up: bool = False,
+        skip_channels: int = 0,
+        noise_injection: bool = False,
+    ) -> None:
+        super().__init__()
+        self.up = up
+        self.conv0 = StyledConv2d(
+            in_channels, out_channels, style_dim, up=up, noise_injection=noise_injection
+        )
+        self.conv1 = StyledConv2d(
+            out_channels,
+            out_channels,
+            style_dim,
+            noise_injection=noise_injection,
+            gain=RESIDUAL_GAIN,
+        )
+        self.merge = (
+            EqualizedConv2d(out_channels + skip_channels, out_channels, 1)
+            if skip_channels
+            else None
+        )
+        self.shortcut = (
+            EqualizedConv2d(
+                in_channels, out_channels, 1, bias=False, activate=False, gain=RESIDUAL_GAIN
+            )
+            if up or in_channels != out_channels
+            else None
+        )
+
+    def forward(self, x: Tensor, styles: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Maps ``(B, in_channels, h, w)``, styles ``(B, 2, style_dim)`` and skip features."""
+        y = self.conv0(x, styles[:, 0])
+        if self.merge is not None and skip is not None:
+            y = self.merge(torch.cat([y, skip], dim=1))
+        y = self.conv1(y, styles[:, 1])
+        if self.shortcut is None:
+            return torch.add(y, x, alpha=RESIDUAL_GAIN)
+        # A 1 x 1 convolution commutes with resampling and is cheaper at the small size.
+        shortcut = self.shortcut(x)
+        return y + (upsample(shortcut) if self.up else shortcut)
+
+
+class EncoderStage(nn.Module):
+    """All of the encoder at one stride: early block and attention if asked for, residual block."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, down: bool, attention: AttentionBlock | None
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.early = ResidualBlock(in_channels, out_channels, down) if attention else None
+        self.block = (
+            ResidualBlock(out_channels, out_channels)
+            if attention
+            else ResidualBlock(in_channels, out_channels, down)
+        )
+
+    def forward(self, x: Tensor, uncertainty: Tensor) -> Tensor:
+        """Maps ``(B, in_channels, ...)`` under the uncertainty of the stage's own size."""
+        if self.early is not None and self.attention is not None:
+            x = self.attention(self.early(x), uncertainty)
+        return self.block(x)
+
+
+class DecoderStage(nn.Module):
+    """All of the decoder at one stride: early block and attention if asked for, residual block."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        style_dim: int,
+        up: bool,
+        skip_channels: int,
+        attention: AttentionBlock | None,
+        noise_injection: bool,
+    ) -> None:
+        super().__init__()
+        first = StyledResidualBlock(
+            in_channels, out_channels, style_dim, up, skip_channels, noise_injection
+        )
+        self.attention = attention
+        self.early = first if attention else None
+        self.block = (
+            StyledResidualBlock(
+                out_channels, out_channels, style_dim, noise_injection=noise_injection
+            )
+            if attention
+            else first
+        )
+
+    def forward(
+        self, x: Tensor, styles: Tensor, uncertainty: Tensor, skip: Tensor | None
+    ) -> Tensor:
+        """Maps ``(B, in_channels, ...)`` with styles ``(B, num_styles, style_dim)``."""
+        if self.early is None or self.attention is None:
+            return self.block(x, styles, skip)
+        x = self.attention(self.early(x, styles[:, :2], skip), uncertainty)
+        return self.block(x, styles[:, 2:])
+
+
+class Generator(nn.Module):
+    """Predicts mean and log variance of all pixels from one state of the spatial diffusion.
+
+    With its defaults this is the 512 x 512 model of Table 3: 74 million parameters.
+
+    Args:
+        base_channels: channels at full size; they double with every downsampling.
+        max_channels: upper limit of the channels.
+        num_downsamples: halvings in the encoder; 5 leads to H/32.
+        attention_strides: strides (powers of two) with attention, each behind an early block.
+            (16, 32) is H/16 and H/32; the paper's ablations at 256 x 256 name the absolute sizes
+            32 and 16, which is (8, 16), and (16,) for Table 1, model G.
+        attention_heads: heads of each attention block.
+        uncertainty_guided: bias attention by F(u) (False is Table 1, model F).
+        bias_channels: width of the four convolutions of F.
+        latent_dim: width of the latent code; the style adds the global feature to it.
+        mapping_layers: fully connected layers of the mapping network.
+        mapping_lr_multiplier: learning-rate factor of the mapping network.
+        noise_injection: per-pixel noise of learned strength in the decoder while training.
+        mean_activation: "linear", or "tanh" to confine the mean to [-1, 1].
+        initial_log_variance: bias that the log variance starts from (of images in [-1, 1]).
+        checkpoint_blocks: recompute each stage in the backward pass to save memory.
+
+    Raises:
+        InputError: if strides, heads or the mean's activation do not fit.
+
+    Source: Sec. 3.2, Sec. 4.2, supplement A.
+    """
+
+    def __init__(
+        self,
+        base_channels: int = 64,
+        max_channels: int = 512,
+        num_downsamples: int = 5,
+        attention_strides: tuple[int, ...] = (16, 32),
+        attention_heads: int = 8,
+        uncertainty_guided: bool = True,
+        bias_channels: int = 128,
+        latent_dim: int = 512,
+        mapping_layers: int = 8,
+        mapping_lr_multiplier: float = 0.01,
+        noise_injection: bool = False,
+        mean_activation: Literal["linear", "tanh"] = "linear",
+        initial_log_variance: float = -2.0,
+        checkpoint_blocks: bool = False,
+    ) -> None:
+        super().__init__()
+        strides = [2**level for level in range(num_downsamples + 1)]
+        if unknown := sorted(set(attention_strides) - set(strides)):
+            raise InputError(
+                f"attention_strides: {unknown} not among the strides {strides} of a generator "
+                f"with num_downsamples={num_downsamples}"
+            )
+        if mean_activation not in ("linear", "tanh"):
+            raise InputError(f"mean_activation: {mean_activation!r} is neither 'linear' nor 'tanh'")
+        channels = [min(base_channels * stride, max_channels) for stride in strides]
+        self.stride = strides[-1]
+        self.latent_dim = latent_dim
+        self.mean_activation = mean_activation
+        self.initial_log_variance = initial_log_variance
+        self.checkpoint_blocks = checkpoint_blocks
+
+        def attention(level: int) -> AttentionBlock | None:
+            if strides[level] not in attention_strides:
+                return None
+            return AttentionBlock(
+                channels[level], attention_heads, uncertainty_guided, bias_channels
+            )
+
+        self.mapping = MappingNetwork(latent_dim, mapping_layers, mapping_lr_multiplier)
+        self.stem = EqualizedConv2d(INPUT_CHANNELS, channels[0])
+        self.encoder = nn.ModuleList(
+            EncoderStage(channels[max(level - 1, 0)], channels[level], level > 0, attention(level))
+            for level in range(num_downsamples + 1)
+        )
+        # Three halvings, H/32 to H/256, before global pooling (supplement A).
+        self.global_feature = nn.Sequential(
+            *(EqualizedConv2d(channels[-1], channels[-1], stride=2) for _ in range(3))
+        )
+        self.project_global = EqualizedLinear(channels[-1], channels[-1], activate=True)
+        style_dim = channels[-1] + latent_dim
+        self.decoder = nn.ModuleList(
+            DecoderStage(
+                channels[min(level + 1, num_downsamples)],
+                channels[level],
+                style_dim,
+                up=level < num_downsamples,
+                skip_channels=channels[level] if level < num_downsamples else 0,
+                attention=attention(level),
+                noise_injection=noise_injection,
+            )
+            for level in reversed(range(num_downsamples + 1))
+        )
+        self.to_output = StyledConv2d(
+            channels[0], 6, style_dim, kernel_size=1, demodulate=False, activate=False
+        )
+        # Early blocks have two modulated convolutions more.
+        self._stage_styles = [
+            StyledResidualBlock.num_styles * (2 if stride in attention_strides else 1)
+            for stride in reversed(strides)
+        ]
+        self.num_styles = sum(self._stage_styles) + 1
+
+    def forward(self, inputs: Tensor, styles: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Predicts every pixel, known ones included.
+
+        Args:
+            inputs: ``(B, 7, H, W)``: image in [-1, 1] (3), initial mask, updated mask,
+                uncertainty in [0, 1], time step in [0, 1]; H and W multiples of `stride`.
+            styles: mapped latent codes, ``(B, latent_dim)`` or one per modulated convolution
+                ``(B, num_styles, latent_dim)``; None takes the mapping's running average.
+
+        Returns:
+            Mean and log variance, both float32 ``(B, 3, H, W)``.
+
+        Raises:
+            InputError: if the shape of ``inputs`` or ``styles`` does not fit.
+        """
+        self._check_inputs(inputs)
+        codes = self._expand_styles(inputs, styles)
+        uncertainty = inputs[:, UNCERTAINTY_CHANNEL : UNCERTAINTY_CHANNEL + 1]
+        pyramid = [uncertainty]
+        for _ in range(1, len(self.encoder)):
+            pyramid.append(F.avg_pool2d(pyramid[-1], 2))
+
+        x = self.stem(inputs)
+        skips = []
+        for stage, guide in zip(self.encoder, pyramid, strict=True):
+            x = self._run(stage, x, guide)
+            skips.append(x)
+
+        feature = self.project_global(self.global_feature(x).mean(dim=(2, 3)))
+        feature = feature[:, None].expand(-1, self.num_styles, -1)
+        style = torch.cat([feature, codes.to(feature.dtype)], dim=-1)
+        stage_styles = style.split([*self._stage_styles, 1], dim=1)
+
+        last = len(self.decoder) - 1
+        for index, stage in enumerate(self.decoder):
+            skip = skips[last - index] if index else None
+            x = self._run(stage, x, stage_styles[index], pyramid[last - index], skip)
+        mean, log_variance = self.to_output(x, stage_styles[-1][:, 0]).float().chunk(2, dim=1)
+        if self.mean_activation == "tanh":
+            mean = torch.tanh(mean)
+        return mean, log_variance + self.initial_log_variance
+
+    def _run(self, stage: nn.Module, *args: Any) -> Tensor:
+        if self.checkpoint_blocks and torch.is_grad_enabled():
+            return checkpoint(stage, *args, use_reentrant=False)
+        return stage(*args)
+
+    def _check_inputs(self, inputs: Tensor) -> None:
+        if inputs.ndim != 4 or inputs.shape[1] != INPUT_CHANNELS:
+            raise InputError(
+                f"generator input of shape {tuple(inputs.shape)}; expected (B, 7, H, W): "
+                "image, initial mask, updated mask, uncertainty, time"
+            )
+        height, width = inputs.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise InputError(
+                f"image size {height}x{width} is not divisible by the generator's stride "
+                f"{self.stride}; pad it to {math.ceil(height / self.stride) * self.stride}x"
+                f"{math.ceil(width / self.stride) * self.stride}"
+            )
+
+    def _expand_styles(self, inputs: Tensor, styles: Tensor | None) -> Tensor:
+        batch = inputs.shape[0]
+        if styles is None:
+            return self.mapping.average.expand(batch, self.num_styles, -1)
+        if styles.shape == (batch, self.latent_dim):
+            return styles[:, None].expand(-1, self.num_styles, -1)
+        if styles.shape == (batch, self.num_styles, self.latent_dim):
+            return styles
+        raise InputError(
+            f"styles of shape {tuple(styles.shape)}; expected ({batch}, {self.latent_dim}) or "
+            f"({batch}, {self.num_styles}, {self.latent_dim})"
+        )

@@ -1,0 +1,15 @@
+"""Losses: adversarial (Eq. 7-8), perceptual (Eq. 9) and likelihood (Eq. 1-3)."""
+
+from sdm_lightning.losses.adversarial import (
+    discriminator_adversarial_loss,
+    generator_adversarial_loss,
+    r1_penalty,
+)
+from sdm_lightning.losses.likelihood import discretized_gaussian_nll
+
+__all__ = [
+    "discretized_gaussian_nll",
+    "discriminator_adversarial_loss",
+    "generator_adversarial_loss",
+    "r1_penalty",
+]

@@ -1,0 +1,55 @@
+"""The adversarial losses (Eq. 7-8) and the gradient penalty on real images."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
+    """Non-saturating generator loss: the mean of -log D(fake), with D = sigmoid(logits).
+
+    Args:
+        fake_logits: Discriminator output for completed images, ``(B, 1)``, unbounded.
+
+    Returns:
+        Scalar, in nats.
+
+    Source:
+        Eq. 7.
+    """
+    return F.softplus(-fake_logits.float()).mean()
+
+
+def discriminator_adversarial_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Discriminator loss: the mean of -log D(real) plus the mean of -log(1 - D(fake)).
+
+    Args:
+        real_logits: Discriminator output for real images, ``(B, 1)``, unbounded.
+        fake_logits: Discriminator output for completed images, ``(B', 1)``; the two batches may
+            differ in size.
+
+    Returns:
+        Scalar, in nats.
+
+    Source:
+        Eq. 8.
+    """
+    return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
+
+
+def r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
+    """Squared gradient of the discriminator at real images, without the factor gamma / 2.
+
+    Args:
+        real_logits: Discriminator output for ``images``, ``(B, 1)``, its graph still alive.
+        images: The images it was computed from, ``(B, 3, H, W)``, requiring grad.
+
+    Returns:
+        Scalar: the squared gradient summed over channels and pixels, averaged over the batch. It
+        can be differentiated again.
+
+    Source:
+        Mescheder et al. 2018, "Which training methods for GANs do actually converge?", Eq. 9.
+    """
+    (gradient,) = torch.autograd.grad(real_logits.sum(), images, create_graph=True)
+    return gradient.float().square().flatten(1).sum(1).mean()

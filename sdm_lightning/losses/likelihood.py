@@ -1,0 +1,236 @@
+"""The discretised-Gaussian likelihood of an 8-bit image (Eq. 1-3)."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+HALF_BIN = 1 / 255
+"""Half the distance of two of the 256 levels when they are spread over [-1, 1] (Eq. 2-3)."""
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_SQRT_HALF = math.sqrt(0.5)
+
+# Below this log variance the width of the Gaussian stops shrinking; its gradient goes on, so a
+# network that got there finds the way back. exp(50) of a bin is far beyond any trained model.
+_MIN_LOG_VARIANCE = -100.0
+_MAX_ERROR = 1e6  # likewise for the error: times exp(50) and the line's slope it still fits float32
+
+# Five-point Gauss-Legendre rule on [-1/2, 1/2]: the middle node, and two pairs +- node.
+_NODES = (0.26923465505284155, 0.45308992296933200)
+_WEIGHTS = (0.28444444444444444, 0.23931433524968324, 0.11846344252809454)
+
+
+class _Terms(NamedTuple):
+    """Negative log likelihood and its derivatives, elementwise."""
+
+    nll: Tensor
+    d_log_variance: Tensor
+    d_error: Tensor  # with respect to (target - mean) in whatever orientation it was given
+
+
+def discretized_gaussian_nll(
+    mean: Tensor, log_variance: Tensor, target: Tensor, stop_gradient: bool = True
+) -> Tensor:
+    """Negative log probability of the target's 8-bit level under a Gaussian, in nats per element.
+
+    Each level owns a bin of half width 1/255 around it; the bins of the two extreme levels (0 and
+    255, that is -1 and 1) reach to infinity, so that the 256 probabilities sum to one. A target
+    nearer than half a bin to -1 or 1 counts as that extreme level, which forgives rounding.
+
+    The value and its gradient are finite for every finite input: nothing is computed as a
+    difference of two probabilities, and where even the logarithm outgrows the number format (a
+    distance of more than 1e9 standard deviations in float32) the loss goes on as a straight line.
+    Computed in float32 or, if an input is float64, in float64, also inside autocast.
+
+    Args:
+        mean: Predicted mean, ``(B, 3, H, W)``, in [-1, 1].
+        log_variance: Predicted natural logarithm of the variance, same shape.
+        target: True image, same shape, in [-1, 1].
+        stop_gradient: Send no gradient into ``mean``, as the sg[.] of Eq. 1: the likelihood then
+            trains the variance alone.
+
+    Returns:
+        Nats per element, ``(B, 3, H, W)``; Eq. 1 is the sum of them over an image.
+
+    Source:
+        Eq. 1-3, Sec. 3.1.1.
+    """
+    dtype = torch.promote_types(torch.result_type(mean, log_variance), torch.float32)
+    if stop_gradient:
+        mean = mean.detach()
+    mean, log_variance, target = torch.broadcast_tensors(
+        mean.to(dtype), log_variance.to(dtype), target.to(dtype)
+    )
+    nll: Tensor = _DiscretizedGaussianNLL.apply(mean, log_variance, target)
+    return nll
+
+
+class _DiscretizedGaussianNLL(torch.autograd.Function):
+    """Forward with closed-form derivatives.
+
+    Automatic differentiation would meet infinities in the branches that ``torch.where`` discards
+    (and turn them into NaN) and would keep a dozen image-sized tensors per iteration.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
+        error = (target - mean).clamp(-_MAX_ERROR, _MAX_ERROR)
+        inner = _inner_bin(error.abs(), log_variance)
+        # The lower edge is the upper edge seen in a mirror.
+        side = torch.where(target > 0, 1.0, -1.0).to(error.dtype)
+        edge = _edge_bin(error * side, log_variance)
+        is_edge = target.abs() > 1 - HALF_BIN
+
+        nll = torch.where(is_edge, edge.nll, inner.nll)
+        d_error = torch.where(is_edge, edge.d_error * side, inner.d_error * error.sign())
+        ctx.save_for_backward(
+            torch.where(is_edge, edge.d_log_variance, inner.d_log_variance),
+            d_error if ctx.needs_input_grad[0] or ctx.needs_input_grad[2] else None,
+        )
+        return nll
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        d_log_variance, d_error = ctx.saved_tensors
+        needs_mean, _, needs_target = ctx.needs_input_grad
+        return (
+            -grad * d_error if needs_mean else None,
+            grad * d_log_variance,
+            grad * d_error if needs_target else None,
+        )
+
+
+def _inner_bin(distance: Tensor, log_variance: Tensor) -> _Terms:
+    """A bin with two ends, at ``distance`` >= 0 from the mean.
+
+    In units of the standard deviation the bin is [lo, hi], its middle c and its width w.
+    """
+    scale = _inverse_deviation(log_variance)
+    c, w = distance * scale, 2 * HALF_BIN * scale
+    lo, hi = (distance - HALF_BIN) * scale, (distance + HALF_BIN) * scale
+    narrow = (w < 0.5) & (c * w < 0.5)
+    near = lo < 0  # the mean lies in the bin
+    narrow_terms = _narrow_bin(*_where(narrow, (c, w), (0.5, 0.5)), log_variance, scale)
+    near_terms = _near_bin(*_where(near & ~narrow, (lo, hi), (-1.0, 1.0)), scale)
+    far_terms = _far_bin(*_where(~near & ~narrow, (lo, hi, w), (1.0, 2.0, 1.0)), scale)
+    return _Terms(
+        *(
+            torch.where(narrow, a, torch.where(near, b, d))
+            for a, b, d in zip(narrow_terms, near_terms, far_terms, strict=True)
+        )
+    )
+
+
+def _narrow_bin(c: Tensor, w: Tensor, log_variance: Tensor, scale: Tensor) -> _Terms:
+    """The density hardly changes over the bin: P = phi(c) w g, g a smooth average near 1.
+
+    g = int over t in [-1/2, 1/2] of exp(-c w t - (w t)^2 / 2), by quadrature (exact to rounding
+    for w, c w < 1). log w is taken from the log variance, for w itself may underflow.
+    """
+    a, b = c * w, w.square()
+    g = torch.full_like(a, _WEIGHTS[0])
+    for node, weight in zip(_NODES, _WEIGHTS[1:], strict=True):
+        g = g + 2 * weight * torch.cosh(a * node) * torch.exp(-0.5 * b * node**2)
+    log_w = math.log(2 * HALF_BIN) - 0.5 * log_variance
+    nll = 0.5 * c.square() + _HALF_LOG_2PI - log_w - torch.log(g)
+    half = 0.5 * a
+    # sinh(x) / x, with its series where the quotient would be 0 / 0.
+    sinhc = torch.where(half > 1e-2, torch.sinh(half) / half.clamp_min(1e-2), 1 + half.square() / 6)
+    ends = torch.exp(-b / 8) / g  # phi at either end is phi(c) exp(-b/8) exp(-+ a/2)
+    return _Terms(
+        nll,
+        0.5 * ends * (torch.cosh(half) - c.square() * sinhc),
+        scale * c * ends * sinhc,
+    )
+
+
+def _near_bin(lo: Tensor, hi: Tensor, scale: Tensor) -> _Terms:
+    """The mean lies in a bin of at least half a deviation: P = 1 - Q(-lo) - Q(hi), never small."""
+    below, above = -lo, hi
+    probability = 1 - _upper_tail(below) - _upper_tail(above)
+    nll = -torch.log1p(-_upper_tail(below) - _upper_tail(above))
+    density_lo, density_hi = _density(below), _density(above)
+    return _Terms(
+        nll,
+        0.5 * (above * density_hi + below * density_lo) / probability,
+        scale * (density_lo - density_hi) / probability,
+    )
+
+
+def _far_bin(lo: Tensor, hi: Tensor, w: Tensor, scale: Tensor) -> _Terms:
+    """The mean lies outside: P = phi(lo) [R(lo) - R(hi) exp(-c w)], R = Q / phi Mills' ratio.
+
+    c w = (hi^2 - lo^2) / 2 >= 1/2 here or w >= 1/2, so the bracket loses no digits.
+    """
+    decay = torch.exp(-0.5 * (lo + hi) * w)
+    bracket = _mills_ratio(lo) - _mills_ratio(hi) * decay
+    square, slope = _half_square(lo)
+    # lo = slope wherever the half square is one; past that point the derivative is the line's.
+    return _Terms(
+        square + _HALF_LOG_2PI - torch.log(bracket),
+        0.5 * torch.where(lo > slope, -slope * lo, (hi * decay - lo) / bracket),
+        torch.where(lo > slope, scale * slope, scale * (1 - decay) / bracket),
+    )
+
+
+def _edge_bin(error: Tensor, log_variance: Tensor) -> _Terms:
+    """A bin with one end: P = Q(x), x the end's distance from the mean in deviations."""
+    scale = _inverse_deviation(log_variance)
+    x = (error - HALF_BIN) * scale
+    far = x > 0
+    positive, negative = x.clamp_min(0), x.clamp_max(0)
+    ratio = _mills_ratio(positive)
+    square, slope = _half_square(positive)
+    nll = torch.where(
+        far,
+        square + _HALF_LOG_2PI - torch.log(ratio),
+        -torch.log1p(-_upper_tail(-negative)),
+    )
+    hazard = torch.where(
+        far,
+        torch.where(positive > slope, slope, 1 / ratio),
+        _density(negative) / (1 - _upper_tail(-negative)),
+    )
+    return _Terms(nll, -0.5 * x * hazard, scale * hazard)
+
+
+def _inverse_deviation(log_variance: Tensor) -> Tensor:
+    return torch.exp(-0.5 * log_variance.clamp_min(_MIN_LOG_VARIANCE))
+
+
+def _half_square(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x^2 / 2 for x >= 0, continued as its tangent where the square would overflow.
+
+    Returns:
+        The value, and its slope, that is x but at most the limit.
+    """
+    limit = 1e9 if x.dtype == torch.float32 else 1e100
+    slope = x.clamp_max(limit)
+    return slope * (x - 0.5 * slope), slope
+
+
+def _mills_ratio(x: Tensor) -> Tensor:
+    """Q(x) / phi(x) for x >= 0: from sqrt(pi / 2) at zero down to 1 / x."""
+    return math.sqrt(math.pi / 2) * torch.special.erfcx(x * _SQRT_HALF)
+
+
+def _upper_tail(x: Tensor) -> Tensor:
+    """Q(x), the probability above x >= 0; may underflow to zero."""
+    return 0.5 * torch.special.erfc(x * _SQRT_HALF)
+
+
+def _density(x: Tensor) -> Tensor:
+    """phi(x); may underflow to zero."""
+    return torch.exp(-0.5 * x.square() - _HALF_LOG_2PI)
+
+
+def _where(
+    condition: Tensor, values: tuple[Tensor, ...], otherwise: tuple[float, ...]
+) -> tuple[Tensor, ...]:
+    """Keep the values where their branch is used, harmless numbers elsewhere."""
+    return tuple(
+        torch.where(condition, value, other) for value, other in zip(values, otherwise, strict=True)
+    )

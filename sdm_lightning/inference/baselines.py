@@ -1,0 +1,49 @@
+"""What any model must beat: mean colour, and OpenCV's two classical methods, on the same arrays."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+
+def mean_fill(image: Bytes, known: Bools) -> Bytes:
+    """Fills the hole with the mean colour of the known pixels.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        known: ``(H, W)`` bool; if nothing is known, the hole becomes middle grey.
+    """
+    colour = image[known].mean(axis=0) if known.any() else np.full(3, 127.5)
+    result = image.copy()
+    result[~known] = np.rint(colour).astype(np.uint8)
+    return result
+
+
+def telea(image: Bytes, known: Bools, radius: float = 3.0) -> Bytes:
+    """OpenCV's fast marching method (Telea 2004); arguments as in ``mean_fill``."""
+    return _opencv(image, known, radius, cv2.INPAINT_TELEA)
+
+
+def navier_stokes(image: Bytes, known: Bools, radius: float = 3.0) -> Bytes:
+    """OpenCV's fluid-dynamics method (Bertalmio et al. 2001); arguments as in ``mean_fill``."""
+    return _opencv(image, known, radius, cv2.INPAINT_NS)
+
+
+def _opencv(image: Bytes, known: Bools, radius: float, method: int) -> Bytes:
+    if not known.any():
+        return mean_fill(image, known)
+    # Its values in the hole are cleared first: no method may see what it has to guess.
+    cleared = np.where(known[:, :, None], image, np.uint8(0))
+    result = cv2.inpaint(cleared, (~known).astype(np.uint8), radius, method)
+    return np.where(known[:, :, None], image, np.asarray(result, dtype=np.uint8))
+
+
+BASELINES: dict[str, Callable[[Bytes, Bools], Bytes]] = {
+    "mean-colour fill": mean_fill,
+    "OpenCV Telea": telea,
+    "OpenCV Navier-Stokes": navier_stokes,
+}

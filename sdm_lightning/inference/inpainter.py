@@ -1,0 +1,414 @@
+"""Inpainting of any picture with a trained generator.
+
+>>> from sdm_lightning.inference import Inpainter
+>>> inpainter = Inpainter.from_pretrained("demo")
+>>> result = inpainter("photo.jpg", "mask.png")          # white = known, black = fill this
+>>> result.image.save("photo-inpainted.png")
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sdm_lightning.diffusion import Network, SpatialDiffusion
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference.pictures import (
+    Array,
+    MaskConvention,
+    Picture,
+    PictureLike,
+    read_mask,
+    read_picture,
+)
+from sdm_lightning.inference.regions import (
+    Box,
+    Region,
+    enlarge,
+    feathered,
+    hole_regions,
+    pad_to_stride,
+    shrink,
+)
+from sdm_lightning.inference.weights import Parameters, WeightsInfo, load_generator
+from sdm_lightning.seeding import stable_seed
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class InpaintingStep:
+    """The picture after one iteration.
+
+    Attributes:
+        array: The completed picture, in the caller's shape and type.
+        uncertainty: ``(H, W)`` float32 in [0, 1], 0 outside the hole, before pixels are picked.
+        mask: ``(H, W)`` bool, True = known, given or picked so far.
+        picture: How to make a PIL image of it.
+    """
+
+    array: Array
+    uncertainty: Floats
+    mask: Bools
+    picture: Picture
+
+    @property
+    def image(self) -> Image.Image:
+        """The completed picture as a PIL image."""
+        return self.picture.to_pil(self.array)
+
+    @property
+    def uncertainty_image(self) -> Image.Image:
+        """The uncertainty in colours, dark = certain; black where known."""
+        return heat_map(self.uncertainty)
+
+
+@dataclass(frozen=True)
+class InpaintingSample:
+    """One filling of a picture's holes.
+
+    Attributes:
+        array: The completed picture, in the caller's shape and type.
+        uncertainty: ``(H, W)`` float32 in [0, 1] of the first iteration, stretched to [0, 1] hole
+            by hole (``uncertainty_scale`` of the diffusion); 0 where known.
+        steps: One per iteration, or empty if they were not kept.
+        seed: What gives this very sample again.
+        picture: How to make a PIL image of it.
+    """
+
+    array: Array
+    uncertainty: Floats
+    steps: list[InpaintingStep]
+    seed: int
+    picture: Picture
+
+    @property
+    def image(self) -> Image.Image:
+        """The completed picture as a PIL image, with the input's colour profile and EXIF."""
+        return self.picture.to_pil(self.array)
+
+    @property
+    def uncertainty_image(self) -> Image.Image:
+        """The uncertainty in colours, dark = certain; black where known."""
+        return heat_map(self.uncertainty)
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """All that ``Inpainter`` returns; its own attributes are the first sample's.
+
+    Attributes:
+        samples: One per filling asked for.
+        mask: ``(H, W)`` bool, True = known, as it was understood.
+        boxes: Where the network worked.
+    """
+
+    samples: list[InpaintingSample]
+    mask: Bools
+    boxes: list[Box]
+
+    @property
+    def image(self) -> Image.Image:
+        """The first sample's picture."""
+        return self.samples[0].image
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """Every sample's picture."""
+        return [sample.image for sample in self.samples]
+
+    @property
+    def array(self) -> Array:
+        """The first sample's picture, in the caller's shape and type."""
+        return self.samples[0].array
+
+    @property
+    def uncertainty(self) -> Floats:
+        """The first sample's uncertainty, ``(H, W)`` in [0, 1]."""
+        return self.samples[0].uncertainty
+
+    @property
+    def uncertainty_image(self) -> Image.Image:
+        """The first sample's uncertainty in colours."""
+        return self.samples[0].uncertainty_image
+
+    @property
+    def steps(self) -> list[InpaintingStep]:
+        """The first sample's iterations."""
+        return self.samples[0].steps
+
+
+class Inpainter:
+    """Fills the holes of pictures of any size; known pixels keep their very bits.
+
+    Args:
+        generator: Maps ``(B, 7, H, W)`` to mean and log variance; with ``mapping`` and
+            ``latent_dim`` (as ``sdm_lightning.models.Generator`` has) each seed is a sample.
+        diffusion: The loop; its defaults if None.
+        work_size: Longest side, in pixels, that the network sees (the resolution it was trained
+            at); None for no limit.
+        stride: Both sides are padded to multiples of it; the generator's own if None.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best there is.
+        info: Where the weights come from.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        diffusion: SpatialDiffusion | None = None,
+        *,
+        work_size: int | None = None,
+        stride: int | None = None,
+        device: str | torch.device = "cpu",
+        info: WeightsInfo | None = None,
+    ) -> None:
+        self.device = _device(device)
+        self.generator = generator.to(self.device).eval()
+        self.diffusion = diffusion if diffusion is not None else SpatialDiffusion()
+        self.work_size = work_size
+        self.stride = stride if stride is not None else int(getattr(generator, "stride", 1))
+        self.info = info
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        weights: str | Path = "demo",
+        device: str | torch.device = "cpu",
+        *,
+        parameters: Parameters = "ema",
+        trusted_packages: tuple[str, ...] = ("sdm_lightning",),
+    ) -> "Inpainter":
+        """Loads bundled weights by name, a ``.safetensors`` file, or a training ``.ckpt``.
+
+        Args:
+            weights: ``"demo"`` or a path.
+            device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
+            parameters: Of a checkpoint: the moving average (``"ema"``) or the ``"raw"`` weights.
+            trusted_packages: Packages whose classes the file's configuration may name.
+
+        Raises:
+            InputError: If the weights cannot be found, read, or trusted.
+        """
+        generator, info = load_generator(
+            weights, parameters=parameters, trusted_packages=trusted_packages
+        )
+        return cls(
+            generator,
+            info.build_diffusion(trusted_packages),
+            work_size=info.resolution,
+            device=device,
+            info=info,
+        )
+
+    def __call__(
+        self,
+        image: PictureLike,
+        mask: PictureLike,
+        *,
+        mask_convention: MaskConvention = "known-white",
+        num_iterations: int | None = None,
+        num_samples: int = 1,
+        seed: int = 0,
+        truncation: float = 1.0,
+        work_size: int | None = None,
+        context: float = 0.5,
+        feather: float = 0.0,
+        keep_steps: bool = True,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Inpainting:
+        """Fills the holes of one picture.
+
+        Args:
+            image: Path, PIL image, or array of uint8 or uint16: grey or colour, with or without
+                transparency, any size. EXIF orientation is applied.
+            mask: Path, PIL image or array of the same size; see ``mask_convention``.
+            mask_convention: ``"known-white"``: white (1, True) is kept, black is filled.
+                ``"hole-white"``: white is filled.
+            num_iterations: Instead of the weights' own number.
+            num_samples: Fillings per picture, differing in latent code and noise.
+            seed: Of the first sample; sample k is what ``seed + k`` gives alone.
+            truncation: Below 1 pulls samples towards the average style; 0 makes style constant.
+            work_size: Longest side of what the network sees; None: the resolution of its training
+                crops; 0: no limit, always full resolution. Larger cut-outs are shrunk for it and
+                its filling enlarged.
+            context: Surroundings cut out with each hole, in sides of the hole.
+            feather: Fades out the step in colour at a hole's edge over so many pixels, inside the
+                hole only; 0 leaves the network's output as it is.
+            keep_steps: Keep every iteration's pictures; costs memory for large photos.
+            on_progress: Called with cut-outs filled and in all.
+
+        Raises:
+            InputError: If image, mask or an option is unusable; the message says how.
+        """
+        if num_samples < 1:
+            raise InputError(f"num_samples is {num_samples}; it must be at least 1")
+        if num_iterations is not None and num_iterations < 1:
+            raise InputError(f"num_iterations is {num_iterations}; it must be at least 1")
+        if context < 0 or feather < 0:
+            raise InputError(f"context {context} and feather {feather} must not be negative")
+        picture = read_picture(image)
+        known = read_mask(mask, picture.size, mask_convention)
+        limit = self._limit(work_size)
+        regions = hole_regions(known, context, max(self.stride, limit or 0))
+        total = self.diffusion.num_iterations if num_iterations is None else num_iterations
+        values = picture.normalised()
+        samples = []
+        for index in range(num_samples):
+            canvas = _Canvas(picture, values, known, total if regions and keep_steps else 0)
+            for number, region in enumerate(regions):
+                # The first hole's seed is the sample's own: what training's own validation gives.
+                own = seed + index if number == 0 else stable_seed(seed + index, number)
+                self._fill(canvas, region, limit, total, own, truncation, feather)
+                if on_progress is not None:
+                    on_progress(index * len(regions) + number + 1, num_samples * len(regions))
+            samples.append(canvas.sample(seed + index))
+        return Inpainting(samples, known, [region.box for region in regions])
+
+    def _limit(self, work_size: int | None) -> int | None:
+        size = self.work_size if work_size is None else work_size
+        if size is None or size == 0:
+            return None
+        if size < 1:
+            raise InputError(f"work_size is {size}; it must be positive, or 0 for no limit")
+        # Rounded up: a limit between two multiples would only be padded with mirrored pixels.
+        return -(-size // self.stride) * self.stride
+
+    def _fill(
+        self,
+        canvas: "_Canvas",
+        region: Region,
+        limit: int | None,
+        total: int,
+        seed: int,
+        truncation: float,
+        feather: float,
+    ) -> None:
+        """Runs the iterations on one cut-out and puts what they give on the canvas."""
+        box = region.box
+        image = canvas.values[box.slices]
+        known = canvas.known[box.slices]
+        small, small_known = shrink(image, known, limit)
+        height, width = small_known.shape
+        inputs = torch.from_numpy(np.ascontiguousarray(pad_to_stride(small, self.stride)))
+        masks = torch.from_numpy(pad_to_stride(small_known, self.stride).astype(np.float32))
+        # On the CPU, so that one seed is one filling on every device; one source per cut-out, so
+        # that it does not depend on what else is filled.
+        source = torch.Generator().manual_seed(seed)
+        with torch.inference_mode():
+            steps = self.diffusion.iterate(
+                self._network(source, truncation),
+                inputs.permute(2, 0, 1)[None].to(self.device),
+                masks[None, None].to(self.device),
+                num_iterations=total,
+                generator=[source],
+            )
+            for index, step in enumerate(steps):
+                last = index + 1 == total
+                uncertainty = _plane(step.uncertainty, height, width)
+                if index == 0:
+                    canvas.put_uncertainty(region, uncertainty)
+                if not last and not canvas.steps:
+                    continue
+                filling = enlarge(_plane(step.completed, height, width), box.height, box.width)
+                prediction = enlarge(_plane(step.mean, height, width), box.height, box.width)
+                filling = feathered(filling, prediction, image, known, feather)
+                mask = _plane(step.state.mask, height, width)
+                canvas.put(region, index, filling, uncertainty, mask, last)
+
+    def _network(self, source: torch.Generator, truncation: float) -> Network:
+        mapping = getattr(self.generator, "mapping", None)
+        if mapping is None:
+            return self.generator
+        size = int(self.generator.latent_dim)  # type: ignore[arg-type]
+        styles = mapping(torch.randn(size, generator=source)[None].to(self.device))
+        if truncation != 1:
+            styles = mapping.average + truncation * (styles - mapping.average)
+        return partial(self._styled, styles=styles)
+
+    def _styled(self, inputs: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.generator(inputs, styles)
+        return mean, log_variance
+
+
+class _Canvas:
+    """Collects what the boxes give, at the picture's own size."""
+
+    def __init__(self, picture: Picture, values: Floats, known: Bools, num_steps: int) -> None:
+        self.picture = picture
+        self.values = values
+        self.known = known
+        self.filling = np.zeros_like(values)
+        self.uncertainty = np.zeros(known.shape, np.float32)
+        self.steps = [
+            (np.zeros_like(values), np.zeros(known.shape, np.float32), known.copy())
+            for _ in range(num_steps)
+        ]
+
+    def put_uncertainty(self, region: Region, uncertainty: Floats) -> None:
+        _put(self.uncertainty, region, enlarge(uncertainty, *region.target.shape).clip(0, 1))
+
+    def put(
+        self,
+        region: Region,
+        index: int,
+        filling: Floats,
+        uncertainty: Floats,
+        mask: Floats,
+        last: bool,
+    ) -> None:
+        if last:
+            _put(self.filling, region, filling)
+        if self.steps:
+            completed, uncertainties, masks = self.steps[index]
+            _put(completed, region, filling)
+            _put(uncertainties, region, enlarge(uncertainty, *region.target.shape).clip(0, 1))
+            # A thin hole can vanish in the shrunken cut-out; it is filled in the last iteration.
+            picked = enlarge(mask, *region.target.shape, smooth=False) > 0.5
+            _put(masks, region, picked | last)
+
+    def sample(self, seed: int) -> InpaintingSample:
+        steps = [
+            InpaintingStep(self.picture.filled(values, self.known), uncertainty, mask, self.picture)
+            for values, uncertainty, mask in self.steps
+        ]
+        array = self.picture.filled(self.filling, self.known)
+        return InpaintingSample(array, self.uncertainty, steps, seed, self.picture)
+
+
+def heat_map(uncertainty: Floats) -> Image.Image:
+    """``(H, W)`` values in [0, 1] in colours from black (0) over purple to yellow (1)."""
+    levels = np.rint(uncertainty.clip(0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, :, ::-1].copy())
+
+
+def _plane(tensor: Tensor, height: int, width: int) -> Floats:
+    """``(1, C, H, W)`` to ``(H, W)`` or ``(H, W, 3)``, without the padding."""
+    array = tensor[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
+    return np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def _put(canvas: Array, region: Region, values: Array) -> None:
+    """Writes into a picture-sized array where the region's hole is, and nowhere else."""
+    canvas[region.box.slices][region.target] = values[region.target]
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r}: choose cpu, cuda, mps or auto") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device}: this machine has no usable CUDA GPU; use cpu or auto")
+    return chosen

@@ -1,0 +1,275 @@
+"""Pictures and masks as people have them: files, PIL images or arrays, brought to one form.
+
+A picture may be grey, coloured, palette, with or without transparency, 8 or 16 bits deep, turned
+by its EXIF orientation, and of any size. A mask may be black and white either way round.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from sdm_lightning.errors import InputError
+
+Array: TypeAlias = npt.NDArray[Any]
+PictureLike: TypeAlias = str | Path | Image.Image | Array
+MaskConvention: TypeAlias = Literal["known-white", "hole-white"]
+
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as PIL's "L"
+MOSTLY_HOLE = 0.95
+GREY_FRACTION = 0.02
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, upright.
+
+    Attributes:
+        pixels: ``(H, W, C)`` uint8 or uint16, C = 1 (grey) or 3.
+        alpha: ``(H, W)`` of the same type, or None. Inpainting never changes it.
+        shape: Of the array that the caller gave; what goes back has it too.
+        info: What a file keeps beside its pixels: ``icc_profile``, ``exif``, ``dpi``.
+        name: For messages.
+    """
+
+    pixels: Array
+    alpha: Array | None
+    shape: tuple[int, ...]
+    info: dict[str, Any]
+    name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def highest(self) -> int:
+        """The value of white: 255 or 65535."""
+        return int(np.iinfo(self.pixels.dtype).max)
+
+    def normalised(self) -> npt.NDArray[np.float32]:
+        """``(H, W, 3)`` float32 in [-1, 1]; grey is repeated."""
+        scaled = self.pixels.astype(np.float32) * (2.0 / self.highest) - 1.0
+        return np.repeat(scaled, 3, axis=2) if scaled.shape[2] == 1 else scaled
+
+    def filled(self, values: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]) -> Array:
+        """The picture with its hole replaced, in the caller's shape and type.
+
+        Args:
+            values: ``(H, W, 3)`` in [-1, 1]; read in the hole only.
+            known: ``(H, W)``; known pixels keep their very bits.
+        """
+        hole = ~known
+        inside = values[hole]
+        if self.pixels.shape[2] == 1:
+            inside = (inside @ LUMA)[:, None]
+        levels = np.rint((inside + 1.0) * (self.highest / 2)).clip(0, self.highest)
+        result = self.pixels.copy()
+        result[hole] = levels.astype(result.dtype)
+        if self.alpha is not None:
+            result = np.concatenate([result, self.alpha[:, :, None]], axis=2)
+        return result.reshape(self.shape)
+
+    def to_pil(self, array: Array) -> Image.Image:
+        """A PIL image of an array made by ``filled``; 16-bit colour becomes 8-bit, as PIL asks."""
+        if array.ndim == 3 and array.shape[2] == 1:
+            array = array[:, :, 0]
+        if array.dtype == np.uint16 and array.ndim == 3:
+            array = (array >> 8).astype(np.uint8)
+        image = Image.fromarray(array)
+        image.info.update(self.info)
+        return image
+
+
+def read_picture(source: PictureLike) -> Picture:
+    """Brings a file, PIL image or array to a ``Picture``.
+
+    Args:
+        source: Path, PIL image, or array ``(H, W)``, ``(H, W, 1 | 2 | 3 | 4)`` of uint8 or uint16
+            (two and four channels: the last is transparency). Files and PIL images are turned
+            upright by their EXIF orientation.
+
+    Raises:
+        InputError: If it cannot be read or is of another type.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, "the image array", source.shape, {})
+    if isinstance(source, Image.Image):
+        return _from_pil(source, "the image")
+    return _from_pil(open_image(source), str(source))
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Opens and decodes an image file whole.
+
+    Raises:
+        InputError: If it is missing, no image, or cut short.
+    """
+    try:
+        image = Image.open(path)
+        tile = getattr(image, "tile", None)
+        rawmode = str(tile[0][3]) if tile else ""
+        if ";16" in rawmode and image.mode in ("RGB", "RGBA", "LA"):
+            warnings.warn(
+                f"{path}: 16 bits per colour channel are read as 8 (Pillow); pass a uint16 array "
+                "to keep them",
+                stacklevel=2,
+            )
+        image.load()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: cannot be decoded as an image: {error}") from error
+    return image
+
+
+def _from_pil(image: Image.Image, name: str) -> Picture:
+    # Pillow's own stubs give exif_transpose an optional result for its in-place form.
+    upright = ImageOps.exif_transpose(image) or image
+    info = {
+        key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None
+    }
+    exif = upright.getexif()
+    if len(exif):
+        info["exif"] = exif.tobytes()
+    mode = upright.mode
+    if mode in ("L", "RGB", "LA", "RGBA", "I;16"):
+        array = np.asarray(upright)
+    elif mode in ("I;16B", "I;16L", "I;16N", "I"):
+        array = np.asarray(upright)
+        if array.size and (array.min() < 0 or array.max() > 65535):
+            raise InputError(f"{name}: 32-bit pixels beyond 0..65535; convert to 8 or 16 bits")
+        array = array.astype(np.uint16)
+    elif mode == "1":
+        array = np.asarray(upright.convert("L"))
+    elif mode in ("P", "PA"):
+        transparent = mode == "PA" or "transparency" in upright.info
+        array = np.asarray(upright.convert("RGBA" if transparent else "RGB"))
+    elif mode in ("CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa", "La"):
+        array = np.asarray(upright.convert({"RGBa": "RGBA", "La": "LA"}.get(mode, "RGB")))
+        if mode == "CMYK":
+            # The profile describes inks; on RGB pixels it would turn every colour.
+            info.pop("icc_profile", None)
+    else:
+        raise InputError(f"{name}: PIL mode {mode}; convert it to L, RGB, RGBA or I;16 first")
+    return _from_array(array, name, array.shape, info)
+
+
+def _from_array(array: Array, name: str, shape: tuple[int, ...], info: dict[str, Any]) -> Picture:
+    if array.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{name}: type {array.dtype}; pictures are uint8 or uint16")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
+        raise InputError(f"{name}: shape {shape}; pictures are (H, W) or (H, W, 1 to 4 channels)")
+    if 0 in array.shape:
+        raise InputError(f"{name}: shape {shape} has no pixels")
+    alpha = None
+    if array.shape[2] in (2, 4):
+        array, alpha = array[:, :, :-1], array[:, :, -1]
+    return Picture(array, alpha, shape, info, name)
+
+
+def read_mask(
+    source: PictureLike,
+    size: tuple[int, int],
+    convention: MaskConvention = "known-white",
+) -> npt.NDArray[np.bool_]:
+    """Brings a mask to ``(H, W)`` bool, True = known.
+
+    Args:
+        source: Path, PIL image, or array: bool, 0/1, 0..255, or float 0..1; ``(H, W)``,
+            ``(H, W, 1)`` or three equal channels.
+        size: Height and width that it must have.
+        convention: ``"known-white"``: white (or 1, or True) is kept and black is filled, as in
+            every file that this package writes. ``"hole-white"``: white is filled, as painting
+            tools and many other inpainting programs do.
+
+    Raises:
+        InputError: If it cannot be read, has another size, or its colours or transparency leave
+            open what is hole.
+    """
+    if convention not in ("known-white", "hole-white"):
+        raise InputError(f"mask_convention {convention!r}: choose known-white or hole-white")
+    turned: tuple[int, int] | None = None
+    if isinstance(source, np.ndarray):
+        name, array = "the mask array", source
+    else:
+        image = source if isinstance(source, Image.Image) else open_image(source)
+        name = "the mask" if isinstance(source, Image.Image) else str(source)
+        turned = (image.height, image.width)
+        array = _mask_levels(ImageOps.exif_transpose(image) or image, name)
+    if array.ndim == 3:
+        if array.shape[2] not in (1, 3) or not (array == array[:, :, :1]).all():
+            raise InputError(
+                f"{name}: shape {array.shape} with differing channels; a mask is black and white"
+            )
+        array = array[:, :, 0]
+    if array.shape != size:
+        hint = ""
+        if array.shape == size[::-1] or turned == size[::-1]:
+            hint = "; one of them seems turned by 90 degrees (EXIF orientation is applied)"
+        raise InputError(
+            f"{name}: {_by(array.shape)} pixels (width x height), but its image has "
+            f"{_by(size)}{hint}"
+        )
+    white = _threshold(array, name)
+    known = ~white if convention == "hole-white" else white
+    hole = 1.0 - float(known.mean())
+    if hole > MOSTLY_HOLE:
+        other = "hole-white" if convention == "known-white" else "known-white"
+        warnings.warn(
+            f"{name}: {hole:.1%} of the picture is hole (mask_convention={convention}); if it is "
+            f"the other way round, set mask_convention={other}",
+            stacklevel=3,
+        )
+    return known
+
+
+def _mask_levels(image: Image.Image, name: str) -> Array:
+    if image.mode in ("1", "L"):
+        return np.asarray(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        levels = np.asarray(image).astype(np.int64)
+        return levels if levels.max() <= 255 else levels / 65535.0
+    if image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise InputError(
+                f"{name}: is partly transparent, so what is hole is open; flatten it to black "
+                "and white"
+            )
+    return np.asarray(image.convert("L"))
+
+
+def _threshold(array: Array, name: str) -> npt.NDArray[np.bool_]:
+    if array.dtype == np.bool_:
+        return np.array(array)
+    if array.size == 0:
+        raise InputError(f"{name}: has no pixels")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 255):
+        raise InputError(f"{name}: values from {low:g} to {high:g}; a mask holds 0..1 or 0..255")
+    # 0 and 1 in integers is the form free_form_mask() returns, not a nearly black picture.
+    scale = 1.0 if high <= 1 else 255.0
+    levels = array.astype(np.float32) / scale
+    grey = float(((levels > 0.125) & (levels < 0.875)).mean())
+    if grey > GREY_FRACTION:
+        warnings.warn(
+            f"{name}: {grey:.1%} of its pixels are grey; cut at half (128 of 255)", stacklevel=4
+        )
+    return np.asarray(levels >= 128 / 255 if scale == 255.0 else levels >= 0.5)
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def without_info(picture: Picture) -> Picture:
+    """The picture without profile and EXIF."""
+    return replace(picture, info={})

@@ -1,0 +1,206 @@
+"""Where in a picture the network works, and how pixels get there and back.
+
+A network trained at 64 or 512 pixels meets photos of thousands. Each group of holes is cut out
+with its surroundings; a cut-out larger than the working size is shrunk for the network, and what
+comes back is enlarged. Only hole pixels are taken from it.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels, right and bottom exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """For indexing the first two axes of an array."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclass(frozen=True)
+class Region:
+    """One cut-out and what is to be filled in it.
+
+    Attributes:
+        box: Where it lies in the picture.
+        target: ``(box.height, box.width)``, True at the hole pixels that are taken from this
+            cut-out; other holes in it belong to other regions.
+    """
+
+    box: Box
+    target: Bools
+
+
+def hole_regions(known: Bools, context: float, minimum: int) -> list[Region]:
+    """Cut-outs around the holes; together their targets are every hole pixel, each once.
+
+    Parts of a hole that nearly touch are one hole. Small holes that lie well inside the cut-out of
+    a larger one are filled along with it.
+
+    Args:
+        known: ``(H, W)``.
+        context: Width of the surroundings on each side, in sides of the hole's bounding square.
+        minimum: Smallest side of a box, where the picture is that large.
+
+    Returns:
+        The largest hole first; empty if there is no hole.
+    """
+    height, width = known.shape
+    labels, holes = _hole_groups(~known)
+    order = sorted(holes, key=lambda hole: max(holes[hole].height, holes[hole].width), reverse=True)
+    regions = []
+    while order:
+        tight = holes[order[0]]
+        box = _surround(tight, height, width, context, minimum)
+        margin = max(box.height, box.width) // 8
+        members = [
+            hole for hole in order if hole == order[0] or _inside(holes[hole], box, margin, known)
+        ]
+        regions.append(Region(box, np.isin(labels[box.slices], members)))
+        order = [hole for hole in order if hole not in set(members)]
+    return regions
+
+
+def _hole_groups(hole: Bools) -> tuple[npt.NDArray[np.int32], dict[int, Box]]:
+    """Labels every hole pixel with its group, and gives each group's bounding box."""
+    covered = hole.astype(np.uint8)
+    height, width = hole.shape
+    first, before = True, -1
+    while int(covered.sum()) != before:
+        # Boxes that overlap become the box around both, until nothing changes.
+        before = int(covered.sum())
+        count, drawn, stats, _ = cv2.connectedComponentsWithStats(covered, connectivity=8)
+        for left, top, box_width, box_height, _ in stats[1:]:
+            gap = max(2, max(box_width, box_height) // 16) if first else 0
+            covered[
+                max(top - gap, 0) : min(top + box_height + gap, height),
+                max(left - gap, 0) : min(left + box_width + gap, width),
+            ] = 1
+        first = False
+    labels = np.where(hole, drawn, 0).astype(np.int32)
+    boxes = {}
+    for group in range(1, count):
+        left, top, box_width, box_height, _ = (int(value) for value in stats[group])
+        inside = hole[top : top + box_height, left : left + box_width]
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        boxes[group] = Box(
+            top + int(rows[0]), left + int(columns[0]),
+            top + int(rows[-1]) + 1, left + int(columns[-1]) + 1,
+        )  # fmt: skip
+    return labels, boxes
+
+
+def _inside(hole: Box, box: Box, margin: int, known: Bools) -> bool:
+    """Whether a hole lies in a box with a margin of surroundings (none at the picture's edge)."""
+    height, width = known.shape
+    return (
+        hole.top >= box.top + (margin if box.top > 0 else 0)
+        and hole.left >= box.left + (margin if box.left > 0 else 0)
+        and hole.bottom <= box.bottom - (margin if box.bottom < height else 0)
+        and hole.right <= box.right - (margin if box.right < width else 0)
+    )
+
+
+def _surround(box: Box, height: int, width: int, context: float, minimum: int) -> Box:
+    side = max(box.height, box.width)
+    side = max(minimum, round(side * (1 + 2 * context)))
+    top, bottom = _stretch(box.top, box.bottom, side, height)
+    left, right = _stretch(box.left, box.right, side, width)
+    return Box(top, left, bottom, right)
+
+
+def _stretch(low: int, high: int, side: int, limit: int) -> tuple[int, int]:
+    """Widens [low, high) to ``side`` about its middle, moved to lie inside [0, limit)."""
+    side = min(side, limit)
+    start = min(max((low + high - side) // 2, 0), limit - side)
+    return start, start + side
+
+
+def shrink(image: Floats, known: Bools, work_size: int | None) -> tuple[Floats, Bools]:
+    """Brings a cut-out to the working size; smaller ones stay as they are.
+
+    Colours are averaged over known pixels only, so that nothing of the hole leaks into them.
+
+    Args:
+        image: ``(H, W, 3)``.
+        known: ``(H, W)``.
+        work_size: Longest side of the result; None: no limit.
+    """
+    height, width = known.shape
+    if work_size is None or max(height, width) <= work_size:
+        return np.where(known[:, :, None], image, np.float32(0)), known
+    scale = work_size / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    weight = known.astype(np.float32)
+    share = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
+    # where() and not a product: the hole may hold anything, NaN included.
+    colours = np.where(known[:, :, None], image, np.float32(0))
+    total = cv2.resize(colours, size, interpolation=cv2.INTER_AREA)
+    small = total / np.maximum(share, 1e-6)[:, :, None]
+    small_known = share >= 0.5
+    return np.where(small_known[:, :, None], small, np.float32(0)), small_known
+
+
+def enlarge(values: Floats, height: int, width: int, smooth: bool = True) -> Floats:
+    """Brings ``(h, w)`` or ``(h, w, C)`` values back to the cut-out's size."""
+    if values.shape[:2] == (height, width):
+        return values
+    method = cv2.INTER_CUBIC if values.ndim == 3 else cv2.INTER_LINEAR
+    method = method if smooth else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(values, (width, height), interpolation=method), dtype=np.float32)
+
+
+def pad_to_stride(values: npt.NDArray[np.generic], stride: int) -> npt.NDArray[np.generic]:
+    """Mirrors the bottom and right edges until both sides are multiples of the stride."""
+    height, width = values.shape[:2]
+    pad = [(0, -height % stride), (0, -width % stride)] + [(0, 0)] * (values.ndim - 2)
+    return np.pad(values, pad, mode="symmetric")
+
+
+def feathered(
+    filling: Floats, prediction: Floats, image: Floats, known: Bools, feather: float
+) -> Floats:
+    """Takes the step in colour out of a hole's edge, inside the hole only.
+
+    The network predicts known pixels too, and there its error can be seen. That error, smoothed
+    and carried across the edge, is subtracted from the filling, fading out over ``feather`` pixels.
+
+    Args:
+        filling: ``(H, W, 3)``, what fills the hole.
+        prediction: ``(H, W, 3)``, the network's own values at known pixels.
+        image: ``(H, W, 3)``, the truth at known pixels.
+        known: ``(H, W)``.
+        feather: Distance from the edge, in pixels, at which the filling is left as it is.
+    """
+    if feather <= 0 or known.all() or not known.any():
+        return filling
+    sigma = max(feather / 2, 0.5)
+    error = np.where(known[:, :, None], image - prediction, np.float32(0))
+    weight = cv2.GaussianBlur(known.astype(np.float32), (0, 0), sigma)
+    carried = cv2.GaussianBlur(error, (0, 0), sigma) / np.maximum(weight, 1e-4)[:, :, None]
+    distance = cv2.distanceTransform((~known).astype(np.uint8), cv2.DIST_L2, 5)
+    # Half a pixel: the first hole pixel lies one pixel from the last known one.
+    fade = np.clip(1 - (distance - 0.5) / feather, 0, 1)
+    fade = fade * fade * (3 - 2 * fade)
+    return np.asarray(filling + fade[:, :, None] * carried, dtype=np.float32)

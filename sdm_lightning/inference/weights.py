@@ -1,0 +1,356 @@
+"""Weights that can be shipped: safetensors with the configuration inside and a checksum beside.
+
+A weights file holds the generator's tensors and, in its metadata, everything needed to build and
+run it: the generator's class and arguments, the spatial-diffusion settings, what it was trained
+on and for how many images. Loading runs no code from the file: no pickle, and only classes of this
+package are built unless the caller names another package.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from sdm_lightning.diffusion import SpatialDiffusion
+from sdm_lightning.errors import InputError
+
+FORMAT = "sdm-lightning/1"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+TRUSTED_PACKAGES = ("sdm_lightning",)
+
+ClassConfig: TypeAlias = Mapping[str, Any]
+"""A ``{"class_path": ..., "init_args": {...}}`` mapping, as in the YAML files."""
+
+Parameters: TypeAlias = Literal["ema", "raw"]
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says of itself.
+
+    Attributes:
+        path: The file.
+        generator: Class and arguments of the generator.
+        diffusion: Class and arguments of the spatial diffusion.
+        resolution: Side length of the training crops in pixels; None if not recorded.
+        images_seen: Training images over all processes; None if not recorded.
+        parameters: ``"ema"`` (moving average, the default everywhere) or ``"raw"``.
+        licence: Licence of the weights.
+        data: What they were trained on.
+        sha256: Of the file.
+        extra: Anything else that was saved with them.
+    """
+
+    path: Path
+    generator: dict[str, Any]
+    diffusion: dict[str, Any]
+    resolution: int | None = None
+    images_seen: int | None = None
+    parameters: str = "ema"
+    licence: str = "not stated"
+    data: str = "not stated"
+    sha256: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def build_diffusion(
+        self, trusted_packages: Sequence[str] = TRUSTED_PACKAGES
+    ) -> SpatialDiffusion:
+        """The loop with the settings that the weights were saved with."""
+        diffusion = build(self.diffusion, str(self.path), trusted_packages)
+        if not isinstance(diffusion, SpatialDiffusion):
+            raise InputError(f"{self.path}: diffusion is {type(diffusion).__name__}")
+        return diffusion
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: temporary name, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)  # mkstemp's 0600 would keep colleagues from reading the result
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def sidecar(path: Path) -> Path:
+    """Where the checksum of a weights file lies: ``demo.safetensors.sha256``."""
+    return path.with_name(path.name + ".sha256")
+
+
+def build(config: Any, source: str, trusted_packages: Sequence[str] = TRUSTED_PACKAGES) -> Any:
+    """Builds what nested ``class_path`` / ``init_args`` mappings describe.
+
+    Args:
+        config: Mapping, list or plain value.
+        source: Name of the file, for error messages.
+        trusted_packages: Packages whose classes may be imported. A configuration comes with a
+            downloaded file; importing whatever it names would let it run code.
+
+    Raises:
+        InputError: If a class is not trusted, does not exist, or refuses its arguments.
+    """
+    if isinstance(config, (list, tuple)):
+        return type(config)(build(item, source, trusted_packages) for item in config)
+    if not isinstance(config, Mapping):
+        return config
+    if "class_path" not in config:
+        return {key: build(value, source, trusted_packages) for key, value in config.items()}
+    class_path = str(config["class_path"])
+    package = class_path.split(".", 1)[0]
+    if package not in trusted_packages:
+        raise InputError(
+            f"{source}: its configuration names {class_path}, outside "
+            f"{', '.join(trusted_packages)}; if you trust it, pass "
+            f"trusted_packages=('sdm_lightning', {package!r})"
+        )
+    module, _, name = class_path.rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{source}: cannot import {class_path}: {error}") from error
+    if not isinstance(target, type):
+        raise InputError(f"{source}: {class_path} is not a class")
+    arguments = build(dict(config.get("init_args") or {}), source, trusted_packages)
+    try:
+        return target(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{source}: {class_path} refuses its arguments: {error}") from error
+
+
+def save_weights(
+    path: str | Path,
+    generator_config: ClassConfig,
+    state_dict: Mapping[str, Tensor],
+    diffusion_config: ClassConfig,
+    *,
+    resolution: int | None = None,
+    images_seen: int | None = None,
+    parameters: Parameters = "ema",
+    licence: str = "not stated",
+    data: str = "not stated",
+    half: bool = False,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a weights file and its checksum.
+
+    Args:
+        path: ``*.safetensors``.
+        generator_config: Class and arguments of the generator.
+        state_dict: Its tensors.
+        diffusion_config: Class and arguments of the spatial diffusion.
+        resolution: Side length of the training crops in pixels.
+        images_seen: Training images over all processes.
+        parameters: Whether the tensors are the moving average or the raw ones.
+        licence: Licence of the weights, for whoever finds them later.
+        data: What they were trained on.
+        half: Store floating-point tensors as float16 (half the size); they load as float32.
+        extra: Further JSON values to keep with them.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If the path has another suffix, or a tensor does not fit into float16.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: weights files end in .safetensors")
+    tensors = {}
+    for name, tensor in state_dict.items():
+        tensor = tensor.detach().cpu()
+        if half and tensor.is_floating_point():
+            tensor = tensor.to(torch.float16)
+            if not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"{path}: {name} does not fit into float16; save with half=False")
+        # clone: tensors that share memory are refused by safetensors.
+        tensors[name] = tensor.contiguous().clone()
+    config = {
+        "format": FORMAT,
+        "generator": generator_config,
+        "diffusion": diffusion_config,
+        "resolution": resolution,
+        "images_seen": images_seen,
+        "parameters": parameters,
+        "licence": licence,
+        "data": data,
+        "extra": dict(extra or {}),
+    }
+    content = save(tensors, metadata={"sdm_lightning": json.dumps(config, sort_keys=True)})
+    write_atomically(path, content)
+    checksum = hashlib.sha256(content).hexdigest()
+    write_atomically(sidecar(path), f"{checksum}  {path.name}\n".encode())
+    return path
+
+
+def find_weights(weights: str | Path) -> Path:
+    """The file behind a name of bundled weights (``"demo"``) or a path.
+
+    Raises:
+        InputError: If there is no such name or file.
+    """
+    path = Path(weights)
+    if path.is_file():
+        return path
+    bundled = ASSETS / f"{weights}.safetensors"
+    if "/" not in str(weights) and bundled.is_file():
+        return bundled
+    names = sorted(file.stem for file in ASSETS.glob("*.safetensors"))
+    known = f"bundled: {', '.join(names)}" if names else "none are bundled with this installation"
+    raise InputError(
+        f"{weights}: no such weights; give a .safetensors or .ckpt file, or a name ({known})"
+    )
+
+
+def load_generator(
+    weights: str | Path,
+    *,
+    parameters: Parameters = "ema",
+    trusted_packages: Sequence[str] = TRUSTED_PACKAGES,
+) -> tuple[nn.Module, WeightsInfo]:
+    """Builds the generator of a weights file or training checkpoint, in eval mode, on the CPU.
+
+    Args:
+        weights: Name of bundled weights, ``*.safetensors``, or a ``*.ckpt`` written by ``sdm fit``.
+        parameters: Of a checkpoint: the moving average or the raw weights.
+        trusted_packages: Packages whose classes the file's configuration may name.
+
+    Raises:
+        InputError: If the file is missing, damaged, altered, or does not fit its configuration.
+    """
+    path = find_weights(weights)
+    if path.suffix == ".safetensors":
+        state, info = _read_safetensors(path)
+    elif path.suffix == ".ckpt":
+        state, info = _read_checkpoint(path, parameters)
+    else:
+        raise InputError(f"{path}: neither .safetensors nor .ckpt")
+    generator = build(info.generator, str(path), trusted_packages)
+    if not isinstance(generator, nn.Module):
+        raise InputError(f"{path}: {info.generator.get('class_path')} is not a network")
+    try:
+        generator.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
+        raise InputError(f"{path}: weights do not fit the generator: {first}") from error
+    return generator.eval().requires_grad_(False), info
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
+    checksum = sha256_of(path)
+    if sidecar(path).is_file():
+        expected = sidecar(path).read_text().split()
+        if not expected or expected[0] != checksum:
+            raise InputError(
+                f"{path}: its SHA-256 is not the one in {sidecar(path).name}: damaged or altered; "
+                "fetch it again"
+            )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+    try:
+        config = json.loads(metadata["sdm_lightning"])
+        generator, diffusion = dict(config["generator"]), dict(config["diffusion"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: no sdm_lightning configuration inside; was it written by sdm export?"
+        ) from error
+    info = WeightsInfo(
+        path=path,
+        generator=generator,
+        diffusion=diffusion,
+        resolution=config.get("resolution"),
+        images_seen=config.get("images_seen"),
+        parameters=config.get("parameters", "ema"),
+        licence=config.get("licence", "not stated"),
+        data=config.get("data", "not stated"),
+        sha256=checksum,
+        extra=config.get("extra") or {},
+    )
+    floats = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+    }
+    return floats, info
+
+
+def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tensor], WeightsInfo]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise InputError(f"{path}: cannot be read as a checkpoint: {_first_line(error)}") from error
+    if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
+        raise InputError(f"{path}: not a Lightning checkpoint: it has no state_dict")
+    everything: Mapping[str, Tensor] = checkpoint["state_dict"]
+    prefix = "generator_ema." if parameters == "ema" else "generator."
+    state = {
+        name[len(prefix) :]: tensor
+        for name, tensor in everything.items()
+        if name.startswith(prefix)
+    }
+    if not state:
+        other = "raw" if parameters == "ema" else "ema"
+        raise InputError(
+            f"{path}: holds no {prefix}* weights; parameters={other!r} may, if it is a checkpoint "
+            "of sdm fit at all"
+        )
+    settings = checkpoint.get("hyper_parameters") or {}
+    generator, diffusion = settings.get("generator"), settings.get("diffusion")
+    if not isinstance(generator, Mapping) or "class_path" not in generator:
+        raise InputError(
+            f"{path}: does not say how its generator was built (hyper_parameters.generator has no "
+            "class_path; a module made in Python rather than by sdm fit?): use save_weights()"
+        )
+    if not isinstance(diffusion, Mapping) or "class_path" not in diffusion:
+        diffusion = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"}
+    arguments = dict(diffusion.get("init_args") or {})
+    # Tested with as many iterations as sdm test takes, which may be more than training took.
+    if settings.get("test_iterations"):
+        arguments["num_iterations"] = settings["test_iterations"]
+    data = checkpoint.get("datamodule_hyper_parameters") or {}
+    seen = checkpoint.get("images_seen")
+    size = data.get("size", data.get("resolution"))
+    info = WeightsInfo(
+        path=path,
+        generator=dict(generator),
+        diffusion={"class_path": diffusion["class_path"], "init_args": arguments},
+        resolution=size if isinstance(size, int) else None,
+        images_seen=int(seen) if seen is not None else None,
+        parameters=parameters,
+        sha256=sha256_of(path),
+    )
+    return state, info
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,117 @@
+"""Features of original images, kept from one evaluation to the next."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdm_lightning.errors import InputError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place at once.
+
+    A crash leaves the old file or none, never half of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class RealFeatureCache:
+    """Feature rows by the pixels that they came from.
+
+    A file is named by a hash of what describes the set (manifest of the data, crop, resolution,
+    extractor and its weights' hash). Inside, each row is found by the hash of the 8-bit pixels that
+    went into the network, so a row can never be used for an image that has changed, even where the
+    description does not show the change.
+
+    Args:
+        folder: Where files lie; None keeps the rows in memory only.
+        description: Names the set; anything that JSON can hold.
+        rank: Of this process; each process writes a file of its own.
+    """
+
+    def __init__(
+        self, folder: str | Path | None, description: Mapping[str, Any], rank: int = 0
+    ) -> None:
+        self.description = dict(description)
+        text = json.dumps(self.description, sort_keys=True)
+        self.key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self.folder = Path(folder) if folder is not None else None
+        self.rank = rank
+        self.hits = 0
+        self._rows: dict[int, Tensor] = {}
+        self._changed = False
+        if self.folder is not None:
+            for file in sorted(self.folder.glob(f"{self.key}-*.npz")):
+                self._read(file)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _read(self, file: Path) -> None:
+        try:
+            with np.load(file, allow_pickle=False) as data:
+                digests, features = data["digests"], torch.from_numpy(data["features"])
+                stored = str(data["description"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise InputError(
+                f"{file}: damaged feature cache ({type(error).__name__}); delete it"
+            ) from error
+        if stored != json.dumps(self.description, sort_keys=True):
+            raise InputError(f"{file}: belongs to another data set; delete it")
+        self._rows.update(zip(digests.tolist(), features, strict=True))
+
+    def lookup(self, digests: Tensor) -> Tensor | None:
+        """Rows ``(B, D)`` of these images, or None if one of them is not known.
+
+        Args:
+            digests: int64 ``(B,)``, hashes of the pixels.
+        """
+        rows = [self._rows.get(digest) for digest in digests.tolist()]
+        known = [row for row in rows if row is not None]
+        if len(known) < len(rows) or not rows:
+            return None
+        self.hits += len(known)
+        return torch.stack(known)
+
+    def add(self, digests: Tensor, features: Tensor) -> None:
+        """Keep rows ``(B, D)`` of these images."""
+        self._rows.update(zip(digests.tolist(), features.detach().cpu().clone(), strict=True))
+        self._changed = True
+
+    def save(self) -> Path | None:
+        """Write the rows to disk if there are new ones.
+
+        Returns:
+            The file; None if nothing was written.
+        """
+        if self.folder is None or not self._changed or not self._rows:
+            return None
+        path = self.folder / f"{self.key}-{self.rank}.npz"
+        digests = np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
+        features = torch.stack(list(self._rows.values())).numpy()
+        text = np.array(json.dumps(self.description, sort_keys=True))
+        write_atomically(
+            path,
+            lambda file: np.savez(file, digests=digests, features=features, description=text),
+        )
+        self._changed = False
+        return path

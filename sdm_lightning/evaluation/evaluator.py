@@ -1,0 +1,279 @@
+"""The one evaluator behind ``sdm validate``, ``sdm test`` and ``sdm evaluate``."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation.cache import RealFeatureCache
+from sdm_lightning.metrics.features import FeatureExtractor
+from sdm_lightning.metrics.fid import FrechetInceptionDistance
+from sdm_lightning.metrics.ids import MIN_PAIRS, PairedFeatures, inception_discriminative_scores
+from sdm_lightning.metrics.images import pixel_hashes, row_hashes, to_uint8
+from sdm_lightning.metrics.lpips import LPIPS
+from sdm_lightning.metrics.paired import (
+    PAIRED_NAMES,
+    paired_scores,
+    uncertainty_error_correlation,
+)
+from sdm_lightning.metrics.precision_recall import NEIGHBOURS, precision_recall
+from sdm_lightning.metrics.state import PerImageScores, finite_mean
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found; the same on every process.
+
+    Attributes:
+        metrics: Value by name; a stand-in network stands in brackets behind the name.
+        counts: Number of images behind each metric.
+        num_images: Images evaluated.
+        refused: Metrics that were asked for and would mean nothing, with the reason.
+        images_digest: SHA-256 over keys and pixels of the originals as evaluated (8-bit, cropped).
+        masks_digest: The same of the masks; None if there were none.
+        networks: Name and SHA-256 of the networks behind the metrics.
+    """
+
+    metrics: dict[str, float]
+    counts: dict[str, int]
+    num_images: int
+    refused: dict[str, str] = field(default_factory=dict)
+    images_digest: str = ""
+    masks_digest: str | None = None
+    networks: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def metric_name(name: str, *labels: str) -> str:
+    """``fid`` and ``random-conv`` make ``fid[random-conv]``; empty labels leave nothing."""
+    given = [label for label in labels if label]
+    return f"{name}[{','.join(given)}]" if given else name
+
+
+class Evaluator:
+    """Collects batches, then gives every metric at once.
+
+    Each image passes once through the feature network, however many metrics use its features, and
+    all metrics see the same 8-bit pixels, so results in memory and results read back from PNG files
+    give the same numbers. Not a module: nothing here enters a checkpoint.
+
+    Args:
+        features: Network for FID, P-IDS, U-IDS, precision and recall; None leaves them out.
+        lpips: Network for LPIPS; None leaves it out.
+        ids: P-IDS and U-IDS.
+        precision_recall: Precision and recall.
+        few_pairs: Report P-IDS and U-IDS below ``MIN_PAIRS`` pairs too, as ``p_ids[n<2500]``.
+        cache: Features of originals that earlier evaluations extracted.
+    """
+
+    def __init__(
+        self,
+        features: FeatureExtractor | None = None,
+        lpips: LPIPS | None = None,
+        *,
+        ids: bool = True,
+        precision_recall: bool = True,
+        few_pairs: bool = False,
+        cache: RealFeatureCache | None = None,
+    ) -> None:
+        self.features = features
+        self.lpips = lpips
+        self.ids = ids
+        self.precision_recall = precision_recall
+        self.few_pairs = few_pairs
+        self.cache = cache
+        self.scores = PerImageScores((*PAIRED_NAMES, "lpips"))
+        self.fid = FrechetInceptionDistance(features.dim) if features is not None else None
+        self.pairs = (
+            PairedFeatures(features.dim)
+            if features is not None and (ids or precision_recall)
+            else None
+        )
+
+    def to(self, device: torch.device | str) -> "Evaluator":
+        """Move the networks; the sums stay on the CPU."""
+        for network in (self.features, self.lpips):
+            if network is not None:
+                network.to(device)
+        return self
+
+    def reset(self) -> None:
+        """Forget all images (not the cache)."""
+        for metric in (self.scores, self.fid, self.pairs):
+            if metric is not None:
+                metric.reset()
+
+    @torch.no_grad()
+    def update(
+        self,
+        completed: Tensor,
+        image: Tensor,
+        mask: Tensor | None,
+        keys: Sequence[str],
+        uncertainty: Tensor | None = None,
+        mean: Tensor | None = None,
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            completed: ``(B, 3, H, W)`` results, float in [-1, 1] or uint8.
+            image: ``(B, 3, H, W)`` originals, likewise.
+            mask: ``(B, 1, H, W)``, 1 = known; None leaves out the hole-only scores.
+            keys: ``B`` names, unique over the whole set.
+            uncertainty: ``(B, 1, H, W)`` in [0, 1], with ``mean`` for its correlation to the error.
+            mean: ``(B, 3, H, W)`` predicted mean in [-1, 1].
+        """
+        if len(keys) == 0:
+            return
+        if completed.shape != image.shape:
+            raise InputError(
+                f"{keys[0]}: the result is {tuple(completed.shape)} and the original "
+                f"{tuple(image.shape)}; they must have one size"
+            )
+        with torch.autocast(image.device.type, enabled=False):
+            fake, real = to_uint8(completed), to_uint8(image)
+            scores = paired_scores(fake, real, mask)
+            if uncertainty is not None and mean is not None and mask is not None:
+                scores["uncertainty_error_correlation"] = uncertainty_error_correlation(
+                    uncertainty, mean, image, mask
+                )
+            if self.lpips is not None:
+                scores["lpips"] = self.lpips(fake, real)
+        image_digests = pixel_hashes(real)
+        mask_digests = (
+            torch.zeros_like(image_digests)
+            if mask is None
+            else pixel_hashes((mask >= 0.5).to(torch.uint8))
+        )
+        digests = torch.stack([image_digests, mask_digests], dim=1)
+        self.scores.update(keys, scores, digests)
+        if self.features is not None:
+            self._update_features(fake, real, keys, image_digests)
+
+    def _update_features(
+        self, fake: Tensor, real: Tensor, keys: Sequence[str], digests: Tensor
+    ) -> None:
+        assert self.features is not None
+        assert self.fid is not None
+        known = self.cache.lookup(digests) if self.cache is not None else None
+        if known is None:
+            both = self.features.extract(torch.cat([fake, real])).cpu()
+            fake_rows, real_rows = both.split(len(fake))
+            if self.cache is not None:
+                self.cache.add(digests, real_rows)
+        else:
+            fake_rows, real_rows = self.features.extract(fake).cpu(), known
+        self.fid.update(fake_rows, real=False)
+        self.fid.update(real_rows, real=True)
+        if self.pairs is not None:
+            self.pairs.update(row_hashes(keys), real_rows, fake_rows)
+
+    def compute(self) -> Evaluation:
+        """All metrics over all processes; every process must call it.
+
+        Raises:
+            InputError: There is no image at all, or one was seen twice.
+        """
+        with self.scores.sync_context():
+            ids, values, digests = self.scores.table()
+        if len(ids) == 0:
+            raise InputError("nothing to evaluate: the data set gave no image")
+        metrics: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        refused: dict[str, str] = {}
+        lpips_label = self.lpips.label if self.lpips is not None else ""
+        for k, name in enumerate(self.scores.names):
+            column = values[:, k]
+            if bool(column.isnan().all()):
+                continue
+            full = metric_name(name, lpips_label if name == "lpips" else "")
+            metrics[full] = finite_mean(column)
+            counts[full] = int(column.isfinite().sum()) or int(column.isposinf().sum())
+        if self.features is not None:
+            found = self._feature_metrics(len(ids), refused)
+            metrics.update(found)
+            counts.update(dict.fromkeys(found, len(ids)))
+        return Evaluation(
+            metrics,
+            counts,
+            len(ids),
+            refused,
+            _digest(ids, digests[:, 0]),
+            _digest(ids, digests[:, 1]) if bool(digests[:, 1].any()) else None,
+            self._networks(),
+        )
+
+    def _feature_metrics(self, count: int, refused: dict[str, str]) -> dict[str, float]:
+        assert self.features is not None
+        assert self.fid is not None
+        label = self.features.label
+        found: dict[str, float] = {}
+        if count < 2:
+            refused[metric_name("fid", label)] = "needs at least 2 images"
+            return found
+        heavy = not dist.is_initialized() or dist.get_rank() == 0
+        with self.fid.sync_context():
+            # One process works, the others wait for its numbers.
+            if heavy:
+                found[metric_name("fid", label)] = self.fid.value()
+        if self.pairs is not None:
+            with self.pairs.sync_context():
+                if heavy:
+                    found.update(self._pair_metrics(count, refused))
+        if dist.is_initialized():
+            box: list[tuple[dict[str, float], dict[str, str]]] = [(found, refused)]
+            dist.broadcast_object_list(box, src=0)
+            found, reasons = box[0]
+            refused.update(reasons)
+        return found
+
+    def _pair_metrics(self, count: int, refused: dict[str, str]) -> dict[str, float]:
+        assert self.features is not None
+        assert self.pairs is not None
+        _, real, fake = self.pairs.table()
+        label = self.features.label
+        found: dict[str, float] = {}
+        if self.ids:
+            few = count < MIN_PAIRS
+            small = f"n<{MIN_PAIRS}" if few else ""
+            names = [metric_name(name, label, small) for name in ("p_ids", "u_ids")]
+            if few and not self.few_pairs:
+                reason = f"{count} pairs; below {MIN_PAIRS} it is near 0 for any images"
+                refused.update({metric_name(n, label): reason for n in ("p_ids", "u_ids")})
+            else:
+                scores = inception_discriminative_scores(real, fake, few_pairs=True)
+                found.update(zip(names, scores, strict=True))
+        if self.precision_recall:
+            names = [metric_name(name, label) for name in ("precision", "recall")]
+            if count <= NEIGHBOURS:
+                refused.update(dict.fromkeys(names, f"needs more than {NEIGHBOURS} images"))
+            else:
+                found.update(zip(names, precision_recall(real, fake), strict=True))
+        return found
+
+    def _networks(self) -> dict[str, dict[str, str]]:
+        networks: dict[str, dict[str, str]] = {}
+        if self.features is not None:
+            networks["features"] = {"name": self.features.name, "sha256": self.features.sha256}
+        if self.lpips is not None:
+            name = self.lpips.label or "alex"
+            networks["lpips"] = {"name": name, "sha256": self.lpips.sha256}
+        return networks
+
+
+def _digest(ids: Tensor, digests: Tensor) -> str:
+    rows = torch.stack([ids, digests], dim=1)
+    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def format_value(name: str, value: float) -> str:
+    """A metric for people: percentages with two digits, the rest with four."""
+    if not math.isfinite(value):
+        return str(value)
+    base = name.split("/")[-1].split("[")[0]
+    digits = {"psnr": 3, "psnr_hole": 3, "fid": 4, "p_ids": 2, "u_ids": 2}.get(base, 4)
+    return f"{value:.{digits}f}"

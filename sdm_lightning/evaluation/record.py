@@ -1,0 +1,158 @@
+"""The record: one JSON line per evaluation, with everything that its numbers depend on."""
+
+import fcntl
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdm_lightning import __version__
+from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation.evaluator import Evaluation
+
+VERSIONED = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "lightning", "scikit-learn",
+             "lpips", "numpy", "pillow")  # fmt: skip
+
+
+def protocol_name(name: str, protocol: str) -> str:
+    """``fid`` under ``places36k5-large`` is recorded as ``fid/places36k5-large``."""
+    return f"{name}/{protocol}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that a score may depend on."""
+    found = {"sdm-lightning": __version__, "python": platform.python_version()}
+    for name in VERSIONED:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """What this machine is: CPU, cores, GPUs."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package lies in, with ``+`` if it was changed since."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*args: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=10
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        # An installed copy may lie inside somebody's unrelated repository.
+        if not git("ls-files", "--error-unmatch", Path(__file__).name):
+            return None
+        commit = git("rev-parse", "HEAD")
+        return (commit + ("+" if git("status", "--porcelain", "-uno") else "")) or None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def make_record(
+    evaluation: Evaluation, protocol: str, seconds: float, **facts: Any
+) -> dict[str, Any]:
+    """The record of one evaluation.
+
+    Args:
+        evaluation: What was found.
+        protocol: Names data, number and masks, such as ``places36k5-large``.
+        seconds: Wall time.
+        facts: What else the numbers depend on: ``command``, ``checkpoint``, ``parameters`` (``ema``
+            or ``raw``), ``num_iterations``, ``alpha``, ``seed``, ``crop``, ``mask_set``, ...
+
+    Returns:
+        A dictionary that JSON can hold.
+    """
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "protocol": protocol,
+        "metrics": {protocol_name(n, protocol): v for n, v in evaluation.metrics.items()},
+        "counts": {protocol_name(n, protocol): v for n, v in evaluation.counts.items()},
+        "refused": {protocol_name(n, protocol): v for n, v in evaluation.refused.items()},
+        "num_images": evaluation.num_images,
+        "images_digest": evaluation.images_digest,
+        "masks_digest": evaluation.masks_digest,
+        "networks": evaluation.networks,
+        **facts,
+        "wall_seconds": round(seconds, 3),
+        "versions": versions(),
+        "hardware": hardware(),
+        "git_commit": git_commit(),
+    }
+
+
+def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Append one line to a JSON-lines file, whole or not at all.
+
+    Several processes may append at once. A line that a crash cut short is closed first, so that it
+    spoils no other.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        while line:
+            line = line[os.write(descriptor, line) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """All records of a JSON-lines file, oldest first; lines that a crash cut short are left out.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; evaluations append their records to it")
+    records = []
+    for line in file.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity: non-finite numbers become strings that ``float`` reads back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return str(value)

@@ -1,0 +1,53 @@
+"""Metrics of completed images: plain torch and torchmetrics, no Lightning.
+
+``fid``, ``p_ids``, ``u_ids``, ``lpips``, ``psnr``, ``ssim``, ``l1`` as the paper's protocol defines
+them. Images are 8-bit here: what a file would hold is what is measured.
+"""
+
+from sdm_lightning.metrics.features import (
+    FeatureExtractor,
+    InceptionFeatures,
+    RandomConvFeatures,
+    build_features,
+)
+from sdm_lightning.metrics.fid import FrechetInceptionDistance, frechet_distance
+from sdm_lightning.metrics.ids import (
+    MIN_PAIRS,
+    InceptionDiscriminativeScores,
+    PairedFeatures,
+    inception_discriminative_scores,
+)
+from sdm_lightning.metrics.images import to_uint8
+from sdm_lightning.metrics.lpips import LPIPS, build_lpips
+from sdm_lightning.metrics.paired import (
+    l1,
+    paired_scores,
+    psnr,
+    ssim,
+    uncertainty_error_correlation,
+)
+from sdm_lightning.metrics.precision_recall import precision_recall
+from sdm_lightning.metrics.state import PerImageScores
+
+__all__ = [
+    "LPIPS",
+    "MIN_PAIRS",
+    "FeatureExtractor",
+    "FrechetInceptionDistance",
+    "InceptionDiscriminativeScores",
+    "InceptionFeatures",
+    "PairedFeatures",
+    "PerImageScores",
+    "RandomConvFeatures",
+    "build_features",
+    "build_lpips",
+    "frechet_distance",
+    "inception_discriminative_scores",
+    "l1",
+    "paired_scores",
+    "precision_recall",
+    "psnr",
+    "ssim",
+    "to_uint8",
+    "uncertainty_error_correlation",
+]

@@ -1,0 +1,66 @@
+"""Images as every metric sees them: 8-bit, whatever they were before."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sdm_lightning.errors import InputError
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Quantise to 8 bits as the paper's protocol does: by rounding, then clamping.
+
+    Truncation would lose one level for a quarter of all values.
+
+    Args:
+        images: ``(B, 3, H, W)``, floating point in [-1, 1] (values outside are clamped), or uint8,
+            which is returned unchanged.
+
+    Returns:
+        uint8 ``(B, 3, H, W)`` on the same device.
+
+    Raises:
+        InputError: The shape or type is another one.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise InputError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise InputError(f"images must be uint8 or float in [-1, 1], got {images.dtype}")
+    return images.float().mul(127.5).add(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def row_hashes(rows: Sequence[bytes | str]) -> Tensor:
+    """One 64-bit number per row, the same in every process (BLAKE2b, not Python's ``hash``).
+
+    Args:
+        rows: ``B`` keys or blocks of bytes.
+
+    Returns:
+        int64 ``(B,)`` on the CPU.
+    """
+    values = [
+        int.from_bytes(
+            hashlib.blake2b(row.encode() if isinstance(row, str) else row, digest_size=8).digest(),
+            "big",
+            signed=True,
+        )
+        for row in rows
+    ]
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def pixel_hashes(images: Tensor) -> Tensor:
+    """One 64-bit number per image, made of its shape and its pixels.
+
+    Args:
+        images: ``(B, C, H, W)`` of any type.
+
+    Returns:
+        int64 ``(B,)`` on the CPU.
+    """
+    shape = str(tuple(images.shape[1:])).encode()
+    return row_hashes([shape + image.numpy().tobytes() for image in images.detach().cpu()])

@@ -1,0 +1,131 @@
+"""LPIPS (AlexNet), the learned perceptual distance of the published protocol."""
+
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.metrics.weights import (
+    PublishedWeights,
+    find_weights,
+    load_state,
+    sha256_of_state,
+)
+
+LpipsName = Literal["alex", "random-alex"]
+
+ALEXNET = PublishedWeights(
+    url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    sha256="7be5be79",
+    argument="lpips_weights",
+    stand_in="lpips=random-alex, whose distance is named so",
+)
+
+
+class LPIPS(nn.Module):
+    """LPIPS with AlexNet: the ``lpips`` package's calibrated heads on torchvision's backbone.
+
+    Attributes:
+        label: What stands in brackets behind the metric's name; empty with the published weights.
+        sha256: Of the backbone's weights.
+
+    Args:
+        backbone: ``alex``, or ``random-alex``: fixed random convolutions as a stand-in.
+        weights: Local path of ``alexnet-owt-7be5be79.pth``; None looks in torch hub's cache.
+        weights_sha256: First digits of another file's hash, to allow it; the metric carries them.
+        download: Fetch the published file into torch hub's cache if it is not there.
+
+    Raises:
+        InputError: The file is missing, is another one, or does not fit the network.
+
+    Source: Zhang et al. 2018.
+    """
+
+    def __init__(
+        self,
+        backbone: LpipsName = "alex",
+        weights: str | Path | None = None,
+        weights_sha256: str | None = None,
+        download: bool = False,
+    ) -> None:
+        super().__init__()
+        from lpips import LPIPS as Network
+
+        file: Path | None = None
+        if backbone == "alex":
+            file, self.sha256 = find_weights(ALEXNET, weights, weights_sha256, download)
+            state = load_state(file, self.sha256, ALEXNET)
+            self.label = "" if self.sha256.startswith(ALEXNET.sha256) else f"alex-{self.sha256[:8]}"
+        elif backbone == "random-alex":
+            if weights is not None:
+                raise InputError("lpips_weights: random-alex takes no weights; leave it out")
+            self.label = backbone
+        else:
+            raise InputError(f"lpips: {backbone!r} is unknown; choose alex or random-alex")
+        # The package would download the backbone itself; pnet_rand leaves it to us.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it names arguments of torchvision that were renamed
+            self.network = Network(net="alex", pnet_rand=True, verbose=False)
+        if file is None:
+            self._draw_backbone()
+            self.sha256 = sha256_of_state(self.network.net.state_dict())
+        else:
+            self._copy_backbone(state, file)
+        self.requires_grad_(False)
+        self.eval()
+
+    def _draw_backbone(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in sorted(self.network.net.named_parameters()):
+            values = torch.randn(parameter.shape, generator=generator)
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+            scale = (2 / fan_in) ** 0.5 if name.endswith("weight") else 0.0
+            parameter.data.copy_(values * scale)
+
+    def _copy_backbone(self, state: dict[str, Tensor], file: Path) -> None:
+        # slice1.0.weight here is features.0.weight there: the layers kept their numbers.
+        own = {name: f"features.{name.split('.', 1)[1]}" for name in self.network.net.state_dict()}
+        try:
+            self.network.net.load_state_dict({name: state[key] for name, key in own.items()})
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"{file}: not the state dict of torchvision's AlexNet ({error})".replace("\n", " ")
+            ) from error
+
+    def train(self, mode: bool = True) -> "LPIPS":
+        """Stay in evaluation mode: the heads have dropout."""
+        return super().train(False)
+
+    def forward(self, completed: Tensor, image: Tensor) -> Tensor:
+        """Distance of each pair, in float32 whatever autocast says.
+
+        Args:
+            completed: uint8 ``(B, 3, H, W)``, at least 32 pixels on each side.
+            image: uint8 ``(B, 3, H, W)``.
+
+        Returns:
+            ``(B,)``, at least 0; NaN for images smaller than 32 pixels.
+        """
+        if min(image.shape[-2:]) < 32:
+            return torch.full((len(image),), torch.nan, device=image.device)
+        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+            scaled = [(x.float() / 127.5 - 1).clamp(-1, 1) for x in (completed, image)]
+            distances: Tensor = self.network(*scaled).flatten()
+        return distances
+
+
+def build_lpips(
+    name: LpipsName | None,
+    weights: str | Path | None = None,
+    weights_sha256: str | None = None,
+    download: bool = False,
+) -> LPIPS | None:
+    """LPIPS with that backbone; None for None.
+
+    Raises:
+        InputError: The name is unknown, or the weights are missing or wrong.
+    """
+    return None if name is None else LPIPS(name, weights, weights_sha256, download)

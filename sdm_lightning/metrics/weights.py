@@ -1,0 +1,133 @@
+"""Weights of the networks that metrics look through: found, checked by hash, loaded safely."""
+
+import hashlib
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sdm_lightning.errors import InputError
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A weights file as its authors publish it.
+
+    Attributes:
+        url: Where it is published; the last part is the file's name in torch hub's cache.
+        sha256: First digits of its SHA-256, as torch hub writes them into file names.
+        argument: The argument that takes a local path, for messages.
+        stand_in: How to choose a stand-in instead, for messages.
+    """
+
+    url: str
+    sha256: str
+    argument: str
+    stand_in: str
+
+    @property
+    def file_name(self) -> str:
+        """Name in torch hub's cache."""
+        return self.url.rsplit("/", 1)[1]
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_weights(
+    published: PublishedWeights,
+    path: str | Path | None = None,
+    sha256: str | None = None,
+    download: bool = False,
+) -> tuple[Path, str]:
+    """Locate a weights file and hold it against its hash.
+
+    Args:
+        published: Which file.
+        path: A local file; None looks in torch hub's cache (``$TORCH_HOME/hub/checkpoints``).
+        sha256: First digits (at least 8) of the hash to expect instead of the published one.
+        download: Fetch the file into torch hub's cache if it is not there.
+
+    Returns:
+        The file and its full SHA-256.
+
+    Raises:
+        InputError: It is not there, or it is another file.
+    """
+    expected = sha256 if sha256 is not None else published.sha256
+    if len(expected) < 8:
+        raise InputError(f"{published.argument}: give at least 8 digits of the hash, {expected!r}")
+    if path is None:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / published.file_name
+        if not file.is_file() and download:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(published.url, str(file), hash_prefix=published.sha256)
+        if not file.is_file():
+            raise InputError(
+                f"{file}: no such file; put {published.url} there, or give its path by "
+                f"{published.argument}, or choose {published.stand_in}"
+            )
+    else:
+        file = Path(path)
+        if not file.is_file():
+            raise InputError(
+                f"{file}: no such file, given by {published.argument}; it would be "
+                f"{published.file_name} from {published.url}"
+            )
+    found = sha256_of_file(file)
+    if not found.startswith(expected.lower()):
+        raise InputError(
+            f"{file}: its SHA-256 starts with {found[:8]}, expected {expected[:8]}; use the "
+            f"published {published.file_name}, or state another file's hash by "
+            f"{published.argument}_sha256 (its scores then carry that hash in their names)"
+        )
+    return file, found
+
+
+def load_state(file: Path, sha256: str, published: PublishedWeights) -> dict[str, Tensor]:
+    """Read a checked file's tensors.
+
+    Only tensors are unpickled. A file that is the published one may hold more than that, because
+    its hash says that it is what its authors published.
+
+    Raises:
+        InputError: It is not a PyTorch file of tensors.
+    """
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        if not sha256.startswith(published.sha256):
+            raise InputError(
+                f"{file}: not a file of tensors that torch.save wrote ({type(error).__name__}); "
+                f"expected the state dict of {published.file_name}"
+            ) from error
+        state = torch.load(file, map_location="cpu", weights_only=False)
+    if not isinstance(state, dict):
+        raise InputError(f"{file}: holds a {type(state).__name__}, expected a state dict")
+    return state
+
+
+def as_file(state: dict[str, Tensor]) -> io.BytesIO:
+    """A state dict as an in-memory file, for loaders that insist on unpickling one themselves."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def sha256_of_state(state: dict[str, Tensor]) -> str:
+    """SHA-256 over names and values of tensors, for networks that do not come from a file."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

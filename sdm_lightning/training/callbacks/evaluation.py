@@ -1,0 +1,235 @@
+"""The evaluator as a Lightning callback: scores outside the module, never in a checkpoint."""
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from sdm_lightning.evaluation.cache import RealFeatureCache
+from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
+from sdm_lightning.evaluation.record import append_record, make_record
+from sdm_lightning.metrics.features import ExtractorName, build_features
+from sdm_lightning.metrics.lpips import LpipsName, build_lpips
+from sdm_lightning.metrics.weights import sha256_of_file
+
+logger = logging.getLogger(__name__)
+
+FEATURE_METRICS = ("fid", "p_ids", "u_ids", "precision", "recall")
+
+
+def quick_name(name: str) -> str:
+    """Name of a metric in a validation during training.
+
+    Feature metrics depend on the number of images and on fixed masks, so the ones of a small
+    validation set get another name than the protocol's: ``fid`` becomes ``fid_quick``.
+    """
+    base, bracket, labels = name.partition("[")
+    return f"{base}_quick{bracket}{labels}" if base in FEATURE_METRICS else name
+
+
+class EvaluationCallback(pl.Callback):
+    """Measures what ``validation_step`` and ``test_step`` return, logs it and keeps the record.
+
+    During training the names are ``val/psnr_hole``, ``val/fid_quick``, ...; ``sdm validate`` and
+    ``sdm test`` log ``val/fid`` and ``test/fid`` and append one line to the record. The step
+    outputs need ``completed``, ``image``, ``mask`` and ``key``; ``uncertainty`` with ``mean`` is
+    used if it is there.
+
+    Args:
+        features: Network for FID, P-IDS, U-IDS, precision and recall; None leaves them out.
+        features_weights: Local path of its weights; None looks in torch hub's cache.
+        features_weights_sha256: First digits of another weights file's hash, to allow it.
+        lpips: Network for LPIPS; None leaves it out.
+        lpips_weights: Local path of AlexNet's weights; None looks in torch hub's cache.
+        lpips_weights_sha256: First digits of another weights file's hash, to allow it.
+        ids: P-IDS and U-IDS; with fewer than 2,500 images they are left out with the reason.
+        precision_recall: Precision and recall.
+        few_pairs: Report P-IDS and U-IDS of fewer images too, as ``p_ids[n<2500]``.
+        protocol: Names data, number and masks in the record, such as ``places36k5-large``.
+        record: File that ``validate`` and ``test`` append to, relative to the trainer's root
+            directory; None writes nothing.
+        record_fit: Append the validations during training too.
+        cache: Folder for features of originals; None keeps them in memory from one validation to
+            the next.
+        facts: Anything else to write into the record, such as the table row of an ablation.
+    """
+
+    def __init__(
+        self,
+        features: ExtractorName | None = None,
+        features_weights: str | None = None,
+        features_weights_sha256: str | None = None,
+        lpips: LpipsName | None = None,
+        lpips_weights: str | None = None,
+        lpips_weights_sha256: str | None = None,
+        ids: bool = True,
+        precision_recall: bool = False,
+        few_pairs: bool = False,
+        protocol: str = "custom",
+        record: str | None = "results.jsonl",
+        record_fit: bool = False,
+        cache: str | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        # Built now, so that missing weights are reported before a run starts, not at its end.
+        self.evaluator = Evaluator(
+            build_features(features, features_weights, features_weights_sha256),
+            build_lpips(lpips, lpips_weights, lpips_weights_sha256),
+            ids=ids,
+            precision_recall=precision_recall,
+            few_pairs=few_pairs,
+        )
+        self.protocol = protocol
+        self.record = record
+        self.record_fit = record_fit
+        self.cache_folder = cache
+        self.facts = dict(facts or {})
+        self.result: Evaluation | None = None
+        self._started = 0.0
+
+    # ------------------------------------------------------------------ start
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Opens the cache for this process."""
+        features = self.evaluator.features
+        if features is not None and self.evaluator.cache is None:
+            description = {
+                "extractor": features.name,
+                "weights": features.sha256,
+                "data": _data_facts(trainer),
+            }
+            self.evaluator.cache = RealFeatureCache(
+                self.cache_folder, description, trainer.global_rank
+            )
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts anew."""
+        self._start(pl_module)
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts anew."""
+        self._start(pl_module)
+
+    def _start(self, pl_module: pl.LightningModule) -> None:
+        self.evaluator.reset()
+        self.evaluator.to(pl_module.device)
+        self._started = time.monotonic()
+
+    # ---------------------------------------------------------------- batches
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Adds a batch."""
+        self._update(outputs)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Adds a batch."""
+        self._update(outputs)
+
+    def _update(self, outputs: Any) -> None:
+        self.evaluator.update(
+            outputs["completed"],
+            outputs["image"],
+            outputs["mask"],
+            outputs["key"],
+            outputs.get("uncertainty"),
+            outputs.get("mean"),
+        )
+
+    # -------------------------------------------------------------------- end
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Computes, logs, records."""
+        if not trainer.sanity_checking:
+            self._finish(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Computes, logs, records."""
+        self._finish(trainer, pl_module, "test")
+
+    def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        fitting = trainer.state.fn == "fit"
+        self.result = self.evaluator.compute()
+        for name, reason in self.result.refused.items():
+            if trainer.is_global_zero and not fitting:
+                logger.warning("%s is not reported: %s", name, reason)
+        values = {
+            f"{stage}/{quick_name(name) if fitting else name}": value
+            for name, value in self.result.metrics.items()
+        }
+        # All processes hold the same numbers; syncing them once per epoch costs nothing and keeps
+        # Lightning's advice quiet.
+        pl_module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True)
+        if self.evaluator.cache is not None:
+            self.evaluator.cache.save()
+        if self.record is not None and trainer.is_global_zero and (self.record_fit or not fitting):
+            path = Path(trainer.default_root_dir) / self.record
+            append_record(path, self._record(trainer, pl_module, stage, fitting))
+
+    def _record(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, fitting: bool
+    ) -> dict[str, Any]:
+        assert self.result is not None
+        protocol = f"{self.protocol}-quick" if fitting else self.protocol
+        return make_record(
+            self.result,
+            protocol,
+            time.monotonic() - self._started,
+            command="fit" if fitting else ("validate" if stage == "val" else "test"),
+            checkpoint=_checkpoint(trainer),
+            processes=trainer.world_size,
+            precision=str(trainer.precision),
+            **_model_facts(pl_module),
+            data=_data_facts(trainer),
+            **self.facts,
+        )
+
+
+def _checkpoint(trainer: pl.Trainer) -> dict[str, str] | None:
+    path = trainer.ckpt_path
+    if path is None or not os.path.isfile(path):
+        return None
+    return {"path": str(path), "sha256": sha256_of_file(path)}
+
+
+def _data_facts(trainer: pl.Trainer) -> Any:
+    """What the data module says of its evaluation set: manifest hash, crop, masks."""
+    datamodule = getattr(trainer, "datamodule", None)
+    return getattr(datamodule, "evaluation_description", None)
+
+
+def _model_facts(pl_module: pl.LightningModule) -> dict[str, Any]:
+    """What of the model the numbers depend on, as far as the module says it."""
+    diffusion = getattr(pl_module, "diffusion", None)
+    images_seen = getattr(pl_module, "images_seen", None)
+    parameters = sum(p.numel() for p in getattr(pl_module, "generator", pl_module).parameters())
+    return {
+        "parameters": "ema" if hasattr(pl_module, "generator_ema") else "raw",
+        "num_parameters": parameters,
+        "num_iterations": getattr(pl_module, "test_iterations", None),
+        "train_iterations": getattr(diffusion, "num_iterations", None),
+        "alpha": getattr(diffusion, "alpha", None),
+        "schedule": type(getattr(diffusion, "schedule", None)).__name__,
+        "seed": getattr(pl_module, "seed", None),
+        "images_seen": int(images_seen) if isinstance(images_seen, int | torch.Tensor) else None,
+    }

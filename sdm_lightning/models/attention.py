@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.models.layers import EqualizedConv2d
+from sdm_lightning.models.layers import EqualizedConv2d, full_precision
 
 # Flash kernels want the head width in multiples of 8.
 _HEAD_ALIGNMENT = 8
 
 
-def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """Softmax(q k^T / sqrt(d) + bias) v with one bias per key (Eq. 6).
 
     The bias travels as extra channels of the keys that meet a constant in the queries. So no
@@ -23,11 +23,22 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) ->
         query: ``(B, heads, N, d)``.
         key: ``(B, heads, N, d)``.
         value: ``(B, heads, N, d)``.
-        bias: ``(B, N)``, added to the logits of each key, the same for all heads and queries.
+        bias: ``(B, N)``, added to the logits of each key, the same for all heads and queries; or
+            None for plain attention.
 
     Returns:
-        ``(B, heads, N, d)``.
+        ``(B, heads, N, d)``, float32 on a CPU, else in the type of ``query``.
     """
+    if query.device.type == "cpu":
+        # The CPU's flash kernel is several times slower in bfloat16 than in float32.
+        with full_precision(query):
+            return _biased_attention(query.float(), key.float(), value.float(), bias)
+    return _biased_attention(query, key, value, bias)
+
+
+def _biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return F.scaled_dot_product_attention(query, key, value)
     width = query.shape[-1]
     extra = _HEAD_ALIGNMENT - width % _HEAD_ALIGNMENT
     extra = extra if extra >= 2 else extra + _HEAD_ALIGNMENT
@@ -106,12 +117,11 @@ class AttentionBlock(nn.Module):
         batch, channels, height, width = x.shape
         square = x.float().square().mean(dim=1, keepdim=True)
         normalized = x * torch.rsqrt(square + 1e-8).to(x.dtype)
-        qkv = self.to_qkv(normalized)
-        qkv = qkv.reshape(batch, 3, self.num_heads, channels // self.num_heads, height * width)
-        query, key, value = qkv.transpose(-1, -2).unbind(dim=1)
-        if self.bias is None:
-            attended = F.scaled_dot_product_attention(query, key, value)
-        else:
-            attended = biased_attention(query, key, value, self.bias(uncertainty))
-        attended = attended.transpose(-1, -2).reshape(batch, channels, height, width)
-        return x + self.to_output(attended)
+        # (B, h * w, 3, heads, d) -> q, k, v of (B, heads, h * w, d); a view in channels-last.
+        qkv = self.to_qkv(normalized).permute(0, 2, 3, 1)
+        qkv = qkv.reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(dim=0)
+        bias = None if self.bias is None else self.bias(uncertainty)
+        attended = biased_attention(query, key, value, bias).to(x.dtype)
+        attended = attended.transpose(1, 2).reshape(batch, height, width, channels)
+        return x + self.to_output(attended.permute(0, 3, 1, 2))

@@ -9,6 +9,7 @@ from sdm_lightning.models.layers import (
     EqualizedConv2d,
     EqualizedLinear,
     downsample,
+    fast_layout,
     minibatch_standard_deviation,
 )
 
@@ -99,7 +100,7 @@ class Discriminator(nn.Module):
             if mask is None:
                 raise InputError("discriminator with mask_conditioning was given no mask")
             x = torch.cat([image, mask.to(image.dtype) - 0.5], dim=1)
-        x = self.blocks(self.stem(x))
+        x = self.blocks(self.stem(fast_layout(x)))
         if self.mbstd_group:
             x = minibatch_standard_deviation(x, self.mbstd_group)
         x = self.conv(x)

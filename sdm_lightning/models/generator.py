@@ -16,6 +16,7 @@ from sdm_lightning.models.layers import (
     EqualizedLinear,
     StyledConv2d,
     downsample,
+    fast_layout,
     upsample,
 )
 from sdm_lightning.models.mapping import MappingNetwork
@@ -302,7 +303,7 @@ class Generator(nn.Module):
         for _ in range(1, len(self.encoder)):
             pyramid.append(F.avg_pool2d(pyramid[-1], 2))
 
-        x = self.stem(inputs)
+        x = self.stem(fast_layout(inputs))
         skips = []
         for stage, guide in zip(self.encoder, pyramid, strict=True):
             x = self._run(stage, x, guide)

@@ -37,6 +37,14 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def fast_layout(x: Tensor) -> Tensor:
+    """``x`` in channels-last order on a CPU, where convolutions and resampling prefer it.
+
+    Elsewhere the caller's layout stays: which one is faster depends on the card and precision.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
 def _binomial_kernel(x: Tensor, gain: float) -> Tensor:
     """The two-dimensional [1, 3, 3, 1] filter with sum ``gain``, one copy per channel of ``x``."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype)

@@ -6,8 +6,16 @@ from sdm_lightning.losses.adversarial import (
     r1_penalty,
 )
 from sdm_lightning.losses.likelihood import discretized_gaussian_nll
+from sdm_lightning.losses.perceptual import (
+    PerceptualLoss,
+    PixelPyramidLoss,
+    ResNetPerceptualLoss,
+)
 
 __all__ = [
+    "PerceptualLoss",
+    "PixelPyramidLoss",
+    "ResNetPerceptualLoss",
     "discretized_gaussian_nll",
     "discriminator_adversarial_loss",
     "generator_adversarial_loss",

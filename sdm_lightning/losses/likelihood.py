@@ -113,9 +113,20 @@ def _inner_bin(distance: Tensor, log_variance: Tensor) -> _Terms:
     lo, hi = (distance - HALF_BIN) * scale, (distance + HALF_BIN) * scale
     narrow = (w < 0.5) & (c * w < 0.5)
     near = lo < 0  # the mean lies in the bin
-    narrow_terms = _narrow_bin(*_where(narrow, (c, w), (0.5, 0.5)), log_variance, scale)
-    near_terms = _near_bin(*_where(near & ~narrow, (lo, hi), (-1.0, 1.0)), scale)
-    far_terms = _far_bin(*_where(~near & ~narrow, (lo, hi, w), (1.0, 2.0, 1.0)), scale)
+    # Where a branch is not used it is fed harmless numbers.
+    half, one, two = (torch.full_like(c, value) for value in (0.5, 1.0, 2.0))
+    outside = ~(narrow | near)
+    inside = near & ~narrow
+    narrow_terms = _narrow_bin(
+        torch.where(narrow, c, half), torch.where(narrow, w, half), log_variance, scale
+    )
+    near_terms = _near_bin(torch.where(inside, lo, -one), torch.where(inside, hi, one), scale)
+    far_terms = _far_bin(
+        torch.where(outside, lo, one),
+        torch.where(outside, hi, two),
+        torch.where(outside, w, one),
+        scale,
+    )
     return _Terms(
         *(
             torch.where(narrow, a, torch.where(near, b, d))
@@ -214,23 +225,16 @@ def _half_square(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mills_ratio(x: Tensor) -> Tensor:
     """Q(x) / phi(x) for x >= 0: from sqrt(pi / 2) at zero down to 1 / x."""
-    return math.sqrt(math.pi / 2) * torch.special.erfcx(x * _SQRT_HALF)
+    scaled: Tensor = torch.special.erfcx(x * _SQRT_HALF)
+    return math.sqrt(math.pi / 2) * scaled
 
 
 def _upper_tail(x: Tensor) -> Tensor:
     """Q(x), the probability above x >= 0; may underflow to zero."""
-    return 0.5 * torch.special.erfc(x * _SQRT_HALF)
+    complement: Tensor = torch.special.erfc(x * _SQRT_HALF)
+    return 0.5 * complement
 
 
 def _density(x: Tensor) -> Tensor:
     """phi(x); may underflow to zero."""
     return torch.exp(-0.5 * x.square() - _HALF_LOG_2PI)
-
-
-def _where(
-    condition: Tensor, values: tuple[Tensor, ...], otherwise: tuple[float, ...]
-) -> tuple[Tensor, ...]:
-    """Keep the values where their branch is used, harmless numbers elsewhere."""
-    return tuple(
-        torch.where(condition, value, other) for value, other in zip(values, otherwise, strict=True)
-    )

@@ -1,0 +1,317 @@
+"""Adaptive discriminator augmentation (ADA): the discriminator's view, disturbed just enough.
+
+Every image that the discriminator sees, real or completed, is transformed at random, and the mask
+with it; how often adapts to how surely the discriminator tells real images (Karras et al. 2020,
+"Training generative adversarial networks with limited data"; used by the paper, Sec. 4.2).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdm_lightning.errors import InputError
+
+GEOMETRIC = ("flip", "rotate90", "translate", "scale", "rotate", "stretch", "shift")
+"""Moves of image and mask alike: ADA's pixel-exact and general geometric sets, the default."""
+
+COLOR = ("brightness", "contrast", "luma_flip", "hue", "saturation")
+"""Changes of the image alone: ADA's colour set."""
+
+_SCALE_SPREAD = 0.2 * math.log(2)  # of the log scale: sizes mostly within 2^(+-0.4)
+_TRANSLATE_MAX = 0.125  # of the side length
+_SHIFT_SPREAD = 0.125  # of the side length
+_BRIGHTNESS_SPREAD = 0.2  # of the half range [-1, 1]
+_CONTRAST_SPREAD = 0.5 * math.log(2)
+_SATURATION_SPREAD = math.log(2)
+
+
+class AdaptiveAugment(nn.Module):
+    """Transforms image and mask together at random, each transformation with probability p.
+
+    ``forward`` is differentiable in the image, also twice (the gradient penalty needs it).
+    ``update`` moves p, at most ``num_images / images_to_unit`` at a time, towards the point where
+    the mean sign of the real logits is ``target``. p is a buffer and so is resumed.
+
+    Randomness comes from torch's global generator. At p = 0 nothing is drawn or computed.
+
+    Args:
+        target: Wanted mean of sign(D(real)): 0 = the discriminator guesses, 1 = it always knows.
+        interval: Batches between two calls of ``update``; kept here for the training step to ask.
+        images_to_unit: Images that it takes p to go from 0 to 1.
+        probability: First p.
+        transforms: Any of ``GEOMETRIC`` and ``COLOR``; colour by default off, since the
+            discriminator's mask input has none and inpainting must keep colours.
+        interpolation: "bilinear" or "bicubic", of the image; the mask takes the nearest pixel.
+
+    Raises:
+        InputError: For an unknown transformation or a number out of range.
+
+    Source:
+        Sec. 4.2; Karras et al. 2020, Sec. 3 and Appendix B for the transformations.
+    """
+
+    probability: Tensor
+
+    def __init__(
+        self,
+        target: float = 0.6,
+        interval: int = 4,
+        images_to_unit: int = 500_000,
+        probability: float = 0.0,
+        transforms: Sequence[str] = GEOMETRIC,
+        interpolation: str = "bilinear",
+    ) -> None:
+        super().__init__()
+        unknown = [name for name in transforms if name not in GEOMETRIC + COLOR]
+        if unknown:
+            raise InputError(
+                f"augment.transforms: {unknown[0]!r} is unknown; choose from "
+                f"{', '.join(GEOMETRIC + COLOR)}"
+            )
+        if not 0 <= probability <= 1:
+            raise InputError(f"augment.probability is {probability}; it must lie in [0, 1]")
+        if interval < 1 or images_to_unit < 1:
+            raise InputError("augment.interval and augment.images_to_unit must be at least 1")
+        if interpolation not in ("bilinear", "bicubic"):
+            raise InputError(
+                f"augment.interpolation is {interpolation!r}; choose bilinear or bicubic"
+            )
+        self.target = target
+        self.interval = interval
+        self.images_to_unit = images_to_unit
+        self.transforms = tuple(transforms)
+        self.interpolation = interpolation
+        self.register_buffer("probability", torch.tensor(probability, dtype=torch.float32))
+        self._last_read: tuple[Tensor, int, float] | None = None
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Transforms each sample on its own.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [-1, 1].
+            mask: ``(B, 1, H, W)``, 1 = known, 0 = hole.
+
+        Returns:
+            Image and mask of the same shapes; the mask still holds only 0 and 1. What lies beyond
+            the border is the reflection. Samples that drew no transformation are bit-equal.
+        """
+        if self._probability_on_host() == 0.0:
+            return image, mask
+        with torch.autocast(image.device.type, enabled=False):
+            moved, moved_mask = self._move(image.float(), mask.float())
+            moved = self._recolor(moved)
+        return moved.to(image.dtype), moved_mask.to(mask.dtype)
+
+    @torch.no_grad()
+    def update(self, real_sign_mean: float | Tensor, num_images: int) -> None:
+        """Moves p up if the discriminator is surer of real images than wanted, else down.
+
+        Call it every ``interval`` batches.
+
+        Args:
+            real_sign_mean: Mean of sign(D(real)) since the last call, over all processes.
+            num_images: Images since the last call, over all processes.
+        """
+        mean = torch.as_tensor(
+            real_sign_mean, dtype=torch.float32, device=self.probability.device
+        ).detach()
+        # A mean that is not a number must not poison p, which goes into the checkpoint.
+        direction = torch.nan_to_num(torch.sign(mean - self.target))
+        self.probability.add_(direction * (num_images / self.images_to_unit)).clamp_(0, 1)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(module)``."""
+        return f"target={self.target}, interval={self.interval}, transforms={self.transforms}"
+
+    def _probability_on_host(self) -> float:
+        """p as a Python number, read from the device only when it has changed.
+
+        Reading it makes the host wait for the device; p changes rarely, forward runs often.
+        """
+        buffer, last = self.probability, self._last_read
+        if last is None or last[0] is not buffer or last[1] != buffer._version:
+            last = self._last_read = (buffer, buffer._version, float(buffer))
+        return last[2]
+
+    # ---------------------------------------------------------------- geometry
+
+    def _move(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = image.shape[-2:]
+        matrix, moved = self._draw_matrix(image.shape[0], height, width, image.device)
+        # affine_grid measures each axis from -1 to 1; the matrix is in pixels, so that a rotation
+        # of an oblong image is one.
+        half = torch.tensor([width / 2, height / 2, 1.0], device=image.device)
+        theta = (matrix * half / half[:, None])[:, :2]
+        grid = F.affine_grid(theta, [image.shape[0], 1, height, width], align_corners=False)
+        new_image = _Resample.apply(image, grid, self.interpolation)
+        new_mask = _resample(mask, grid, "nearest")
+        moved = moved[:, None, None, None]
+        return torch.where(moved, new_image, image), torch.where(moved, new_mask, mask)
+
+    def _draw_matrix(
+        self, batch: int, height: int, width: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Where each output pixel looks, and which samples were touched at all.
+
+        Returns:
+            Homogeneous matrices ``(B, 3, 3)`` from output to input coordinates, in pixels around
+            the centre; booleans ``(B,)``.
+        """
+        eye = torch.eye(3, device=device)
+        matrix = eye.expand(batch, 3, 3)
+        touched = torch.zeros(batch, dtype=torch.bool, device=device)
+        p = self.probability.to(device)
+        # Rotating before and after the stretch: together they happen with probability p.
+        p_half = 1 - torch.sqrt(1 - p)
+        side = torch.tensor([width, height], dtype=torch.float32, device=device)
+        one = torch.ones(batch, device=device)
+
+        def uniform(low: float, high: float, *size: int) -> Tensor:
+            return torch.empty(batch, *size, device=device).uniform_(low, high)
+
+        def normal(spread: float, *size: int) -> Tensor:
+            return torch.randn(batch, *size, device=device) * spread
+
+        def step(probability: Tensor, candidate: Tensor) -> None:
+            nonlocal matrix, touched
+            chosen = torch.rand(batch, device=device) < probability
+            # A flip or a quarter turn may draw "none": such a sample stays untouched.
+            chosen = chosen & (candidate != eye).any(2).any(1)
+            matrix = torch.where(chosen[:, None, None], matrix @ candidate, matrix)
+            touched = touched | chosen
+
+        if "flip" in self.transforms:
+            sign = 1 - 2 * torch.randint(2, (batch,), device=device)
+            step(p, _scaling(sign.float(), one))
+        if "rotate90" in self.transforms:
+            turns = torch.randint(4, (batch,), device=device)
+            cosine = torch.tensor([1.0, 0.0, -1.0, 0.0], device=device)[turns]
+            sine = torch.tensor([0.0, 1.0, 0.0, -1.0], device=device)[turns]
+            step(p, _rotation(cosine, sine))
+        if "translate" in self.transforms:
+            step(p, _translation(torch.round(uniform(-_TRANSLATE_MAX, _TRANSLATE_MAX, 2) * side)))
+        if "scale" in self.transforms:
+            scale = torch.exp(normal(_SCALE_SPREAD))
+            step(p, _scaling(scale, scale))
+        if "rotate" in self.transforms:
+            angle = uniform(-math.pi, math.pi)
+            step(p_half, _rotation(torch.cos(angle), torch.sin(angle)))
+        if "stretch" in self.transforms:
+            stretch = torch.exp(normal(_SCALE_SPREAD))
+            step(p, _scaling(stretch, 1 / stretch))
+        if "rotate" in self.transforms:
+            angle = uniform(-math.pi, math.pi)
+            step(p_half, _rotation(torch.cos(angle), torch.sin(angle)))
+        if "shift" in self.transforms:
+            step(p, _translation(normal(_SHIFT_SPREAD, 2) * side))
+        return matrix, touched
+
+    # ---------------------------------------------------------------- colour
+
+    def _recolor(self, image: Tensor) -> Tensor:
+        names = [name for name in COLOR if name in self.transforms]
+        if not names:
+            return image
+        batch, device = image.shape[0], image.device
+        p = self.probability.to(device)
+        gray = torch.full((3, 1), 1 / math.sqrt(3), device=device)
+        luma = gray @ gray.T  # projects a colour on the axis of greys
+        eye = torch.eye(3, device=device)
+        cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=device)
+        cross = cross / math.sqrt(3)
+        matrix = eye.expand(batch, 3, 3)
+        offset = torch.zeros(batch, 3, 1, device=device)
+        touched = torch.zeros(batch, 1, 1, dtype=torch.bool, device=device)
+        for name in names:
+            chosen = (torch.rand(batch, device=device) < p)[:, None, None]
+            draw = torch.randn(batch, 1, 1, device=device)
+            change, shift = eye.expand(batch, 3, 3), torch.zeros_like(offset)
+            if name == "brightness":
+                shift = (draw * _BRIGHTNESS_SPREAD).expand(-1, 3, 1)
+            elif name == "contrast":
+                change = eye * torch.exp(draw * _CONTRAST_SPREAD)
+            elif name == "luma_flip":
+                chosen = chosen & (draw > 0)
+                change = (eye - 2 * luma).expand(batch, 3, 3)
+            elif name == "hue":
+                angle = torch.empty(batch, 1, 1, device=device).uniform_(-math.pi, math.pi)
+                cosine, sine = torch.cos(angle), torch.sin(angle)
+                change = cosine * eye + sine * cross + (1 - cosine) * luma
+            else:
+                change = luma + (eye - luma) * torch.exp(draw * _SATURATION_SPREAD)
+            matrix = torch.where(chosen, change @ matrix, matrix)
+            offset = torch.where(chosen, change @ offset + shift, offset)
+            touched = touched | chosen
+        recolored = (matrix @ image.flatten(2) + offset).view_as(image)
+        return torch.where(touched[..., None], recolored, image)
+
+
+def _scaling(x: Tensor, y: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return _matrix(x, zero, zero, zero, y, zero, one)
+
+
+def _rotation(cosine: Tensor, sine: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(cosine), torch.ones_like(cosine)
+    return _matrix(cosine, -sine, zero, sine, cosine, zero, one)
+
+
+def _translation(offset: Tensor) -> Tensor:
+    """From pixels ``(B, 2)``, x before y."""
+    x, y = offset.unbind(1)
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return _matrix(one, zero, x, zero, one, y, one)
+
+
+def _matrix(*entries: Tensor) -> Tensor:
+    """Homogeneous ``(B, 3, 3)`` from the upper six entries by rows and the corner."""
+    *upper, corner = entries
+    zero = torch.zeros_like(corner)
+    return torch.stack([*upper, zero, zero, corner], dim=1).view(-1, 3, 3)
+
+
+def _resample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
+    return F.grid_sample(image, grid, mode=mode, padding_mode="reflection", align_corners=False)
+
+
+class _Resample(torch.autograd.Function):
+    """``grid_sample`` for a fixed grid, differentiable as often as one likes.
+
+    It is linear in the image, so its derivative is its adjoint and the adjoint's is itself again.
+    Torch's own second derivative is missing in the older versions that this package supports.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, grid: Tensor, mode: str) -> Tensor:
+        ctx.save_for_backward(grid)
+        ctx.mode, ctx.shape = mode, image.shape
+        return _resample(image, grid, mode)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (grid,) = ctx.saved_tensors
+        return _ResampleAdjoint.apply(gradient, grid, ctx.mode, ctx.shape), None, None
+
+
+class _ResampleAdjoint(torch.autograd.Function):
+    """Spreads output gradients back to the pixels that they came from."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, grid: Tensor, mode: str, shape: torch.Size) -> Tensor:
+        ctx.save_for_backward(grid)
+        ctx.mode = mode
+        with torch.enable_grad():
+            image = torch.zeros(shape, dtype=gradient.dtype, device=gradient.device)
+            image.requires_grad_(True)
+            output = _resample(image, grid, mode)
+        (result,) = torch.autograd.grad(output, image, gradient)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (grid,) = ctx.saved_tensors
+        return _Resample.apply(gradient, grid, ctx.mode), None, None, None

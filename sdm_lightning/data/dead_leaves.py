@@ -23,6 +23,8 @@ from sdm_lightning.errors import InputError
 __all__ = ["dead_leaves_image"]
 
 _SUPERSAMPLING = 2
+# A leaf a few pixels wide that showed a whole photo would be a speck of noise.
+_MAX_REDUCTION = 5.0
 
 
 def dead_leaves_image(
@@ -31,7 +33,7 @@ def dead_leaves_image(
     rng: np.random.Generator,
     *,
     num_leaves: int = 60,
-    radii: tuple[float, float] = (1 / 24, 1 / 1.5),
+    radii: tuple[float, float] = (1 / 20, 2 / 3),
     exponent: float = 3.0,
     flatness: float = 0.5,
 ) -> UInt8Array:
@@ -60,7 +62,7 @@ def dead_leaves_image(
     # Shapes are drawn hard on a larger canvas and averaged down, which antialiases their edges.
     side = size * _SUPERSAMPLING
     chosen = [textures[int(i)] for i in rng.integers(0, len(textures), size=3)]
-    canvas = _piece(chosen[0], side, side, rng, flat=rng.random() < flatness)
+    canvas = _piece(chosen[0], side, side, rng, flat=False)
     low, high = (r * side for r in radii)
     for _ in range(num_leaves):
         radius = _power_law(rng.random(), low, high, exponent)
@@ -111,8 +113,8 @@ def _piece(
 ) -> UInt8Array:
     """Cut a random window out of a photo, at a random scale, and resample it to a size."""
     rows, columns = photo.shape[:2]
-    # Never so small a window that its magnification would look like a blurred spot.
-    longest = min(rows / height, columns / width)
+    # Never a smaller window than the piece: magnified photos are blurred.
+    longest = min(rows / height, columns / width, _MAX_REDUCTION)
     scale = longest ** rng.random() if longest > 1 else longest
     window_h = max(1, min(rows, round(height * scale)))
     window_w = max(1, min(columns, round(width * scale)))
@@ -124,7 +126,7 @@ def _piece(
         (width, height),
         interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR,
     )
-    contrast = rng.uniform(0.0, 0.5) if flat else 1.0
+    contrast = rng.uniform(0.0, 0.4) if flat else 1.0
     shade = rng.uniform(0.75, 1.25)
     mean = cv2.mean(piece)[:3]
     offset = np.asarray(mean, np.float32) * np.float32(shade * (1.0 - contrast))

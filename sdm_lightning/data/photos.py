@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -25,6 +24,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from sdm_lightning.data.dead_leaves import dead_leaves_image
+from sdm_lightning.data.photo_crops import (
+    fixed_window,
+    is_grey,
+    random_window,
+    recoloured,
+    resized,
+    tinted,
+)
 from sdm_lightning.data.transforms import UInt8Array
 from sdm_lightning.errors import InputError
 
@@ -63,7 +70,7 @@ class Photo:
 
 
 _PUBLIC = "public domain"
-_SK = "skimage"
+_SK: Final = "skimage"
 
 PHOTOS: tuple[Photo, ...] = (
     # Held out: a person, an animal, a thing, a plant.
@@ -74,12 +81,12 @@ PHOTOS: tuple[Photo, ...] = (
           "flickr.com/photos/vultilion/6056698931"),
     # Trained on: scenes first, then textures and pictures of science.
     Photo("china", "sklearn", "datasets/images/china.jpg", "train", "CC BY 2.0",
-          "danielbuechele, flickr.com/photos/danielbuechele/6061409035", 4),
+          "danielbuechele, flickr.com/photos/danielbuechele/6061409035", 5),
     Photo("grace_hopper", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "train",
-          _PUBLIC, "United States Navy", 4),
+          _PUBLIC, "United States Navy", 5),
     Photo("motorcycle", _SK, "data/motorcycle_left.png", "train", "terms not stated; cite source",
-          "Middlebury 2014 stereo benchmark, Scharstein et al., GCPR 2014", 4),
-    Photo("rocket", _SK, "data/rocket.jpg", "train", _PUBLIC, "SpaceX", 4),
+          "Middlebury 2014 stereo benchmark, Scharstein et al., GCPR 2014", 6),
+    Photo("rocket", _SK, "data/rocket.jpg", "train", _PUBLIC, "SpaceX", 2),
     Photo("camera", _SK, "data/camera.png", "train", "CC0", "Lav Varshney", 3),
     Photo("hubble", _SK, "data/hubble_deep_field.jpg", "train", _PUBLIC, "NASA, HubbleSite"),
     Photo("retina", _SK, "data/retina.jpg", "train", "CC0", "Mikael Haggstrom"),
@@ -96,7 +103,6 @@ PHOTOS: tuple[Photo, ...] = (
 
 _MANIFEST = "demo_images.json"
 _RECIPE = 1  # raise it when the same arguments make other pictures
-_TEST_SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
 
 
 def train_photos() -> dict[str, UInt8Array]:
@@ -157,11 +163,12 @@ def make_demo_images(
     or dead leaves textured from those photos. A window has a random scale from one pixel per
     pixel up to the whole photo, averaged down, its aspect ratio changed by up to a quarter; a
     half of the images are mirrored, one in seven turned by 90 degrees, and all have their
-    brightness, contrast and colour balance changed (one in five with its channels permuted; grey
+    brightness, contrast and colour balance changed (one in eight with its channels permuted; grey
     photos are mostly tinted). All of this is baked into the files, because a dozen photos are few.
 
-    Test images are ``size`` pixels wide: square windows of the held-out photos at five scales,
-    untouched but for averaging down. They do not depend on ``seed``.
+    Test images are ``size`` pixels wide: square windows of the held-out photos, from the whole
+    shorter side (the first window of each photo) to a quarter of it, untouched but for averaging
+    down. They do not depend on ``seed``.
 
     The same arguments write the same files with the same library versions, whatever
     ``num_workers``. A folder that was already made with the same arguments is left as it is;
@@ -188,9 +195,7 @@ def make_demo_images(
             f"negative, got {size}, {margin}, {num_train}, {num_test}"
         )
     if not 0.0 <= leaf_fraction <= 1.0:
-        raise InputError(
-            f"make_demo_images: leaf_fraction must lie in [0, 1], got {leaf_fraction}"
-        )
+        raise InputError(f"make_demo_images: leaf_fraction must lie in [0, 1], got {leaf_fraction}")
     output = Path(output_dir)
     manifest = {
         "recipe": _RECIPE,
@@ -283,90 +288,38 @@ class _TrainPainter:
         for name, image in photos.items():
             for _ in range(weights[name]):
                 self.photos.append(image)
-                self.textures.append(_tinted(image, rng) if _is_grey(image) else image)
+                self.textures.append(tinted(image, rng) if is_grey(image) else image)
 
     def __call__(self, index: int) -> tuple[str, UInt8Array]:
         rng = np.random.default_rng([self.seed, 1, index])
         if rng.random() < self.leaf_fraction:
-            # From a photo with one thing in front of it to nothing but leaves.
-            count = round(80 ** rng.random())
-            image = dead_leaves_image(self.side, self.textures, rng, num_leaves=count)
-            return f"{index:06d}-leaves", _recoloured(image, rng)
+            # From a photo with one thing in front of it to nothing but leaves. Exponents below
+            # the scale-invariant 3 make more large leaves, whose long edges are worth learning.
+            count, exponent = round(80 ** rng.random()), rng.uniform(1.0, 3.0)
+            image = dead_leaves_image(
+                self.side, self.textures, rng, num_leaves=count, exponent=exponent
+            )
+            return f"{index:06d}-leaves", recoloured(image, rng)
         photo = self.photos[int(rng.integers(len(self.photos)))]
-        image = _random_window(photo, self.side, rng)
+        image = random_window(photo, self.side, rng)
         if rng.random() < 0.5:
             image = image[:, ::-1]
         if rng.random() < 1 / 7:
             image = np.rot90(image, 1 if rng.random() < 0.5 else 3)
         image = np.ascontiguousarray(image)
-        if _is_grey(image) and rng.random() < 0.8:
-            image = _tinted(image, rng)
-        return f"{index:06d}-photo", _recoloured(image, rng)
-
-
-def _random_window(photo: UInt8Array, side: int, rng: np.random.Generator) -> UInt8Array:
-    """Cut a window of random scale and aspect ratio and average it down to ``(side, side, 3)``."""
-    height, width = photo.shape[:2]
-    longest = min(height, width)
-    window = side * (longest / side) ** rng.random() if longest > side else float(longest)
-    stretch = 1.25 ** (rng.uniform(-1, 1) / 2)
-    window_h = min(max(round(window * stretch), min(side, height)), height)
-    window_w = min(max(round(window / stretch), min(side, width)), width)
-    top = int(rng.integers(0, height - window_h + 1))
-    left = int(rng.integers(0, width - window_w + 1))
-    return _resized(photo[top : top + window_h, left : left + window_w], side)
-
-
-def _resized(window: UInt8Array, side: int) -> UInt8Array:
-    smaller = min(window.shape[:2]) >= side
-    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    resized = cv2.resize(
-        np.ascontiguousarray(window), (side, side), interpolation=interpolation
-    )
-    return np.asarray(resized, np.uint8)
-
-
-def _is_grey(image: UInt8Array) -> bool:
-    return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
-
-
-def _tinted(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    """Give a grey image the colours of one material: a curve of its own for each channel."""
-    levels = np.linspace(0.0, 1.0, 256)[:, None]
-    curves = levels ** rng.uniform(0.6, 1.7, 3) * rng.uniform(0.65, 1.0, 3)
-    return _apply(image, curves)
-
-
-def _recoloured(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    """Change brightness, contrast and colour balance; permute the channels of one in five."""
-    gamma = math.exp(rng.uniform(-0.35, 0.35)) * np.exp(rng.normal(0.0, 0.08, 3))
-    contrast = rng.uniform(0.8, 1.15)
-    levels = (np.linspace(0.0, 1.0, 256)[:, None] - 0.5) * contrast + 0.5
-    order = rng.permutation(3) if rng.random() < 0.2 else np.arange(3)
-    return _apply(image[..., order], np.clip(levels, 0.0, 1.0) ** gamma)
-
-
-def _apply(image: UInt8Array, curves: np.ndarray) -> UInt8Array:
-    """Map each channel through its curve ``(256, 3)`` of values in [0, 1]."""
-    table = np.rint(np.clip(curves, 0.0, 1.0) * 255).astype(np.uint8)
-    return np.stack([cv2.LUT(image[..., c], table[:, c]) for c in range(3)], axis=-1)
+        if is_grey(image) and rng.random() < 0.8:
+            image = tinted(image, rng)
+        return f"{index:06d}-photo", recoloured(image, rng)
 
 
 def _test_images(
     photos: dict[str, UInt8Array], size: int, count: int
 ) -> Sequence[tuple[str, UInt8Array]]:
-    """Cut ``count`` fixed square windows, going through the photos, then the scales."""
+    """Cut ``count`` fixed square windows, going round the photos."""
     names = list(photos)
     images = []
     for index in range(count):
-        photo = photos[names[index % len(names)]]
-        turn = index // len(names)
-        scale = _TEST_SCALES[turn % len(_TEST_SCALES)]
-        height, width = photo.shape[:2]
-        window = max(round(min(height, width) * scale), min(size, height, width))
-        # Multiples of irrational numbers cover the photo evenly without a random number.
-        place = (index + 1) // len(names) * np.array([0.7548776662466927, 0.5698402909980532])
-        top, left = (((place + 0.5) % 1.0) * (height - window + 1, width - window + 1)).astype(int)
-        name = f"{index:04d}-{names[index % len(names)]}-{round(scale * 100)}"
-        images.append((name, _resized(photo[top : top + window, left : left + window], size)))
+        name, turn = names[index % len(names)], index // len(names)
+        window = fixed_window(photos[name], size, turn)
+        images.append((f"{index:04d}-{name}-{len(window)}px", resized(window, size)))
     return images

@@ -1,0 +1,222 @@
+"""The two families of free-form masks: what a preset is made of, and how it is drawn.
+
+Both are written from their published parameters: :class:`RectanglesAndStrokes` after CoModGAN and
+MAT, :class:`StrokesOrBoxes` after LaMa. Every coordinate is rounded to an integer before anything
+is drawn, so that a mask does not hang on the last bit of a cosine.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sdm_lightning.data.transforms import UInt8Array
+from sdm_lightning.errors import InputError
+
+__all__ = ["MaskPreset", "RectanglesAndStrokes", "StrokesOrBoxes"]
+
+_HOLE = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskPreset(ABC):
+    """What every family of masks has in common.
+
+    Attributes:
+        size: nominal side in pixels; lengths given in pixels hold at this size.
+        hole_range: a mask is drawn again unless its hole ratio lies strictly between these two.
+        variants: the same setting published for other nominal sizes; the one nearest to the
+            requested size (in ratio) is drawn.
+    """
+
+    size: int
+    hole_range: tuple[float, float] = (0.0, 1.0)
+    variants: tuple[MaskPreset, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        low, high = self.hole_range
+        if self.size < 1:
+            raise InputError(f"mask preset: size must be at least 1, got {self.size}")
+        if not 0.0 <= low < high <= 1.0:
+            raise InputError(
+                f"mask preset: hole_range must satisfy 0 <= low < high <= 1, got {self.hole_range}"
+            )
+
+    def for_size(self, size: int) -> MaskPreset:
+        """Return this preset or the variant of it whose nominal size is nearest in ratio."""
+        return min((self, *self.variants), key=lambda p: abs(math.log(p.size / size)))
+
+    @abstractmethod
+    def draw(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
+        """Draw the holes of one mask as zeros.
+
+        Args:
+            canvas: ``(S, S)`` of ones, drawn on in place.
+            scale: factor on every length that the preset gives in pixels.
+            rng: source of all randomness.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RectanglesAndStrokes(MaskPreset):
+    """The CoModGAN and MAT family: rectangles and brush strokes over each other.
+
+    Each count is uniform on ``0 .. n - 1`` after ``n`` was multiplied by the sum of
+    ``hole_range`` where that is below 1, so that a narrow range does not reject every draw.
+    Rectangle sides are uniform from 0 to half the mask side (``small_rectangles``) or the whole
+    side (``large_rectangles``); a rectangle may hang over the edge by half its side. A brush
+    stroke starts anywhere and zigzags: its headings alternate around +-``mean_angle``, its
+    segments are normal around an eighth of the diagonal (standard deviation one sixteenth,
+    clipped to [0, a quarter]), its joints stay inside the mask. All strokes are mirrored together
+    at random, horizontally and vertically.
+
+    Attributes:
+        small_rectangles: exclusive bound on the number of rectangles up to half the side.
+        large_rectangles: exclusive bound on the number of rectangles up to the whole side.
+        strokes: exclusive bound on the number of brush strokes.
+        joints: least (inclusive) and greatest (exclusive) number of segments of a stroke.
+        widths: least (inclusive) and greatest (exclusive) stroke width, in pixels.
+        mean_angle: mean heading in radians.
+        angle_spread: how far the headings of one stroke may reach from the mean, in radians.
+    """
+
+    small_rectangles: int
+    large_rectangles: int
+    strokes: int
+    joints: tuple[int, int] = (4, 18)
+    widths: tuple[int, int] = (12, 48)
+    mean_angle: float = 2 * math.pi / 5
+    angle_spread: float = 2 * math.pi / 15
+
+    def draw(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
+        """Draw the holes of one mask; see :meth:`MaskPreset.draw`."""
+        side = canvas.shape[0]
+        share = min(sum(self.hole_range), 1.0)
+        for bound, longest in (
+            (self.small_rectangles, side // 2),
+            (self.large_rectangles, side),
+        ):
+            for _ in range(_below(rng, int(bound * share))):
+                self._rectangle(canvas, longest, rng)
+        paths = [self._stroke(side, rng) for _ in range(_below(rng, int(self.strokes * share)))]
+        mirror_x, mirror_y = rng.random(2) < 0.5
+        low, high = self.widths
+        for path, u in zip(paths, rng.random(len(paths)), strict=True):
+            if mirror_x:
+                path[:, 0] = side - path[:, 0]
+            if mirror_y:
+                path[:, 1] = side - path[:, 1]
+            # OpenCV's thick lines include both edges and so come out one pixel wider than asked.
+            width = (low + int(u * (high - low))) * scale - 1
+            points = np.rint(path).astype(np.int32)
+            cv2.polylines(canvas, [points], False, _HOLE, max(1, round(width)))
+
+    @staticmethod
+    def _rectangle(canvas: UInt8Array, longest: int, rng: np.random.Generator) -> None:
+        side = canvas.shape[0]
+        u = rng.random(4)
+        width, height = int(u[0] * longest), int(u[1] * longest)
+        # Uniform from "left half outside" to "right half outside".
+        left = -(width // 2) + int(u[2] * (side - width + 2 * (width // 2)))
+        top = -(height // 2) + int(u[3] * (side - height + 2 * (height // 2)))
+        canvas[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)] = _HOLE
+
+    def _stroke(self, side: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        low, high = self.joints
+        count = low + _below(rng, high - low)
+        u = rng.random(4 + count)
+        least = self.mean_angle - u[0] * self.angle_spread
+        most = self.mean_angle + u[1] * self.angle_spread
+        angles = least + u[4:] * (most - least)
+        angles[0::2] *= -1  # alternate headings make the zigzag
+        radius = math.sqrt(2) * side / 8
+        lengths = np.clip(radius + radius / 2 * rng.standard_normal(count), 0, 2 * radius)
+        steps_x = (lengths * np.cos(angles)).tolist()
+        steps_y = (lengths * np.sin(angles)).tolist()
+        x, y = float(u[2] * side), float(u[3] * side)
+        path = [(x, y)]
+        for dx, dy in zip(steps_x, steps_y, strict=True):
+            x = min(max(x + dx, 0.0), side)
+            y = min(max(y + dy, 0.0), side)
+            path.append((x, y))
+        return np.asarray(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrokesOrBoxes(MaskPreset):
+    """The LaMa family: a bundle of straight strokes, or a few boxes, never both.
+
+    A stroke has 1 to 5 segments, each with its own width; the heading of a segment is one of
+    ``0, 1, .., num_angles - 1`` radians, negated for every other stroke.
+
+    Attributes:
+        box_weight: weight of boxes against strokes, which weigh 1.
+        strokes: least and greatest number of strokes, inclusive.
+        max_length: segments are ``10 .. 10 + max_length - 1`` pixels long.
+        max_width: segments are ``5 .. 5 + max_width - 1`` pixels wide.
+        num_angles: number of headings.
+        boxes: least and greatest number of boxes, inclusive.
+        box_sides: least and greatest side of a box, in pixels, inclusive.
+        box_margin: distance that boxes keep from the edge, in pixels.
+    """
+
+    box_weight: float
+    strokes: tuple[int, int]
+    max_length: int
+    max_width: int
+    num_angles: int = 4
+    boxes: tuple[int, int] = (1, 3)
+    box_sides: tuple[int, int] = (30, 150)
+    box_margin: int = 10
+
+    def draw(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
+        """Draw the holes of one mask; see :meth:`MaskPreset.draw`."""
+        if rng.random() * (1.0 + self.box_weight) < 1.0:
+            self._strokes(canvas, scale, rng)
+        else:
+            self._boxes(canvas, scale, rng)
+
+    def _strokes(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
+        side = canvas.shape[0]
+        low, high = self.strokes
+        count = low + _below(rng, high - low + 1)
+        start = (rng.random((count, 2)) * side).astype(int).tolist()
+        segments = (1 + rng.random(count) * 5).astype(int).tolist()
+        u = rng.random((count, 5, 3))
+        angles = np.floor(u[..., 0] * self.num_angles) + 0.01
+        angles[0::2] *= -1  # every other stroke runs the other way
+        lengths = (10 + np.floor(u[..., 1] * self.max_length)) * scale
+        steps = np.stack([lengths * np.sin(angles), lengths * np.cos(angles)], -1).tolist()
+        widths = (5 + np.floor(u[..., 2] * self.max_width)) * scale
+        thickness = np.maximum(np.rint(widths), 1).astype(int).tolist()
+        for stroke, (x, y) in enumerate(start):
+            for segment in range(segments[stroke]):
+                dx, dy = steps[stroke][segment]
+                end_x = min(max(int(x + dx), 0), side)
+                end_y = min(max(int(y + dy), 0), side)
+                cv2.line(canvas, (x, y), (end_x, end_y), _HOLE, thickness[stroke][segment])
+                x, y = end_x, end_y
+
+    def _boxes(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
+        side = canvas.shape[0]
+        margin = min(round(self.box_margin * scale), (side - 1) // 2)
+        longest = min(round((self.box_sides[1] + 1) * scale), side - 2 * margin)
+        shortest = min(round(self.box_sides[0] * scale), longest - 1)
+        low, high = self.boxes
+        for _ in range(low + _below(rng, high - low + 1)):
+            u = rng.random(4)
+            width = shortest + int(u[0] * (longest - shortest))
+            height = shortest + int(u[1] * (longest - shortest))
+            left = margin + int(u[2] * (side - 2 * margin - width + 1))
+            top = margin + int(u[3] * (side - 2 * margin - height + 1))
+            canvas[top : top + height, left : left + width] = _HOLE
+
+
+def _below(rng: np.random.Generator, bound: int) -> int:
+    """Return a uniform integer in ``0 .. bound - 1``, 0 where the bound is below 1."""
+    return int(rng.random() * bound)

@@ -1,0 +1,100 @@
+"""A run's own directory: ``runs/<name>/`` with checkpoints, config, metrics, samples, results."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from lightning.pytorch.cli import SaveConfigCallback
+
+from sdm_lightning import __version__
+from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation.record import git_commit
+from sdm_lightning.training.callbacks.checkpoint import FOLDER, newest_checkpoint
+
+
+def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> str | None:
+    """Which checkpoint a command starts from.
+
+    Args:
+        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        wanted: ``--ckpt_path``: a file or URL; ``last``: the newest of this run, which must exist;
+            ``auto``: the newest if there is one, else from scratch (for jobs that a cluster
+            restarts); None: from scratch for ``fit``, ``last`` for the other verbs.
+        run_directory: ``runs/<name>``.
+
+    Raises:
+        InputError: If there is no such checkpoint, or a fit from scratch would write into a run
+            that has checkpoints.
+    """
+    if wanted is None and verb == "fit":
+        if any((run_directory / FOLDER).glob("*.ckpt")):
+            raise InputError(
+                f"{run_directory} holds a run already; go on with --ckpt_path last, "
+                "or choose another --name"
+            )
+        return None
+    if wanted in (None, "last", "auto"):
+        found = newest_checkpoint(run_directory)
+        if found is None and (wanted == "last" or verb != "fit"):
+            raise InputError(
+                f"{run_directory / FOLDER} holds no checkpoint; give one with --ckpt_path FILE, "
+                "or the run's --name"
+            )
+        return None if found is None else str(found)
+    assert wanted is not None
+    if "://" not in wanted and not Path(wanted).is_file():
+        raise InputError(f"checkpoint '{wanted}' does not exist (--ckpt_path FILE, last or auto)")
+    return wanted
+
+
+class RunRecord(SaveConfigCallback):
+    """Writes the full config into the run directory and hands it to W&B.
+
+    Lightning's own callback writes to the logger's directory, which W&B runs share.
+
+    ``config.yaml`` is that of the first fit; a resumed fit with another config adds
+    ``config-2.yaml`` and so on, other verbs write ``config-<verb>.yaml``.
+    """
+
+    def __init__(self, *args: Any, verb: str = "fit", skip: tuple[str, ...] = (), **kwargs: Any):
+        super().__init__(*args, save_to_log_dir=False, **kwargs)
+        self.verb = verb
+        self.skip = skip
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Called on the first process only."""
+        config = self.config.clone()
+        for key in self.skip:
+            config.pop(key, None)
+        text = self.parser.dump(config, skip_none=False, skip_validation=True)
+        write_config(text, Path(trainer.default_root_dir), self.verb)
+        for logger in trainer.loggers:
+            if type(logger).__name__ == "WandbLogger":
+                full = {**yaml.safe_load(text), "commit": git_commit(), "version": __version__}
+                logger.experiment.config.update(full, allow_val_change=True)  # type: ignore[attr-defined]
+
+
+def write_config(text: str, directory: Path, verb: str) -> Path:
+    """Writes a config beside earlier ones, never over a fit's; returns the file that holds it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    header = f"# sdm-lightning {__version__}, commit {git_commit() or 'unknown'}\n"
+    path = directory / ("config.yaml" if verb == "fit" else f"config-{verb}.yaml")
+    number = 1
+    while verb == "fit" and path.exists():
+        if _without_header(path.read_text(encoding="utf-8")) == _without_header(text):
+            return path
+        number += 1
+        path = directory / f"config-{number}.yaml"
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(header + text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    return path
+
+
+def _without_header(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.startswith("#"))

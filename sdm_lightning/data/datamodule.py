@@ -1,0 +1,311 @@
+"""The data module: shards in, batches out, and one integer that says how far training got."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+
+from sdm_lightning.data.index import INDEX_NAME, ShardIndex, is_tar_name
+from sdm_lightning.data.loader import StreamLoader, TrainLoader
+from sdm_lightning.data.preprocess import (
+    EvalPreprocess,
+    TrainPreprocess,
+    make_mask_source,
+    mask_mix,
+)
+from sdm_lightning.data.remote import local_path, path_of
+from sdm_lightning.data.shards import ShardReader
+from sdm_lightning.data.sources import open_source
+from sdm_lightning.data.stream import EvalStream, FileSource, SampleSource, ShardSource, TrainStream
+from sdm_lightning.errors import InputError
+
+__all__ = ["InpaintingDataModule"]
+
+_log = logging.getLogger(__name__)
+
+
+class InpaintingDataModule(pl.LightningDataModule):
+    """Images with masks for training, validation, test and prediction.
+
+    Every batch is ``{"image": (B, 3, H, W) in [-1, 1], "mask": (B, 1, H, W), 1 = known, "key": B
+    strings}``. Training is endless and exactly resumable; in the others every sample comes once.
+
+    ``train``, ``val``, ``test`` and ``predict`` name shards: a folder with an ``index.json``, a
+    brace range such as ``places/shard-1a2b3c4d-{000000..000099}.tar``, a URL (``https://``,
+    ``s3://``, ``gs://``), or a list of these. The last three may also name a folder or zip of
+    images.
+
+    Args:
+        train: shards to train on.
+        val: validation data.
+        test: test data.
+        predict: images to inpaint.
+        resolution: side of the square crops in pixels.
+        batch_size: training samples per process and step.
+        eval_batch_size: the same for validation, test and prediction; default ``batch_size``.
+        num_workers: loading processes per training process, for each loader.
+        seed: of the training order, crops, flips and masks.
+        train_masks: a mask preset, or presets with weights, ``{mat512_large: 1, mat512_small: 1}``.
+        val_masks: fixed masks: a preset, ``sample`` for the masks packed with the images, or a
+            folder, zip or tar of masks paired by file name (white = known).
+        test_masks: the same for testing.
+        predict_masks: the same for prediction.
+        mask_seed: of fixed masks drawn from a preset.
+        invert_masks: mask files use the other convention, white = hole. Masks packed by
+            ``sdm shards`` never need it.
+        flip: mirror training images at random.
+        pad_small: mirror images smaller than the crop at the bottom and the right; false refuses
+            them.
+        shuffle_shards: shards among whose samples a worker shuffles, held in its memory.
+        max_bad_images: undecodable training images that a worker puts up with; another image of
+            the batch stands in. Validation and test put up with none.
+        cache_dir: local folder that keeps shards fetched over the network.
+        verify_checksums: compare the SHA-256 of every shard at every read.
+        strict_resume: refuse to go on with another number of processes or workers, another batch
+            size, seed or data than the checkpoint's; default goes on near the same place and
+            says so.
+        prefetch_factor: batches that each worker prepares ahead.
+        pin_memory: default whether CUDA is there.
+        persistent_workers: keep validation workers between validations.
+        multiprocessing_context: how workers start; default the system's.
+    """
+
+    def __init__(
+        self,
+        train: str | list[str] | None = None,
+        val: str | list[str] | None = None,
+        test: str | list[str] | None = None,
+        predict: str | list[str] | None = None,
+        resolution: int = 512,
+        batch_size: int = 4,
+        eval_batch_size: int | None = None,
+        num_workers: int = 4,
+        seed: int = 0,
+        train_masks: str | dict[str, float] = "mat512_large",
+        val_masks: str = "mat512_large",
+        test_masks: str = "mat512_large",
+        predict_masks: str = "sample",
+        mask_seed: int = 0,
+        invert_masks: bool = False,
+        flip: bool = True,
+        pad_small: bool = True,
+        shuffle_shards: int = 2,
+        max_bad_images: int = 0,
+        cache_dir: str | None = None,
+        verify_checksums: bool = False,
+        strict_resume: bool = False,
+        prefetch_factor: int = 2,
+        pin_memory: bool | None = None,
+        persistent_workers: bool = False,
+        multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("resolution", resolution, 1), ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size or 1, 1), ("num_workers", num_workers, 0),
+        ):  # fmt: skip
+            if value < least:
+                raise InputError(f"data.{name} must be at least {least}, got {value}")
+        self.train, self.val, self.test, self.predict = train, val, test, predict
+        self.resolution = resolution
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.train_masks = mask_mix(train_masks)
+        self.masks = {"val": val_masks, "test": test_masks, "predict": predict_masks}
+        self.mask_seed = mask_seed
+        self.invert_masks = invert_masks
+        self.flip = flip
+        self.pad_small = pad_small
+        self.shuffle_shards = shuffle_shards
+        self.max_bad_images = max_bad_images
+        self.strict_resume = strict_resume
+        self.prefetch_factor = prefetch_factor
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.persistent_workers = persistent_workers
+        self.multiprocessing_context = multiprocessing_context
+        self.reader = ShardReader(cache_dir=cache_dir, verify_checksums=verify_checksums)
+        self.batches_done = 0
+        self._resumed: dict[str, Any] | None = None
+        self._index: ShardIndex | None = None
+
+    # -- what is where -------------------------------------------------------------------------
+
+    def _topology(self) -> tuple[int, int]:
+        """Return rank and number of processes, from the trainer and from nothing else."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _require(self, split: str) -> str | list[str]:
+        place: str | list[str] | None = getattr(self, split)
+        if place is None:
+            raise InputError(f"data.{split} is not set; name shards, for instance a folder of them")
+        return place
+
+    @property
+    def train_index(self) -> ShardIndex:
+        """The index of the training shards, read once."""
+        if self._index is None:
+            self._index = ShardIndex.load(self._require("train"))
+        return self._index
+
+    def eval_source(self, split: Literal["val", "test", "predict"]) -> SampleSource:
+        """Open the samples of a split: shards, or a folder or zip of images."""
+        place = self._require(split)
+        if isinstance(place, str) and _is_image_source(place):
+            if self.masks[split] == "sample":
+                raise InputError(
+                    f"{place}: plain images carry no masks; set data.{split}_masks to a folder "
+                    "of masks or to a preset"
+                )
+            return FileSource(open_source(place))
+        index = ShardIndex.load(place)
+        if self.masks[split] == "sample" and not index.has_masks:
+            raise InputError(
+                f"data.{split}: the shards carry no masks; set data.{split}_masks to a folder of "
+                "masks or to a preset, or pack the images with masks"
+            )
+        return ShardSource(index, self.reader)
+
+    def setup(self, stage: str) -> None:
+        """Read the indexes that a stage needs, so that what is missing shows before it starts."""
+        if stage == "fit":
+            _ = self.train_index
+
+    # -- loaders -------------------------------------------------------------------------------
+
+    def _loader_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "num_workers": self.num_workers,
+            "pin_memory": self.pin_memory,
+            # A loader draws its workers' seed when it starts; from here, not from the global
+            # generator, whose state would then depend on how often loaders were started.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+        if self.num_workers:
+            options["prefetch_factor"] = self.prefetch_factor
+            options["multiprocessing_context"] = self.multiprocessing_context
+        return options
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the endless loader, at the place where training stands."""
+        self._reconcile()
+        rank, world_size = self._topology()
+        stream = TrainStream(
+            self.train_index,
+            TrainPreprocess(
+                self.resolution, self.train_masks, self.seed, self.flip, self.pad_small
+            ),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle_shards=self.shuffle_shards,
+            max_bad_images=self.max_bad_images,
+            reader=self.reader,
+        )
+        return TrainLoader(stream, self._position, **self._loader_options())
+
+    def _eval_loader(self, split: Literal["val", "test", "predict"]) -> StreamLoader:
+        rank, world_size = self._topology()
+        masks = make_mask_source(self.masks[split], self.mask_seed, self.invert_masks)
+        stream = EvalStream(
+            self.eval_source(split),
+            EvalPreprocess(self.resolution, masks, self.pad_small),
+            batch_size=self.eval_batch_size,
+            rank=rank,
+            world_size=world_size,
+            num_workers=self.num_workers,
+        )
+        options = self._loader_options()
+        if self.num_workers:
+            options["persistent_workers"] = self.persistent_workers
+        return StreamLoader(stream, **options)
+
+    def val_dataloader(self) -> StreamLoader | list[Any]:
+        """Return the validation loader, or none if ``val`` is not set."""
+        return [] if self.val is None else self._eval_loader("val")
+
+    def test_dataloader(self) -> StreamLoader:
+        """Return the test loader."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> StreamLoader:
+        """Return the prediction loader."""
+        return self._eval_loader("predict")
+
+    # -- where training stands -----------------------------------------------------------------
+
+    def _position(self) -> int:
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0
+        return 0 if overfit else self.batches_done
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Count a training batch as it is used; loaders prefetch more than a run has used."""
+        if self.trainer is not None and self.trainer.training:
+            self.batches_done += 1
+        return batch
+
+    def _conditions(self) -> dict[str, int | str]:
+        return {
+            "world_size": self._topology()[1],
+            "num_workers": self.num_workers,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "shuffle_shards": self.shuffle_shards,
+            "data": self.train_index.digest,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the batches done, the same on every process, and what they depend on."""
+        if self.train is None:
+            return {}
+        return {"batches_done": self.batches_done, **self._conditions()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the position of a checkpoint; it is compared when training starts."""
+        if state_dict:
+            self._resumed = dict(state_dict)
+            self.batches_done = int(state_dict["batches_done"])
+
+    def _reconcile(self) -> None:
+        """Compare a checkpoint's conditions with the present ones; convert the position."""
+        before, self._resumed = self._resumed, None
+        if before is None:
+            return
+        now = self._conditions()
+        changed = [name for name in now if before.get(name) != now[name]]
+        if not changed:
+            return
+        text = ", ".join(
+            "other shards" if name == "data" else f"{name} {before.get(name)} -> {now[name]}"
+            for name in changed
+        )
+        if self.strict_resume:
+            raise InputError(
+                f"the checkpoint's data order cannot go on with {text}; use the same, or set "
+                "data.strict_resume to false to go on near the same place"
+            )
+        images = self.batches_done * int(before["world_size"]) * int(before["batch_size"])
+        self.batches_done = images // (int(now["world_size"]) * int(now["batch_size"]))
+        _log.warning(
+            "data order differs from the checkpoint's (%s): going on after about %d images, but "
+            "not with exactly the images that the interrupted run would have seen", text, images,
+        )  # fmt: skip
+
+
+def _is_image_source(place: str) -> bool:
+    """Say whether a path means plain images; tars and folders with an index are shards."""
+    path = local_path(place)
+    if path is None or not os.path.exists(path) or is_tar_name(path_of(place)):
+        return False
+    if os.path.isdir(path):
+        names = os.listdir(path)
+        return INDEX_NAME not in names and not any(is_tar_name(name) for name in names)
+    return os.path.basename(path) != INDEX_NAME

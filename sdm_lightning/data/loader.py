@@ -1,0 +1,52 @@
+"""DataLoaders over streams that make their own batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from sdm_lightning.data.stream import Batch, EvalStream, Failure, TrainStream
+from sdm_lightning.errors import InputError
+
+__all__ = ["StreamLoader", "TrainLoader"]
+
+
+class StreamLoader(DataLoader[Any]):
+    """A DataLoader that raises what a worker reports as the one line it is.
+
+    Args:
+        dataset: a stream.
+        kwargs: as for ``DataLoader``; ``batch_size`` is always None, for the stream batches.
+    """
+
+    def __init__(self, dataset: TrainStream | EvalStream, **kwargs: Any) -> None:
+        kwargs["batch_size"] = None
+        super().__init__(dataset, **kwargs)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, Failure):
+                raise InputError(batch.message)
+            yield batch
+
+
+class TrainLoader(StreamLoader):
+    """A loader that goes on where the run stands, however often it is started.
+
+    Args:
+        dataset: the training stream.
+        position: tells the batches that this process has trained on. What was prefetched and not
+            used does not count.
+        kwargs: as for ``DataLoader``.
+    """
+
+    def __init__(self, dataset: TrainStream, position: Callable[[], int], **kwargs: Any) -> None:
+        super().__init__(dataset, **kwargs)
+        self.stream = dataset
+        self.position = position
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self.stream.start_batch = self.position()
+        yield from super().__iter__()

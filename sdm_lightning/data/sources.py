@@ -1,0 +1,243 @@
+"""Images where people keep them: a folder, a zip or a tar, read file by file.
+
+A source lists its images once and can be sent to other processes, which read them at random.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tarfile
+import zipfile
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from sdm_lightning.data.decode import IMAGE_EXTENSIONS
+from sdm_lightning.errors import InputError
+
+__all__ = [
+    "Entry",
+    "FolderSource",
+    "ImageSource",
+    "TarSource",
+    "ZipSource",
+    "is_compressed_tar",
+    "key_for_path",
+    "open_source",
+    "unique_keys",
+]
+
+_MAX_KEY_LENGTH = 120  # leaves room for suffixes within the 255 bytes of a file name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image file of a source.
+
+    Attributes:
+        name: path inside the source, with forward slashes.
+        size: encoded bytes.
+        offset: where the bytes begin in a tar archive, else -1.
+    """
+
+    name: str
+    size: int
+    offset: int = -1
+
+
+def is_image_name(name: str) -> bool:
+    """Say whether a path looks like an image and not like something an operating system left."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in path.parts)
+    if hidden or "__MACOSX" in path.parts:
+        return False
+    return path.suffix[1:].lower() in IMAGE_EXTENSIONS
+
+
+@dataclass
+class ImageSource(ABC):
+    """Where images come from; subclasses say how to list and to read them.
+
+    Attributes:
+        path: the folder or archive.
+    """
+
+    path: str
+
+    @abstractmethod
+    def entries(self) -> list[Entry]:
+        """List the images, sorted by name."""
+
+    @abstractmethod
+    def read(self, entry: Entry) -> bytes:
+        """Return the encoded bytes of one image.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+
+@dataclass
+class FolderSource(ImageSource):
+    """A folder of images, searched recursively."""
+
+    def entries(self) -> list[Entry]:
+        """List the images, sorted by name; links to files count, links to folders do not."""
+        found = []
+        for folder, _, files in os.walk(self.path):
+            for file in files:
+                full = Path(folder) / file
+                name = full.relative_to(self.path).as_posix()
+                if is_image_name(name) and full.is_file():
+                    found.append(Entry(name, full.stat().st_size))
+        return sorted(found, key=lambda entry: entry.name)
+
+    def read(self, entry: Entry) -> bytes:
+        """Return the encoded bytes of one image."""
+        return (Path(self.path) / entry.name).read_bytes()
+
+
+@dataclass
+class TarSource(ImageSource):
+    """An uncompressed tar archive, read by offset, so that any process can start anywhere."""
+
+    def entries(self) -> list[Entry]:
+        """List the images, sorted by name; of two members with one name the last counts."""
+        found = {}
+        try:
+            with tarfile.open(self.path, "r:") as archive:
+                for member in archive:
+                    if member.isreg() and not member.issparse() and is_image_name(member.name):
+                        name = PurePosixPath(member.name).as_posix()
+                        found[name] = Entry(name, member.size, member.offset_data)
+        except tarfile.TarError as error:
+            raise InputError(f"{self.path}: not a readable tar archive ({error})") from error
+        return [found[name] for name in sorted(found)]
+
+    def read(self, entry: Entry) -> bytes:
+        """Return the encoded bytes of one image."""
+        with open(self.path, "rb") as file:
+            file.seek(entry.offset)
+            return file.read(entry.size)
+
+
+@dataclass
+class ZipSource(ImageSource):
+    """A zip archive; each process opens it once."""
+
+    _archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
+    _owner: int = field(default=-1, repr=False, compare=False)
+
+    def _open(self) -> zipfile.ZipFile:
+        # A file position shared with a parent process would mix up two readers.
+        if self._archive is None or self._owner != os.getpid():
+            try:
+                self._archive, self._owner = zipfile.ZipFile(self.path), os.getpid()
+            except zipfile.BadZipFile as error:
+                raise InputError(f"{self.path}: not a readable zip archive ({error})") from error
+        return self._archive
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "_archive": None, "_owner": -1}
+
+    def entries(self) -> list[Entry]:
+        """List the images, sorted by name."""
+        infos = self._open().infolist()
+        found = {
+            info.filename: Entry(info.filename, info.file_size)
+            for info in infos
+            if not info.is_dir() and is_image_name(info.filename)
+        }
+        return [found[name] for name in sorted(found)]
+
+    def read(self, entry: Entry) -> bytes:
+        """Return the encoded bytes of one image."""
+        try:
+            return self._open().read(entry.name)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+            raise OSError(f"cannot be unpacked ({error})") from error
+
+
+def is_compressed_tar(path: str | Path) -> bool:
+    """Say whether a file is a tar archive inside gzip, bzip2 or xz."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(6)
+    except OSError:
+        return False
+    if not (head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head == b"\xfd7zXZ\x00"):
+        return False
+    return tarfile.is_tarfile(path)
+
+
+def open_source(path: str | Path) -> ImageSource:
+    """Open a folder, a zip or an uncompressed tar of images.
+
+    Raises:
+        InputError: the path does not exist or is nothing of the kind.
+    """
+    text = os.fspath(path)
+    if os.path.isdir(text):
+        return FolderSource(text)
+    if not os.path.exists(text):
+        raise InputError(f"{text}: does not exist; give a folder, a tar or a zip of images")
+    if zipfile.is_zipfile(text):
+        return ZipSource(text)
+    try:
+        with tarfile.open(text, "r:"):
+            return TarSource(text)
+    except (tarfile.TarError, OSError, EOFError):
+        raise InputError(
+            f"{text}: neither a folder nor a readable tar or zip of images; "
+            "unpack it and give the folder"
+        ) from None
+
+
+def key_for_path(name: str) -> str:
+    """Turn a path inside a source into a WebDataset key that is also a safe file name.
+
+    WebDataset takes everything after the first dot of a base name for the extension, so dots
+    become underscores; folders are joined with two underscores.
+
+    >>> key_for_path("a/abbey/img.v1.jpg")
+    'a__abbey__img_v1'
+    """
+    path = PurePosixPath(name)
+    parts = [part for part in (*path.parts[:-1], path.stem) if part not in ("/", ".", "..")]
+    key = "__".join(re.sub(r"[^\w-]", "_", part) for part in parts)
+    # WebDataset drops members that begin with two underscores as its own metadata.
+    key = key.lstrip("_") or "image"
+    if len(key.encode()) > _MAX_KEY_LENGTH:
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        key = key.encode()[: _MAX_KEY_LENGTH - 9].decode("utf-8", "ignore") + "-" + digest
+    return key
+
+
+def unique_keys(names: Sequence[str] | Iterable[str]) -> dict[str, str]:
+    """Give every path a key of its own; keys that would collide get a hash of the path.
+
+    Two keys that differ only in upper and lower case collide as well, since they would be one
+    file on many systems. The result does not depend on the order of the names.
+    """
+    names = sorted(names)
+    plain = {name: key_for_path(name) for name in names}
+    count = Counter(key.casefold() for key in plain.values())
+    taken = {key.casefold() for key in plain.values() if count[key.casefold()] == 1}
+    keys = {}
+    for name in names:
+        key, length = plain[name], 4
+        if count[key.casefold()] > 1:
+            while True:
+                raw = name.encode("utf-8", "surrogatepass")
+                digest = hashlib.blake2b(raw, digest_size=length).hexdigest()
+                if f"{key}-{digest}".casefold() not in taken:
+                    break
+                length += 1
+            key = f"{key}-{digest}"
+            taken.add(key.casefold())
+        keys[name] = key
+    return keys

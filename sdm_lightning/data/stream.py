@@ -1,0 +1,364 @@
+"""Two streams of batches: an endless one to train on, and one that sees every sample once.
+
+The order of the training stream is a pure function of ``(seed, consumer, position)``, so a run
+can stop anywhere and go on exactly there, and the state to keep is one integer. WebDataset's own
+splitting and shuffling are not used: they depend on environment variables that spawned workers do
+not have, and on random state that nothing saves.
+
+* The shards form an endless sequence: pass ``e`` is a permutation drawn from ``(seed, e)``, and
+  position ``p`` is shard ``p % N`` of pass ``p // N``.
+* There are ``C = world_size * num_workers`` consumers. Consumer ``c`` owns the positions
+  ``c, c + C, c + 2C, ...``: over all consumers every pass visits every shard exactly once.
+* A consumer shuffles the undecoded samples of ``shuffle_shards`` of its shards at a time.
+* To start in the middle it skips by the counts of the index, which reads nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+from torch import Tensor
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
+
+from sdm_lightning.data.decode import BadImageError
+from sdm_lightning.data.shards import RawSample, Shard, ShardIndex, ShardReader
+from sdm_lightning.data.sources import Entry, ImageSource, unique_keys
+from sdm_lightning.errors import InputError
+
+__all__ = [
+    "Batch",
+    "EvalStream",
+    "Example",
+    "Failure",
+    "FileSource",
+    "SampleSource",
+    "ShardSource",
+    "TrainStream",
+]
+
+_log = logging.getLogger(__name__)
+
+
+class Example(TypedDict):
+    """One sample: image ``(3, H, W)`` in [-1, 1], mask ``(1, H, W)`` with 1 = known, and key."""
+
+    image: Tensor
+    mask: Tensor
+    key: str
+
+
+class Batch(TypedDict):
+    """Samples put together: image ``(B, 3, H, W)``, mask ``(B, 1, H, W)``, key: B strings."""
+
+    image: Tensor
+    mask: Tensor
+    key: list[str]
+
+
+Preprocess = Callable[[RawSample, int], Example]
+"""Turns a sample and the number of its pass into tensors; raises BadImageError."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker sends instead of a batch, so that the error arrives as its one line."""
+
+    message: str
+
+
+class SampleSource(Protocol):
+    """Samples that can be counted and read by range."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def read(self, start: int, stop: int) -> Iterator[RawSample]:
+        """Yield samples ``start .. stop - 1``."""
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """The samples of a set of shards, in the order of the index."""
+
+    index: ShardIndex
+    reader: ShardReader = ShardReader()
+
+    def __len__(self) -> int:
+        return self.index.num_samples
+
+    def read(self, start: int, stop: int) -> Iterator[RawSample]:
+        """Yield samples ``start .. stop - 1``, reading only the shards that they are in."""
+        return self.reader.read_range(self.index, start, stop)
+
+
+class FileSource:
+    """The images of a folder, zip or tar as samples without masks, in the order of their names.
+
+    Args:
+        source: where they are.
+
+    Raises:
+        InputError: no images in it.
+    """
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+        self.entries: list[Entry] = source.entries()
+        if not self.entries:
+            raise InputError(f"{source.path}: no images in it; expected jpg, png, webp, bmp, tif")
+        self.keys = unique_keys(entry.name for entry in self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def read(self, start: int, stop: int) -> Iterator[RawSample]:
+        """Yield samples ``start .. stop - 1``."""
+        for entry in self.entries[start:stop]:
+            try:
+                data = self.source.read(entry)
+            except OSError as error:
+                raise InputError(
+                    f"{self.source.path}: {entry.name} cannot be read ({error})"
+                ) from error
+            yield RawSample(self.keys[entry.name], data, None, self.source.path)
+
+
+def _worker() -> tuple[int, int]:
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)
+
+
+def _guarded(batches: Iterator[Batch]) -> Iterator[Batch | Failure]:
+    """Pass batches on; in a worker process send an InputError as a value.
+
+    torch would raise it again in the main process with the worker's traceback in its message.
+    """
+    try:
+        yield from batches
+    except InputError as error:
+        if get_worker_info() is None:
+            raise
+        yield Failure(str(error))
+
+
+def _bad_image(raw: RawSample, error: BadImageError) -> InputError:
+    return InputError(f"{raw.origin}: image {raw.key} {error}; repair or remove it and pack again")
+
+
+class TrainStream(IterableDataset[Batch]):
+    """Endless batches for one process of a training run. Use with ``DataLoader(batch_size=None)``.
+
+    Args:
+        index: the shards.
+        preprocess: turns a raw sample and the number of the pass into tensors.
+        batch_size: samples per batch.
+        seed: of the order.
+        rank: number of this process.
+        world_size: number of processes.
+        start_batch: batches that this process delivered before; the stream goes on after them.
+            All processes deliver equally many, so one number says where a whole run stands.
+        shuffle_shards: shards among whose samples a consumer shuffles. Each worker holds their
+            encoded bytes in memory.
+        max_bad_images: images that cannot be decoded which a worker puts up with before it
+            raises. Another image of the batch stands in for one, with crop and mask of its own,
+            so the order of all others does not change.
+        reader: how shards are read.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        preprocess: Preprocess,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        start_batch: int = 0,
+        shuffle_shards: int = 2,
+        max_bad_images: int = 0,
+        reader: ShardReader | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or shuffle_shards < 1 or start_batch < 0 or max_bad_images < 0:
+            raise InputError(
+                "batch_size and shuffle_shards must be at least 1, start_batch and "
+                "max_bad_images at least 0"
+            )
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
+        self.index = index
+        self.preprocess = preprocess
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.start_batch = start_batch
+        self.shuffle_shards = shuffle_shards
+        self.max_bad_images = max_bad_images
+        self.reader = ShardReader() if reader is None else reader
+        self._pass: tuple[int, list[Shard]] = (-1, [])
+        self._bad = 0
+
+    def shard_at(self, position: int) -> tuple[Shard, int]:
+        """Return the shard at a position of the endless sequence, and the number of its pass."""
+        number, place = divmod(position, len(self.index.shards))
+        if self._pass[0] != number:
+            # By content, so that moving the shards does not change the order.
+            shards = sorted(self.index.shards, key=lambda shard: (shard.sha256, shard.url))
+            # Seeded with a string, which hashes alike everywhere; numpy's streams may change.
+            random.Random(f"shards/{self.seed}/{number}").shuffle(shards)
+            self._pass = (number, shards)
+        return self._pass[1][place], number
+
+    def raw_samples(
+        self, consumer: int, consumers: int, skip: int = 0
+    ) -> Iterator[tuple[RawSample, int]]:
+        """Yield one consumer's undecoded samples with their passes, without the first ``skip``.
+
+        Raises:
+            InputError: a shard is missing, damaged, or not what its index says.
+        """
+        for chunk in itertools.count():
+            first = chunk * self.shuffle_shards
+            owned = [
+                self.shard_at(consumer + consumers * k)
+                for k in range(first, first + self.shuffle_shards)
+            ]
+            count = sum(shard.samples for shard, _ in owned)
+            if skip >= count:
+                skip -= count
+                continue
+            samples = [(raw, number) for s, number in owned for raw in self.reader.read(s)]
+            random.Random(f"samples/{self.seed}/{consumer}/{chunk}").shuffle(samples)
+            yield from samples[skip:]
+            skip = 0
+
+    def _batches(self) -> Iterator[Batch]:
+        worker, workers = _worker()
+        # A DataLoader always asks worker 0 first, also when the run goes on in the middle.
+        logical = (worker + self.start_batch) % workers
+        delivered = self.start_batch // workers + (logical < self.start_batch % workers)
+        samples = self.raw_samples(
+            consumer=logical * self.world_size + self.rank,
+            consumers=workers * self.world_size,
+            skip=delivered * self.batch_size,
+        )
+        while True:
+            yield self._batch(list(itertools.islice(samples, self.batch_size)))
+
+    def _batch(self, raws: Sequence[tuple[RawSample, int]]) -> Batch:
+        examples: list[Example | None] = []
+        for raw, number in raws:
+            try:
+                examples.append(self.preprocess(raw, number))
+            except BadImageError as error:
+                self._count_bad(raw, error)
+                examples.append(None)
+        good = [place for place, example in enumerate(examples) if example is not None]
+        if not good:
+            names = ", ".join(raw.key for raw, _ in raws)
+            raise InputError(f"{raws[0][0].origin}: no image of a batch can be decoded: {names}")
+        for place, example in enumerate(examples):
+            if example is None:
+                raw, _ = raws[good[place % len(good)]]
+                # A pass that does not exist gives the stand-in a crop and a mask of its own.
+                examples[place] = self.preprocess(raw, -1 - place)
+        batch: Batch = default_collate(examples)
+        return batch
+
+    def _count_bad(self, raw: RawSample, error: BadImageError) -> None:
+        self._bad += 1
+        if self._bad > self.max_bad_images:
+            raise _bad_image(raw, error) from error
+        _log.warning(
+            "%s: image %s %s; another one stands in (%d of at most %d)",
+            raw.origin, raw.key, error, self._bad, self.max_bad_images,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Batch | Failure]:  # type: ignore[override]
+        return _guarded(self._batches())
+
+
+def _share(total: int, part: int, parts: int) -> tuple[int, int]:
+    return total * part // parts, total * (part + 1) // parts
+
+
+class EvalStream(IterableDataset[Batch]):
+    """Batches in which every sample comes exactly once, over all processes and workers.
+
+    Each process takes a contiguous range of the samples, and each of its workers a range of that,
+    so shards are read by those who need them. Nothing is padded or repeated: the shares differ by
+    one sample at most, so processes may have different numbers of batches, the last batch of a
+    worker may be smaller, and a process has none at all if there are fewer samples than
+    processes. Metrics must therefore not reduce per batch.
+
+    Args:
+        source: the samples.
+        preprocess: turns a raw sample into tensors; its pass is always 0.
+        batch_size: most samples in a batch.
+        rank: number of this process.
+        world_size: number of processes.
+        num_workers: of the loader, only to know the number of batches beforehand.
+    """
+
+    def __init__(
+        self,
+        source: SampleSource,
+        preprocess: Preprocess,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
+        self.source = source
+        self.preprocess = preprocess
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.num_workers = num_workers
+
+    def _range(self, worker: int, workers: int) -> tuple[int, int]:
+        first, last = _share(len(self.source), self.rank, self.world_size)
+        start, stop = _share(last - first, worker, workers)
+        return first + start, first + stop
+
+    def __len__(self) -> int:
+        if len(self.source) < self.world_size:
+            # A process that says 0 skips its whole evaluation loop, and the others then wait for
+            # it for ever; one that does not know runs the loop and finds it empty.
+            raise TypeError("a process has no samples, so no process states a number of batches")
+        workers = max(self.num_workers, 1)
+        ranges = [self._range(worker, workers) for worker in range(workers)]
+        return sum(-(-(stop - start) // self.batch_size) for start, stop in ranges)
+
+    def _batches(self) -> Iterator[Batch]:
+        start, stop = self._range(*_worker())
+        samples = self.source.read(start, stop) if start < stop else iter(())
+        while raws := list(itertools.islice(samples, self.batch_size)):
+            examples = []
+            for raw in raws:
+                try:
+                    examples.append(self.preprocess(raw, 0))
+                except BadImageError as error:
+                    # A test set that silently lost an image gives another number.
+                    raise _bad_image(raw, error) from error
+            batch: Batch = default_collate(examples)
+            yield batch
+
+    def __iter__(self) -> Iterator[Batch | Failure]:  # type: ignore[override]
+        return _guarded(self._batches())

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.models.layers import EqualizedConv2d, full_precision
+from sdm_lightning.models.layers import EqualizedConv2d, full_precision, widen
 
 # Flash kernels want the head width in multiples of 8.
 _HEAD_ALIGNMENT = 8
@@ -27,12 +27,12 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | N
             None for plain attention.
 
     Returns:
-        ``(B, heads, N, d)``, float32 on a CPU, else in the type of ``query``.
+        ``(B, heads, N, d)``, float32 or wider on a CPU, else in the type of ``query``.
     """
     if query.device.type == "cpu":
         # The CPU's flash kernel is several times slower in bfloat16 than in float32.
         with full_precision(query):
-            return _biased_attention(query.float(), key.float(), value.float(), bias)
+            return _biased_attention(widen(query), widen(key), widen(value), bias)
     return _biased_attention(query, key, value, bias)
 
 
@@ -42,10 +42,10 @@ def _biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | 
     width = query.shape[-1]
     extra = _HEAD_ALIGNMENT - width % _HEAD_ALIGNMENT
     extra = extra if extra >= 2 else extra + _HEAD_ALIGNMENT
-    bias = (bias.float() * math.sqrt(width))[:, None, :, None].expand(*key.shape[:-1], 1)
+    bias = (widen(bias) * math.sqrt(width))[:, None, :, None].expand(*key.shape[:-1], 1)
     # In half precision one channel would round the bias; a second one carries the rest.
     high = bias.to(key.dtype)
-    low = (bias - high.float()).to(key.dtype)
+    low = (bias - widen(high)).to(key.dtype)
     key = F.pad(torch.cat([key, high, low], dim=-1), (0, extra - 2))
     query = F.pad(F.pad(query, (0, 2), value=1.0), (0, extra - 2))
     value = F.pad(value, (0, extra))
@@ -115,7 +115,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor, uncertainty: Tensor) -> Tensor:
         """Maps features ``(B, C, h, w)`` under the uncertainty ``(B, 1, h, w)``."""
         batch, channels, height, width = x.shape
-        square = x.float().square().mean(dim=1, keepdim=True)
+        square = widen(x).square().mean(dim=1, keepdim=True)
         normalized = x * torch.rsqrt(square + 1e-8).to(x.dtype)
         # (B, h * w, 3, heads, d) -> q, k, v of (B, heads, h * w, d); a view in channels-last.
         qkv = self.to_qkv(normalized).permute(0, 2, 3, 1)

@@ -11,6 +11,7 @@ from sdm_lightning.models.layers import (
     downsample,
     fast_layout,
     minibatch_standard_deviation,
+    widen,
 )
 
 _FINAL_SIZE = 4
@@ -104,4 +105,4 @@ class Discriminator(nn.Module):
         if self.mbstd_group:
             x = minibatch_standard_deviation(x, self.mbstd_group)
         x = self.conv(x)
-        return self.to_logit(self.hidden(x.flatten(1))).float()
+        return widen(self.to_logit(self.hidden(x.flatten(1))))

@@ -18,6 +18,7 @@ from sdm_lightning.models.layers import (
     downsample,
     fast_layout,
     upsample,
+    widen,
 )
 from sdm_lightning.models.mapping import MappingNetwork
 
@@ -318,7 +319,8 @@ class Generator(nn.Module):
         for index, stage in enumerate(self.decoder):
             skip = skips[last - index] if index else None
             x = self._run(stage, x, stage_styles[index], pyramid[last - index], skip)
-        mean, log_variance = self.to_output(x, stage_styles[-1][:, 0]).float().chunk(2, dim=1)
+        output = widen(self.to_output(x, stage_styles[-1][:, 0]))
+        mean, log_variance = output.chunk(2, dim=1)
         if self.mean_activation == "tanh":
             mean = torch.tanh(mean)
         return mean, log_variance + self.initial_log_variance

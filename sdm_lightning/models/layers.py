@@ -37,6 +37,11 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def widen(x: Tensor) -> Tensor:
+    """``x`` in float32, or as it is in float64 (which finite differences need)."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def fast_layout(x: Tensor) -> Tensor:
     """``x`` in channels-last order on a CPU, where convolutions and resampling prefer it.
 
@@ -170,7 +175,7 @@ def modulated_conv2d(
     """Convolution whose weights are ``weight * style`` for each sample (StyleGAN2, Eq. 1-3).
 
     The demodulation coefficient is handed back instead of applied, so that the caller can fuse it
-    with bias and activation gain in one pass; it is computed in float32 whatever autocast says.
+    with bias and activation gain in one pass; it is computed in float32 at least, whatever autocast says.
 
     Args:
         x: ``(B, I, H, W)``.
@@ -181,13 +186,13 @@ def modulated_conv2d(
 
     Returns:
         Undemodulated output ``(B, O, H, W)`` (twice the size with ``up``) and the coefficient
-        ``(B, O)`` in float32, or None.
+        ``(B, O)`` in float32 at least, or None.
     """
     coefficient = None
     if demodulate:
         with full_precision(x):
-            energy = weight.float().square().sum(dim=(2, 3))
-            coefficient = torch.rsqrt(style.float().square() @ energy.t() + 1e-8)
+            energy = widen(weight).square().sum(dim=(2, 3))
+            coefficient = torch.rsqrt(widen(style).square() @ energy.t() + 1e-8)
     x = x * style.to(x.dtype)[:, :, None, None]
     if up:
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
@@ -236,7 +241,7 @@ class StyledConv2d(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Maps ``(B, in_channels, H, W)`` and ``(B, style_dim)`` to ``(B, out_channels, ...)``."""
-        factors = self.affine(style).float() * self.weight_gain
+        factors = widen(self.affine(style)) * self.weight_gain
         x, coefficient = modulated_conv2d(x, self.weight, factors, self.demodulate, self.up)
         bias = (self.bias * self.output_gain).to(x.dtype)[:, None, None]
         if self.noise_strength is not None and self.training:
@@ -265,7 +270,7 @@ def minibatch_standard_deviation(x: Tensor, group: int) -> Tensor:
     batch, channels, height, width = x.shape
     group = next(size for size in range(min(group, batch), 0, -1) if batch % size == 0)
     # Members of a group lie batch // group apart, as in StyleGAN2.
-    grouped = x.float().reshape(group, batch // group, channels, height, width)
+    grouped = widen(x).reshape(group, batch // group, channels, height, width)
     variance = grouped.var(dim=0, unbiased=False)
     # The small constant keeps the second derivative (R1) finite where all samples agree.
     spread = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))

@@ -31,13 +31,15 @@ def random_window(photo: UInt8Array, side: int, rng: np.random.Generator) -> UIn
 
 
 def resized(window: UInt8Array, side: int) -> UInt8Array:
-    smaller = min(window.shape[:2]) >= side
-    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    resized = cv2.resize(np.ascontiguousarray(window), (side, side), interpolation=interpolation)
-    return np.asarray(resized, np.uint8)
+    """Resample a window to ``(side, side, 3)``: by area downwards, bicubic upwards."""
+    shrinks = min(window.shape[:2]) >= side
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    pixels = cv2.resize(np.ascontiguousarray(window), (side, side), interpolation=interpolation)
+    return np.asarray(pixels, np.uint8)
 
 
 def is_grey(image: UInt8Array) -> bool:
+    """Tell whether the three channels are equal everywhere."""
     return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
 
 

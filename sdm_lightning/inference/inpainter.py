@@ -257,7 +257,7 @@ class Inpainter:
         picture = read_picture(image)
         known = read_mask(mask, picture.size, mask_convention)
         limit = self._limit(work_size)
-        regions = hole_regions(known, context, max(self.stride, limit or 0))
+        regions = hole_regions(known, context, limit or self._limit(None))
         total = self.diffusion.num_iterations if num_iterations is None else num_iterations
         values = picture.normalised()
         samples = []
@@ -353,7 +353,11 @@ class _Canvas:
         ]
 
     def put_uncertainty(self, region: Region, uncertainty: Floats) -> None:
-        _put(self.uncertainty, region, enlarge(uncertainty, *region.target.shape).clip(0, 1))
+        _put(
+            self.uncertainty,
+            region,
+            enlarge(uncertainty, region.box.height, region.box.width).clip(0, 1),
+        )
 
     def put(
         self,
@@ -369,9 +373,13 @@ class _Canvas:
         if self.steps:
             completed, uncertainties, masks = self.steps[index]
             _put(completed, region, filling)
-            _put(uncertainties, region, enlarge(uncertainty, *region.target.shape).clip(0, 1))
+            _put(
+                uncertainties,
+                region,
+                enlarge(uncertainty, region.box.height, region.box.width).clip(0, 1),
+            )
             # A thin hole can vanish in the shrunken cut-out; it is filled in the last iteration.
-            picked = enlarge(mask, *region.target.shape, smooth=False) > 0.5
+            picked = enlarge(mask, region.box.height, region.box.width, smooth=False) > 0.5
             _put(masks, region, picked | last)
 
     def sample(self, seed: int) -> InpaintingSample:

@@ -21,6 +21,7 @@ MaskConvention: TypeAlias = Literal["known-white", "hole-white"]
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as PIL's "L"
 MOSTLY_HOLE = 0.95
+RIM_HOLE = 0.9
 GREY_FRACTION = 0.02
 
 
@@ -221,7 +222,9 @@ def read_mask(
     white = _threshold(array, name)
     known = ~white if convention == "hole-white" else white
     hole = 1.0 - float(known.mean())
-    if hole > MOSTLY_HOLE:
+    border = np.concatenate([known[0], known[-1], known[:, 0], known[:, -1]])
+    # Painted strokes read the wrong way round leave the picture's rim and most of it as hole.
+    if hole > MOSTLY_HOLE or (hole > 0.5 and border.mean() < 1 - RIM_HOLE):
         other = "hole-white" if convention == "known-white" else "known-white"
         warnings.warn(
             f"{name}: {hole:.1%} of the picture is hole (mask_convention={convention}); if it is "

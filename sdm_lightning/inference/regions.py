@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import find_objects
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Box:
     @property
     def width(self) -> int:
         return self.right - self.left
+
+    @property
+    def side(self) -> int:
+        """The longer of height and width."""
+        return max(self.height, self.width)
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -52,45 +59,59 @@ class Region:
     target: Bools
 
 
-def hole_regions(known: Bools, context: float, minimum: int) -> list[Region]:
+def hole_regions(known: Bools, context: float, minimum: int | None) -> list[Region]:
     """Cut-outs around the holes; together their targets are every hole pixel, each once.
 
-    Parts of a hole that nearly touch are one hole. Small holes that lie well inside the cut-out of
-    a larger one are filled along with it.
+    Parts of a hole that nearly touch are one hole. Long thin ones (scratches, lettering) are cut
+    into pieces, since each has surroundings enough of its own. Small holes that lie well inside
+    the cut-out of one of their size are filled along with it.
 
     Args:
         known: ``(H, W)``.
         context: Width of the surroundings on each side, in sides of the hole's bounding square.
-        minimum: Smallest side of a box, where the picture is that large.
+        minimum: Smallest side of a box, where the picture is that large; None: the whole picture
+            is the one box.
 
     Returns:
         The largest hole first; empty if there is no hole.
     """
     height, width = known.shape
-    labels, holes = _hole_groups(~known)
-    order = sorted(holes, key=lambda hole: max(holes[hole].height, holes[hole].width), reverse=True)
+    if known.all():
+        return []
+    if minimum is None:
+        return [Region(Box(0, 0, height, width), ~known)]
+    labels = _hole_groups(~known)
+    _split_thin(labels, minimum)
+    holes = _bounding_boxes(labels)
+    boxes = {
+        hole: _surround(tight, height, width, context, minimum) for hole, tight in holes.items()
+    }
+    order = sorted(holes, key=lambda hole: (-boxes[hole].side, hole))
     regions = []
     while order:
-        tight = holes[order[0]]
-        box = _surround(tight, height, width, context, minimum)
-        margin = max(box.height, box.width) // 8
-        members = [
-            hole for hole in order if hole == order[0] or _inside(holes[hole], box, margin, known)
-        ]
-        regions.append(Region(box, np.isin(labels[box.slices], members)))
-        order = [hole for hole in order if hole not in set(members)]
+        box = boxes[order[0]]
+        # Filling a small hole in a large one's cut-out would shrink it with that.
+        members = {
+            hole
+            for hole in order
+            if hole == order[0]
+            or (boxes[hole].side >= box.side / 2 and _inside(holes[hole], box, height, width))
+        }
+        regions.append(Region(box, np.isin(labels[box.slices], list(members))))
+        order = [hole for hole in order if hole not in members]
     return regions
 
 
-def _hole_groups(hole: Bools) -> tuple[npt.NDArray[np.int32], dict[int, Box]]:
-    """Labels every hole pixel with its group, and gives each group's bounding box."""
+def _hole_groups(hole: Bools) -> Labels:
+    """``(H, W)``, 0 outside the holes; parts whose bounding boxes nearly touch share a label."""
     covered = hole.astype(np.uint8)
     height, width = hole.shape
+    drawn = np.zeros(hole.shape, np.int32)
     first, before = True, -1
     while int(covered.sum()) != before:
         # Boxes that overlap become the box around both, until nothing changes.
         before = int(covered.sum())
-        count, drawn, stats, _ = cv2.connectedComponentsWithStats(covered, connectivity=8)
+        _, drawn, stats, _ = cv2.connectedComponentsWithStats(covered, connectivity=8)
         for left, top, box_width, box_height, _ in stats[1:]:
             gap = max(2, max(box_width, box_height) // 16) if first else 0
             covered[
@@ -98,22 +119,38 @@ def _hole_groups(hole: Bools) -> tuple[npt.NDArray[np.int32], dict[int, Box]]:
                 max(left - gap, 0) : min(left + box_width + gap, width),
             ] = 1
         first = False
-    labels = np.where(hole, drawn, 0).astype(np.int32)
-    boxes = {}
-    for group in range(1, count):
-        left, top, box_width, box_height, _ = (int(value) for value in stats[group])
-        inside = hole[top : top + box_height, left : left + box_width]
-        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        boxes[group] = Box(
-            top + int(rows[0]), left + int(columns[0]),
-            top + int(rows[-1]) + 1, left + int(columns[-1]) + 1,
-        )  # fmt: skip
-    return labels, boxes
+    return np.where(hole, drawn, 0).astype(np.int32)
 
 
-def _inside(hole: Box, box: Box, margin: int, known: Bools) -> bool:
+def _split_thin(labels: Labels, minimum: int) -> None:
+    """Gives the pieces of long thin holes, cut along a grid, labels of their own; in place."""
+    cell = max(minimum // 2, 1)
+    # A hole that fills the picture has no known pixel to measure from: it is not thin.
+    bordered = np.pad((labels > 0).astype(np.uint8), 1)
+    depth = cv2.distanceTransform(bordered, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    for hole, box in _bounding_boxes(labels).items():
+        part = labels[box.slices]
+        if box.side <= cell or 2 * depth[box.slices][part == hole].max() > minimum / 4:
+            continue
+        rows, columns = np.indices(part.shape)
+        columns_per_row = box.width // cell + 1
+        pieces = rows // cell * columns_per_row + columns // cell
+        fresh = int(labels.max()) + 1
+        part[:] = np.where(part == hole, fresh + pieces, part)
+
+
+def _bounding_boxes(labels: Labels) -> dict[int, Box]:
+    return {
+        label: Box(rows.start, columns.start, rows.stop, columns.stop)
+        for label, found in enumerate(find_objects(labels), start=1)
+        if found is not None
+        for rows, columns in [found]
+    }
+
+
+def _inside(hole: Box, box: Box, height: int, width: int) -> bool:
     """Whether a hole lies in a box with a margin of surroundings (none at the picture's edge)."""
-    height, width = known.shape
+    margin = box.side // 8
     return (
         hole.top >= box.top + (margin if box.top > 0 else 0)
         and hole.left >= box.left + (margin if box.left > 0 else 0)

@@ -1,0 +1,72 @@
+"""Networks whose answers are known beforehand, and weights made of a tiny generator."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sdm_lightning.inference import save_weights
+from sdm_lightning.models import Generator
+
+TINY: dict[str, Any] = {
+    "base_channels": 4,
+    "max_channels": 8,
+    "num_downsamples": 3,
+    "attention_strides": [8],
+    "attention_heads": 1,
+    "bias_channels": 4,
+    "latent_dim": 8,
+    "mapping_layers": 1,
+}
+
+
+class Recorder(nn.Module):
+    """Answers every pixel with one colour, less certain from left to right; keeps its inputs."""
+
+    stride = 8
+
+    def __init__(self, colour: tuple[float, float, float] = (0.5, -0.5, 0.0)) -> None:
+        super().__init__()
+        self.colour = torch.tensor(colour)
+        self.inputs: list[Tensor] = []
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        self.inputs.append(inputs.clone())
+        mean = self.colour[None, :, None, None].expand(inputs.shape[0], 3, *inputs.shape[2:])
+        ramp = torch.linspace(-4, 0, inputs.shape[3]).expand_as(mean)
+        return mean.clone(), ramp.clone()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a tiny generator with random weights, trained at "32 pixels"."""
+    torch.manual_seed(0)
+    generator = Generator(**TINY)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    return save_weights(
+        path,
+        {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
+        generator.state_dict(),
+        {
+            "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
+            "init_args": {
+                "num_iterations": 3,
+                "alpha": 0.05,
+                "schedule": {"class_path": "sdm_lightning.diffusion.CubicSchedule"},
+            },
+        },
+        resolution=32,
+        images_seen=1234,
+        licence="CC0-1.0",
+        data="random numbers",
+    )

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference.files import inpaint_files
+
+RNG = np.random.default_rng(0)
+
+
+def write_pair(folder: Path, name: str, suffix: str = ".png", size: int = 32) -> np.ndarray:
+    array = RNG.integers(0, 256, (size, size + 8, 3), dtype=np.uint8)
+    known = np.full(array.shape[:2], 255, np.uint8)
+    known[8:16, 8:20] = 0
+    for sub in ("photos", "masks"):
+        (folder / sub).mkdir(exist_ok=True)
+    Image.fromarray(array).save(folder / "photos" / f"{name}{suffix}", icc_profile=b"profile")
+    Image.fromarray(known).save(folder / "masks" / f"{name}.png")
+    return array
+
+
+def test_one_photo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture) -> None:
+    array = write_pair(tmp_path, "a")
+    photo, mask = str(tmp_path / "photos/a.png"), str(tmp_path / "masks/a.png")
+    inpaint_files(photo, mask, weights=str(tiny_weights), uncertainty=True, steps=True)
+    out = capsys.readouterr().out
+    assert "filled 7.5% of the picture" in out
+    assert "hole-white turns it round" in out
+    names = sorted(path.name for path in (tmp_path / "photos").iterdir())
+    assert names == [
+        "a-inpainted-step1.png", "a-inpainted-step2.png", "a-inpainted-step3.png",
+        "a-inpainted-uncertainty.png", "a-inpainted.png", "a.png",
+    ]  # fmt: skip
+    with Image.open(tmp_path / "photos/a-inpainted.png") as image:
+        result = np.asarray(image)
+        assert image.info["icc_profile"] == b"profile"
+    assert (result[8:16, 8:20] != array[8:16, 8:20]).any()
+    result = result.copy()
+    result[8:16, 8:20] = array[8:16, 8:20]
+    np.testing.assert_array_equal(result, array)
+
+
+def test_nothing_is_overwritten_unless_told(tmp_path: Path, tiny_weights: Path) -> None:
+    write_pair(tmp_path, "a")
+    photo, mask = str(tmp_path / "photos/a.png"), str(tmp_path / "masks/a.png")
+    output = tmp_path / "out.png"
+    output.write_text("dear")
+    with pytest.raises(InputError, match="exists already"):
+        inpaint_files(photo, mask, str(output), weights=str(tiny_weights))
+    assert output.read_text() == "dear"
+    inpaint_files(photo, mask, str(output), weights=str(tiny_weights), overwrite=True)
+    assert output.read_bytes()[:4] == b"\x89PNG"
+    for target in (photo, mask):
+        with pytest.raises(InputError, match="is an input"):
+            inpaint_files(photo, mask, target, weights=str(tiny_weights), overwrite=True)
+
+
+def test_several_samples_and_jpeg(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_pair(tmp_path, "a")
+    photo, mask = str(tmp_path / "photos/a.png"), str(tmp_path / "masks/a.png")
+    inpaint_files(photo, mask, f"{tmp_path}/new/o.jpg", str(tiny_weights), num_samples=2)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["o-1.jpg", "o-2.jpg"]
+    assert "changes known pixels a little" in capsys.readouterr().out
+
+
+def test_folders_are_paired_by_name_and_the_bad_are_told(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("a", "b", "cut", "lonely", "small"):
+        write_pair(tmp_path, name, ".jpg" if name in ("b", "cut") else ".png")
+    photos, masks = tmp_path / "photos", tmp_path / "masks"
+    (masks / "lonely.png").unlink()
+    (photos / "cut.jpg").write_bytes((photos / "cut.jpg").read_bytes()[:700])
+    Image.new("L", (9, 9), 255).save(masks / "small.png")
+    with pytest.raises(InputError) as error:
+        inpaint_files(str(photos), str(masks), weights=str(tiny_weights))
+    lines = str(error.value).splitlines()
+    assert lines[0] == "3 photos were not filled:"
+    assert "lonely.png: no mask named lonely.*" in lines[1]
+    assert "cut.jpg: cannot be decoded" in lines[2]
+    assert "9x9 pixels (width x height), but its image has 40x32" in lines[3]
+    results = tmp_path / "photos-inpainted"
+    assert sorted(path.name for path in results.iterdir()) == ["a.png", "b.png"]
+    before = (results / "a.png").stat().st_mtime_ns
+    with pytest.raises(InputError):
+        inpaint_files(str(photos), str(masks), weights=str(tiny_weights))
+    assert "2 done already, skipped" in capsys.readouterr().out
+    assert (results / "a.png").stat().st_mtime_ns == before
+
+
+def test_one_mask_for_a_folder(tmp_path: Path, tiny_weights: Path) -> None:
+    for name in ("a", "b"):
+        write_pair(tmp_path, name)
+    mask = tmp_path / "masks/a.png"
+    inpaint_files(str(tmp_path / "photos"), str(mask), f"{tmp_path}/out", str(tiny_weights))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "output", "says"),
+    [
+        ("photos/none.png", "masks/a.png", None, "none.png: no such file"),
+        ("photos/a.png", "masks", None, "is a folder"),
+        ("photos", "masks/none.png", None, "no such file or folder"),
+        ("photos", "masks", "photos", "is the input folder"),
+        ("empty", "masks", None, "holds no pictures"),
+        ("photos", "empty", None, "no photo and mask have the same name"),
+        ("photos/a.png", "masks/a.png", "a.psd", "cannot write that format"),
+    ],
+)
+def test_what_cannot_be_done(
+    tmp_path: Path, tiny_weights: Path, image: str, mask: str, output: str | None, says: str
+) -> None:
+    write_pair(tmp_path, "a")
+    (tmp_path / "empty").mkdir()
+    target = None if output is None else str(tmp_path / output)
+    with pytest.raises(InputError, match=says):
+        inpaint_files(str(tmp_path / image), str(tmp_path / mask), target, str(tiny_weights))

@@ -1,0 +1,183 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdm_lightning.diffusion import SpatialDiffusion
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference import Inpainter, heat_map, load_generator
+
+from .conftest import Recorder
+
+RNG = np.random.default_rng(0)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def holes(height: int, width: int) -> np.ndarray:
+    known = np.ones((height, width), bool)
+    known[height // 4 : height // 2 + 1, width // 3 : width // 2 + 1] = False
+    return known
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (33, 65), (64, 64), (101, 40)])
+@pytest.mark.parametrize("work_size", [0, 24])
+def test_any_size_gets_the_networks_colour_in_the_hole_alone(
+    recorder: Recorder, size: tuple[int, int], work_size: int
+) -> None:
+    array, known = picture(*size), holes(*size)
+    result = Inpainter(recorder, work_size=work_size)(array, known)
+    assert result.array.shape == array.shape
+    np.testing.assert_array_equal(result.array[known], array[known])
+    if work_size == 0:
+        # 0.5, -0.5 and 0 of [-1, 1]: enlarging blends with known colours, full size does not.
+        np.testing.assert_array_equal(result.array[~known], np.broadcast_to(
+            np.array([191, 64, 128], np.uint8), result.array[~known].shape
+        ))  # fmt: skip
+
+
+def test_what_the_network_sees(recorder: Recorder) -> None:
+    array, known = picture(13, 21), holes(13, 21)
+    Inpainter(recorder, SpatialDiffusion(num_iterations=2))(array, known)
+    first, second = recorder.inputs
+    assert first.shape == (1, 7, 16, 24)
+    expected = np.where(known[:, :, None], array / 127.5 - 1, 0)
+    np.testing.assert_allclose(first[0, :3, :13, :21].permute(1, 2, 0), expected, atol=1e-6)
+    np.testing.assert_array_equal(first[0, 3, :13, :21], known)
+    np.testing.assert_array_equal(first[0, 3, 13], first[0, 3, 12])  # mirrored below
+    assert float(second[0, 6, 0, 0]) == 0.5
+
+
+def test_an_all_known_mask_returns_the_picture_without_asking_the_network(
+    recorder: Recorder,
+) -> None:
+    array = picture(20, 30)
+    result = Inpainter(recorder)(array, np.ones((20, 30), bool))
+    np.testing.assert_array_equal(result.array, array)
+    assert not recorder.inputs
+    assert not result.uncertainty.any()
+    assert result.steps == []
+
+
+def test_an_all_hole_mask_is_filled_whole(recorder: Recorder) -> None:
+    with pytest.warns(UserWarning, match="hole-white"):
+        result = Inpainter(recorder)(picture(20, 30), np.zeros((20, 30), bool))
+    np.testing.assert_array_equal(result.array, np.broadcast_to([191, 64, 128], (20, 30, 3)))
+
+
+def test_steps_pick_from_left_to_right_and_end_with_the_result(recorder: Recorder) -> None:
+    array, known = picture(16, 16), np.ones((16, 16), bool)
+    known[4:12, 4:12] = False
+    result = Inpainter(recorder, SpatialDiffusion(num_iterations=4, alpha=0))(array, known)
+    assert [int((~step.mask).sum()) for step in result.steps] == [48, 32, 16, 0]
+    assert result.steps[0].mask[4:12, 4:6].all()
+    assert not result.steps[0].mask[4:12, 6:12].any()
+    np.testing.assert_array_equal(result.steps[-1].array, result.array)
+    # The least certain column is 1, the most certain 0, the rest between.
+    np.testing.assert_allclose(result.uncertainty[4:12, 4], 0, atol=1e-6)
+    np.testing.assert_allclose(result.uncertainty[4:12, 11], 1, atol=1e-6)
+    assert not result.uncertainty[known].any()
+
+
+def test_several_holes_keep_their_own_pixels(recorder: Recorder) -> None:
+    array, known = picture(200, 200), np.ones((200, 200), bool)
+    known[10:30, 10:30] = known[150:190, 120:170] = False
+    known[80, 3:190] = False
+    result = Inpainter(recorder, work_size=32)(array, known)
+    assert len(result.boxes) > 4  # the two holes, and the scratch in pieces
+    scratch = result.array[80, 3:190].astype(int)
+    assert np.abs(scratch - [191, 64, 128]).max() <= 1
+    np.testing.assert_array_equal(result.array[known], array[known])
+    centre = result.array[160:180, 135:155].astype(int)
+    assert np.abs(centre - [191, 64, 128]).max() <= 1
+    assert all(step.array.shape == array.shape for step in result.steps)
+    assert result.steps[-1].mask.all()
+
+
+def test_samples_differ_by_seed_and_by_nothing_else(tiny_weights: Path) -> None:
+    inpainter = Inpainter.from_pretrained(tiny_weights)
+    array, known = picture(50, 40), holes(50, 40)
+    three = inpainter(array, known, num_samples=3, seed=7)
+    assert [sample.seed for sample in three.samples] == [7, 8, 9]
+    alone = inpainter(array, known, seed=8)
+    np.testing.assert_array_equal(three.samples[1].array, alone.array)
+    assert (three.samples[0].array != three.samples[1].array).any()
+    torch.manual_seed(99)  # the global generator plays no part
+    np.testing.assert_array_equal(inpainter(array, known, seed=8).array, alone.array)
+    fixed = inpainter(array, known, num_samples=2, truncation=0.0, num_iterations=1)
+    np.testing.assert_array_equal(fixed.samples[0].array, fixed.samples[1].array)
+
+
+def test_first_hole_equals_the_loop_called_by_hand(tiny_weights: Path) -> None:
+    generator, info = load_generator(tiny_weights)
+    array, known = picture(24, 32), holes(24, 32)
+    result = Inpainter.from_pretrained(tiny_weights)(array, known, seed=3)
+    source = torch.Generator().manual_seed(3)
+    styles = generator.mapping(torch.randn(8, generator=source)[None])  # type: ignore[operator]
+    image = torch.from_numpy(array.astype(np.float32) * np.float32(2 / 255) - 1)
+    step = info.build_diffusion()(
+        lambda inputs: generator(inputs, styles),
+        image.permute(2, 0, 1)[None],
+        torch.from_numpy(known.astype(np.float32))[None, None],
+        generator=[source],
+    )
+    expected = (step.completed[0].permute(1, 2, 0).numpy() + 1) * 127.5
+    np.testing.assert_array_equal(result.array, np.rint(expected).clip(0, 255).astype(np.uint8))
+
+
+def test_pictures_in_pictures_out(tiny_weights: Path, tmp_path: Path) -> None:
+    inpainter = Inpainter.from_pretrained(tiny_weights)
+    known = holes(30, 20)
+    grey = RNG.integers(0, 65536, (30, 20), dtype=np.uint16)
+    result = inpainter(grey, known)
+    assert result.array.dtype == np.uint16
+    np.testing.assert_array_equal(result.array[known], grey[known])
+    assert result.image.mode == "I;16"
+    Image.fromarray(picture(30, 20)).save(tmp_path / "photo.png")
+    Image.fromarray((~known).astype(np.uint8) * 255).save(tmp_path / "mask.png")
+    result = inpainter(tmp_path / "photo.png", tmp_path / "mask.png", mask_convention="hole-white")
+    np.testing.assert_array_equal(result.mask, known)
+    assert result.image.size == (20, 30)
+    assert result.uncertainty_image.size == (20, 30)
+
+
+def test_progress_and_memory(tiny_weights: Path) -> None:
+    inpainter = Inpainter.from_pretrained(tiny_weights)
+    told: list[tuple[int, int]] = []
+    result = inpainter(
+        picture(40, 40), holes(40, 40), num_samples=2, keep_steps=False,
+        on_progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert told == [(1, 2), (2, 2)]
+    assert result.steps == []
+    assert result.uncertainty.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"num_samples": 0}, "num_samples"),
+        ({"num_iterations": 0}, "num_iterations"),
+        ({"work_size": -1}, "work_size"),
+        ({"feather": -1.0}, "feather"),
+    ],
+)
+def test_options_out_of_range(recorder: Recorder, options: dict, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Inpainter(recorder)(picture(8, 8), holes(8, 8), **options)
+
+
+def test_a_missing_device_is_told(recorder: Recorder) -> None:
+    with pytest.raises(InputError, match="abacus"):
+        Inpainter(recorder, device="abacus")
+    assert Inpainter(recorder, device="auto").device.type in ("cpu", "cuda", "mps")
+
+
+def test_heat_map_is_dark_to_bright() -> None:
+    levels = np.asarray(heat_map(np.linspace(0, 1, 11, dtype=np.float32)[None])).sum(axis=2)[0]
+    assert (np.diff(levels.astype(int)) > 0).all()
+    assert levels[0] < 10

@@ -1,0 +1,164 @@
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference.pictures import read_mask, read_picture
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 2), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_values_map_to_minus_one_and_one_and_back(shape: tuple[int, ...], dtype: type) -> None:
+    array = RNG.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    picture = read_picture(array)
+    values = picture.normalised()
+    colour = array.reshape(5, 7, -1)[:, :, : 1 if len(shape) == 2 or shape[2] < 3 else 3]
+    expected = colour.astype(np.float64) / np.iinfo(dtype).max * 2 - 1
+    np.testing.assert_allclose(values, np.broadcast_to(expected, values.shape), atol=1e-6)
+    # Hole or known, transparency or not: the same values give the same picture.
+    again = picture.filled(values, np.zeros((5, 7), bool))
+    assert again.dtype == dtype
+    assert again.shape == shape
+    np.testing.assert_array_equal(again, array)
+
+
+def test_known_pixels_keep_their_bits_and_alpha_is_never_touched() -> None:
+    array = RNG.integers(0, 256, (6, 9, 4), dtype=np.uint8)
+    known = RNG.random((6, 9)) < 0.5
+    filled = read_picture(array).filled(np.full((6, 9, 3), 1.0, np.float32), known)
+    np.testing.assert_array_equal(filled[known], array[known])
+    np.testing.assert_array_equal(filled[~known][:, :3], 255)
+    np.testing.assert_array_equal(filled[:, :, 3], array[:, :, 3])
+
+
+def test_grey_is_filled_with_luma() -> None:
+    values = np.broadcast_to(np.array([1.0, -1.0, -1.0], np.float32), (2, 2, 3))
+    filled = read_picture(np.zeros((2, 2), np.uint8)).filled(values, np.zeros((2, 2), bool))
+    np.testing.assert_array_equal(filled, round(0.299 * 255))
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("1", "L"), ("L", "L"), ("P", "RGB"), ("RGBA", "RGBA"), ("LA", "LA"), ("CMYK", "RGB"),
+     ("I;16", "I;16"), ("I", "I;16"), ("HSV", "RGB")],
+)  # fmt: skip
+def test_pil_modes(mode: str, expected: str) -> None:
+    colour = Image.fromarray(RNG.integers(0, 256, (8, 6, 3), dtype=np.uint8))
+    if mode == "I;16":
+        image = Image.fromarray(RNG.integers(0, 65536, (8, 6), dtype=np.uint16))
+    else:
+        image = colour.convert(mode)
+    picture = read_picture(image)
+    result = picture.to_pil(picture.filled(picture.normalised(), np.ones((8, 6), bool)))
+    assert (result.mode, result.size) == (expected, (6, 8))
+    if mode == expected:
+        np.testing.assert_array_equal(np.asarray(result), np.asarray(image))
+
+
+def test_exif_orientation_is_applied_and_then_gone(tmp_path: Path) -> None:
+    array = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    exif[0x010E] = "a caption"
+    Image.fromarray(array).save(tmp_path / "a.png", exif=exif, icc_profile=b"profile")
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels, np.rot90(array, -1))
+    kept = Image.Exif()
+    kept.load(picture.info["exif"])
+    assert 0x0112 not in kept
+    assert kept[0x010E] == "a caption"
+    assert picture.info["icc_profile"] == b"profile"
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((4, 4), np.float32), "float32"),
+        (np.zeros((4, 4, 5), np.uint8), "channels"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+    ],
+)
+def test_arrays_that_are_no_pictures(array: np.ndarray, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        read_picture(array)
+
+
+def test_files_that_cannot_be_decoded(tmp_path: Path) -> None:
+    Image.fromarray(RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.png").write_text("not a picture")
+    for name in ("cut.jpg", "text.png", "missing.png"):
+        with pytest.raises(InputError, match=name):
+            read_picture(tmp_path / name)
+
+
+HALF = np.zeros((4, 6), bool)
+HALF[:, 3:] = True
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        HALF,
+        HALF.astype(np.uint8),
+        HALF.astype(np.uint8) * 255,
+        HALF.astype(np.float32),
+        HALF.astype(np.uint8)[:, :, None] * 255,
+        np.repeat(HALF.astype(np.uint8)[:, :, None] * 255, 3, axis=2),
+        Image.fromarray(HALF),
+        Image.fromarray(HALF.astype(np.uint8)),
+        Image.fromarray(HALF.astype(np.uint8) * 255).convert("RGB"),
+        Image.fromarray(HALF.astype(np.uint8) * 255).convert("RGBA"),
+        Image.fromarray(HALF.astype(np.uint8) * 255).convert("P"),
+        Image.fromarray(HALF.astype(np.uint16) * 65535),
+    ],
+)
+def test_mask_forms_and_conventions(mask: np.ndarray | Image.Image) -> None:
+    np.testing.assert_array_equal(read_mask(mask, (4, 6)), HALF)
+    np.testing.assert_array_equal(read_mask(mask, (4, 6), "hole-white"), ~HALF)
+
+
+def test_all_known_and_all_hole_masks() -> None:
+    assert read_mask(np.full((4, 4), 255, np.uint8), (4, 4)).all()
+    with pytest.warns(UserWarning, match=r"100\.0% .* set mask_convention=hole-white"):
+        assert not read_mask(np.zeros((4, 4), np.uint8), (4, 4)).any()
+
+
+def test_polarity_guard() -> None:
+    strokes = np.zeros((50, 50), np.uint8)
+    strokes[10:30, 10:30] = 255  # what a person paints to be removed
+    with pytest.warns(UserWarning, match=r"84\.0% .* set mask_convention=hole-white"):
+        read_mask(strokes, (50, 50))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_mask(strokes, (50, 50), "hole-white")
+    with pytest.raises(InputError, match="known-white or hole-white"):
+        read_mask(strokes, (50, 50), "white")  # type: ignore[arg-type]
+
+
+def test_grey_masks_are_cut_at_128_with_a_warning() -> None:
+    mask = np.repeat(np.arange(256, dtype=np.uint8)[None], 4, axis=0)
+    with pytest.warns(UserWarning, match="grey"):
+        known = read_mask(mask, mask.shape)
+    np.testing.assert_array_equal(known[0], np.arange(256) >= 128)
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (np.ones((6, 4), bool), "4x6 pixels .* but its image has 6x4; .* turned"),
+        (np.ones((4, 5), bool), "5x4 pixels"),
+        (np.full((4, 6), -1.0), "values from -1"),
+        (np.dstack([HALF, HALF, ~HALF]), "differing channels"),
+        (Image.new("RGBA", (6, 4), (255, 255, 255, 100)), "transparent"),
+    ],
+)
+def test_masks_that_cannot_be_used(mask: np.ndarray | Image.Image, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        read_mask(mask, (4, 6))

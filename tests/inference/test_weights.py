@@ -1,0 +1,162 @@
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from sdm_lightning.diffusion import CubicSchedule
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference import load_generator, save_weights
+from sdm_lightning.inference.weights import build, find_weights
+from sdm_lightning.models import Generator
+
+from .conftest import TINY
+
+GENERATOR = {"class_path": "sdm_lightning.models.Generator", "init_args": TINY}
+DIFFUSION = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion", "init_args": {}}
+
+
+def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    ones, others = one.state_dict(), other.state_dict()
+    return all(torch.equal(ones[name], others[name]) for name in ones | others)
+
+
+def test_what_is_saved_is_loaded(tiny_weights: Path) -> None:
+    generator, info = load_generator(tiny_weights)
+    with safe_open(tiny_weights, "pt") as file:
+        for name, tensor in generator.state_dict().items():
+            assert torch.equal(file.get_tensor(name), tensor)
+    assert not generator.training
+    assert not any(parameter.requires_grad for parameter in generator.parameters())
+    assert (info.resolution, info.images_seen, info.parameters) == (32, 1234, "ema")
+    assert (info.licence, info.data) == ("CC0-1.0", "random numbers")
+    diffusion = info.build_diffusion()
+    assert (diffusion.num_iterations, diffusion.alpha) == (3, 0.05)
+    assert isinstance(diffusion.schedule, CubicSchedule)
+    digest = hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
+    # The form of sha256sum, so that `sha256sum -c` holds the file against it.
+    sidecar = Path(f"{tiny_weights}.sha256")
+    assert sidecar.read_text() == f"{digest}  {tiny_weights.name}\n"
+    assert info.sha256 == digest
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path: Path) -> None:
+    generator = Generator(**TINY)
+    path = save_weights(
+        tmp_path / "half.safetensors", GENERATOR, generator.state_dict(), DIFFUSION, half=True
+    )
+    loaded, _ = load_generator(path)
+    for name, tensor in generator.state_dict().items():
+        assert loaded.state_dict()[name].dtype == tensor.dtype
+        assert torch.equal(loaded.state_dict()[name], tensor.half().float())
+    with pytest.raises(InputError, match="big does not fit into float16"):
+        save_weights(path, GENERATOR, {"big": torch.tensor(1e6)}, DIFFUSION, half=True)
+    assert load_generator(path)[1].sha256  # the good file is still there
+
+
+def test_damaged_and_foreign_files(tmp_path: Path, tiny_weights: Path) -> None:
+    content = tiny_weights.read_bytes()
+    altered = tmp_path / "altered.safetensors"
+    altered.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    Path(f"{altered}.sha256").write_text(Path(f"{tiny_weights}.sha256").read_text())
+    with pytest.raises(InputError, match="SHA-256"):
+        load_generator(altered)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        load_generator(cut)
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(InputError, match="no sdm_lightning configuration"):
+        load_generator(tmp_path / "foreign.safetensors")
+    other = save_weights(
+        tmp_path / "other.safetensors", GENERATOR, {"x": torch.zeros(1)}, DIFFUSION
+    )
+    with pytest.raises(InputError, match=r"do not fit the generator: Missing key"):
+        load_generator(other)
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such weights"):
+        find_weights("nothing-of-that-name")
+    (tmp_path / "weights.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"neither \.safetensors nor \.ckpt"):
+        load_generator(tmp_path / "weights.bin")
+    with pytest.raises(InputError, match=r"end in \.safetensors"):
+        save_weights(tmp_path / "weights.pt", GENERATOR, {}, DIFFUSION)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"class_path": "os.system", "init_args": {"command": "false"}}, "names os.system"),
+        ({"class_path": "sdm_lightning.models.Missing"}, "cannot import"),
+        ({"class_path": "sdm_lightning.seeding.stable_seed"}, "is not a class"),
+        ({"class_path": "sdm_lightning.diffusion.SpatialDiffusion",
+          "init_args": {"alhpa": 1}}, "alhpa"),
+    ],
+)  # fmt: skip
+def test_configurations_run_nothing_but_trusted_classes(config: dict, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        build({"nested": [config]}, "file")
+
+
+def test_another_package_by_explicit_trust() -> None:
+    config = {"class_path": "fractions.Fraction", "init_args": {"numerator": 3}}
+    assert build(config, "file", ("fractions",)) == 3
+
+
+def checkpoint(**changes: Any) -> dict[str, Any]:
+    torch.manual_seed(1)
+    raw, ema = Generator(**TINY), Generator(**TINY)
+    state = {f"generator.{name}": tensor for name, tensor in raw.state_dict().items()}
+    state |= {f"generator_ema.{name}": tensor for name, tensor in ema.state_dict().items()}
+    state["discriminator.x"] = torch.zeros(1)
+    return {
+        "state_dict": state,
+        "images_seen": 640,
+        "hyper_parameters": {
+            "generator": GENERATOR,
+            "diffusion": {"class_path": DIFFUSION["class_path"], "init_args": {"alpha": 0.5}},
+            "test_iterations": 5,
+        },
+    } | changes
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    content = checkpoint()
+    torch.save(content, path)
+    for parameters, prefix in (("ema", "generator_ema."), ("raw", "generator.")):
+        generator, info = load_generator(path, parameters=parameters)  # type: ignore[arg-type]
+        for name, tensor in generator.state_dict().items():
+            assert torch.equal(content["state_dict"][prefix + name], tensor)
+        assert (info.images_seen, info.parameters) == (640, parameters)
+        assert info.build_diffusion().num_iterations == 5
+        assert info.build_diffusion().alpha == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (checkpoint(hyper_parameters={}), "no class_path"),
+        (checkpoint(state_dict={"x": torch.zeros(1)}), "holds no generator_ema"),
+        ({"model": {}}, "no state_dict"),
+        ({"state_dict": {}, "path": Path("x")}, "cannot be read"),
+    ],
+)
+def test_checkpoints_that_cannot_be_used(content: dict, says: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(InputError, match=says):
+        load_generator(tmp_path / "bad.ckpt")
+
+
+def test_metadata_is_plain_json(tiny_weights: Path) -> None:
+    with safe_open(tiny_weights, "pt") as file:
+        config = json.loads(file.metadata()["sdm_lightning"])
+    assert config["format"] == "sdm-lightning/1"
+    assert config["generator"]["class_path"] == "sdm_lightning.models.Generator"

@@ -41,7 +41,8 @@ ROWS = [
 
 def measure(preset: str, size: int, scale_lengths: bool, draws: int) -> tuple[float, float]:
     """Return (ms/mask, mean hole ratio); processor time, so that neighbours do not count."""
-    times, ratios = [], []
+    times: list[float] = []
+    ratios: list[float] = []
     for run in range(3):
         start = time.process_time()
         masks = [

@@ -141,7 +141,7 @@ def _load(photo: Photo) -> UInt8Array:
             f"from its wheel: {pip} --force-reinstall"
         )
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.array(image.convert("RGB"))
 
 
 def make_demo_images(
@@ -235,7 +235,10 @@ def _already_made(output: Path, manifest: dict[str, object]) -> bool:
         raise InputError(f"{output}: is a file; make_demo_images needs a folder to make")
     path = output / _MANIFEST
     if path.is_file():
-        found = json.loads(path.read_text())
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path}: is not valid JSON ({error}); remove {output}") from error
         if found == manifest:
             return True
         changed = sorted(k for k in manifest if found.get(k) != manifest[k])
@@ -268,10 +271,14 @@ def _write_all(
         (folder / f"{name}.png").write_bytes(data.tobytes())
 
     # Threads are enough: OpenCV releases the interpreter lock while it resizes and encodes.
-    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+    pool = ThreadPoolExecutor(num_workers or os.cpu_count() or 1)
+    try:
         tasks = pool.map(write, range(count))
         for _ in tqdm(tasks, total=count, desc=label, unit="img", disable=not progress):
             pass
+    finally:
+        # An interrupted run must not go on painting what is about to be removed.
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _TrainPainter:

@@ -49,7 +49,8 @@ def test_every_photo_is_in_the_installed_wheels(training, held_out):
     assert len(training) == 13
     assert len({photo.name for photo in PHOTOS}) == len(PHOTOS)
     for name, image in (training | held_out).items():
-        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3, name
+        assert image.dtype == np.uint8, name
+        assert image.shape[2:] == (3,), name
         assert min(image.shape[:2]) >= 300, name
     assert training["rocket"].shape == (427, 640, 3)
     assert not any(is_grey(image) for image in held_out.values())
@@ -123,6 +124,9 @@ def test_made_folder_is_kept_and_anything_else_refused(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == times
     with pytest.raises(InputError, match="another seed"):
         make(folder, num_train=2, num_test=1, seed=5)
+    (folder / "demo_images.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        make(folder, num_train=2, num_test=1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
     with pytest.raises(InputError, match="not empty"):

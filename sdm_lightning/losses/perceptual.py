@@ -1,37 +1,18 @@
 """The high-receptive-field perceptual loss (Eq. 9), and a stand-in that needs no weights."""
 
-import hashlib
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.losses.resnet50s import load_network
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-_IMAGENET_MODEL = "resnet50s.gluon_in1k"
-
-# The stem of the ADE20K file, and where timm keeps the same three convolutions.
-_STEM = {
-    "conv1": "conv1.0",
-    "bn1": "conv1.1",
-    "conv2": "conv1.3",
-    "bn2": "conv1.4",
-    "conv3": "conv1.6",
-    "bn3": "bn1",
-}
-# Counters, the synchronised batch norm's working values, and the classifier's layer.
-_NOT_NEEDED = re.compile(
-    r"(^|\.)(num_batches_tracked|_tmp_running_mean|_tmp_running_var|_running_iter)$|^fc\."
-)
 
 
 class PerceptualLoss(nn.Module, ABC):
@@ -107,7 +88,7 @@ class ResNetPerceptualLoss(PerceptualLoss):
     def __init__(
         self,
         weights: str = "imagenet",
-        reduction: str = "mean",
+        reduction: Literal["mean", "sum"] = "mean",
         sha256: str | None = None,
     ) -> None:
         super().__init__()
@@ -117,10 +98,6 @@ class ResNetPerceptualLoss(PerceptualLoss):
         # In a list, and so out of sight of nn.Module.
         self._network: list[nn.Module] = []
         self._name = f"resnet50s-{self.weights}"
-        self._normalization: tuple[Tensor, Tensor] = (
-            torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1),
-            torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1),
-        )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -137,17 +114,7 @@ class ResNetPerceptualLoss(PerceptualLoss):
         """
         if self._network:
             return
-        # Building a network draws initial weights. The run's own random numbers stay untouched,
-        # and "random" weights are the same on every rank and every day.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            if self.weights == "imagenet":
-                network = _imagenet_network()
-            elif self.weights == "random":
-                network = _random_network()
-            else:
-                network = _build()
-                self._name = "resnet50s-" + _load_file(network, Path(self.weights), self.sha256)
+        network, self._name = load_network(self.weights, self.sha256)
         self._network.append(network.float().eval().requires_grad_(False))
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -156,7 +123,10 @@ class ResNetPerceptualLoss(PerceptualLoss):
         network = self._network[0]
         if next(network.parameters()).device != images.device:
             self._move(images.device)
-        mean, std = (tensor.to(images.device) for tensor in self._normalization)
+        mean, std = (
+            torch.tensor(values, device=images.device).view(1, 3, 1, 1)
+            for values in (_IMAGENET_MEAN, _IMAGENET_STD)
+        )
         with torch.autocast(images.device.type, enabled=False):
             features: list[Tensor] = network((images.float() * 0.5 + 0.5 - mean) / std)
         return features
@@ -174,14 +144,14 @@ class ResNetPerceptualLoss(PerceptualLoss):
     ) -> "ResNetPerceptualLoss":
         super()._apply(fn, recurse)
         # Asked of an empty tensor: devices are followed, changes of precision are not.
-        self._move(fn(self._normalization[0].new_empty(0)).device)
+        for network in self._network:
+            self._move(fn(next(network.parameters()).new_empty(0)).device)
         return self
 
     def _move(self, device: torch.device) -> None:
-        for network in self._network:
-            network.to(device)
-        mean, std = self._normalization
-        self._normalization = (mean.to(device), std.to(device))
+        with torch.inference_mode(False):
+            for network in self._network:
+                network.to(device)
 
 
 class PixelPyramidLoss(PerceptualLoss):
@@ -200,7 +170,12 @@ class PixelPyramidLoss(PerceptualLoss):
 
     name = "pixel-pyramid"
 
-    def __init__(self, levels: int = 3, reduction: str = "mean", norm: str = "l1") -> None:
+    def __init__(
+        self,
+        levels: int = 3,
+        reduction: Literal["mean", "sum"] = "mean",
+        norm: Literal["l1", "l2"] = "l1",
+    ) -> None:
         super().__init__()
         if levels < 1:
             raise InputError(f"perceptual.levels is {levels}; it must be at least 1")
@@ -250,112 +225,3 @@ def _total_distance(
         difference = difference.abs() if norm == "l1" else difference.square()
         distances.append(difference.mean(1) if reduction == "mean" else difference.sum(1))
     return torch.stack(distances).sum(0)
-
-
-# -------------------------------------------------------------------- the network and its weights
-
-
-def _build(name: str = "resnet50s", **options: Any) -> nn.Module:
-    network: nn.Module = timm.create_model(
-        name, features_only=True, output_stride=8, out_indices=(1, 2, 3, 4), **options
-    )
-    return network
-
-
-def _imagenet_network() -> nn.Module:
-    try:
-        return _build(_IMAGENET_MODEL, pretrained=True)
-    except Exception as error:  # the hub's many ways of being out of reach share no class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise InputError(
-            f"perceptual.weights is 'imagenet', but timm could not load {_IMAGENET_MODEL} "
-            f"({type(error).__name__}: {reason}); run once with network access to fill the "
-            "Hugging Face cache, or give the path of a weights file, or choose 'random' or "
-            "PixelPyramidLoss, which name themselves in every log"
-        ) from error
-
-
-def _random_network() -> nn.Module:
-    # timm starts each residual branch at zero, which would leave a chain of 1x1 convolutions.
-    network = _build(zero_init_last=False)
-    # Without fitting statistics the features would grow with each of the 16 blocks.
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # take the batch's own
-    with torch.no_grad():
-        noise = sum(
-            F.interpolate(torch.randn(4, 3, size, size), (64, 64), mode="bilinear")
-            for size in (2, 4, 8, 16, 32)
-        )
-        network.train()(noise)
-    return network
-
-
-def _load_file(network: nn.Module, path: Path, sha256: str | None) -> str:
-    """Fills the network; returns what to call these weights."""
-    if not path.is_file():
-        raise InputError(
-            f"perceptual.weights: {path} is not a file; give the path of LaMa's ADE20K "
-            "encoder_epoch_20.pth, or 'imagenet'"
-        )
-    if sha256 is not None:
-        _check_hash(path, sha256)
-    state = _read(path)
-    is_ade20k = "conv3.weight" in state
-    if is_ade20k:
-        state = {_timm_name(key): value for key, value in state.items()}
-    state = {key: value for key, value in state.items() if not _NOT_NEEDED.search(key)}
-    own = network.state_dict()
-    wanted = {key for key in own if not _NOT_NEEDED.search(key)}
-    for problem, keys in (
-        ("lacks", wanted - state.keys()),
-        ("has the unknown", state.keys() - wanted),
-        (
-            "has another shape for",
-            {key for key in wanted & state.keys() if own[key].shape != state[key].shape},
-        ),
-    ):
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise InputError(
-                f"perceptual.weights: {path} {problem} {min(keys)}{more}; expected the encoder of "
-                "LaMa's ADE20K resnet50dilated, or timm's resnet50s"
-            )
-    network.load_state_dict(state, strict=False)
-    return "ade20k" if is_ade20k else re.sub(r"[^\w.-]+", "-", path.stem)
-
-
-def _check_hash(path: Path, expected: str) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    found = digest.hexdigest()
-    if not expected or not found.startswith(expected.lower()):
-        raise InputError(
-            f"perceptual.weights: {path} has SHA-256 {found}, expected {expected}; "
-            "fetch the file again, or correct perceptual.sha256"
-        )
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and format errors of several libraries
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise InputError(
-            f"perceptual.weights: {path} cannot be read as weights "
-            f"({type(error).__name__}: {reason}); it may be damaged or of another kind"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"perceptual.weights: {path} holds no plain dictionary of tensors")
-    return content
-
-
-def _timm_name(key: str) -> str:
-    first, _, rest = key.partition(".")
-    return f"{_STEM.get(first, first)}.{rest}"

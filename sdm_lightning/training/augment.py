@@ -7,7 +7,7 @@ with it; how often adapts to how surely the discriminator tells real images (Kar
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,7 @@ class AdaptiveAugment(nn.Module):
         images_to_unit: int = 500_000,
         probability: float = 0.0,
         transforms: Sequence[str] = GEOMETRIC,
-        interpolation: str = "bilinear",
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     ) -> None:
         super().__init__()
         unknown = [name for name in transforms if name not in GEOMETRIC + COLOR]

@@ -1,0 +1,197 @@
+"""The likelihood against arbitrary-precision values, and at its extremes."""
+
+import itertools
+import math
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from sdm_lightning.losses import discretized_gaussian_nll
+
+LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+
+
+def exact_nll(mean, log_variance, target):
+    """-log of the bin's probability with 400 digits, straight from Eq. 1-3."""
+    with mpmath.workdps(400):
+        mean, log_variance, target = (mpmath.mpf(v) for v in (mean, log_variance, target))
+        half_bin, deviation = mpmath.mpf(1) / 255, mpmath.exp(log_variance / 2)
+        # By symmetry the bin lies at or above the mean: both tails are upper tails.
+        sign = 1 if target >= mean else -1
+        low = sign * (target - mean) - half_bin
+        high = low + 2 * half_bin
+        if abs(target) > 1 - half_bin:
+            if (target > 0) == (sign > 0):
+                high = mpmath.inf
+            else:
+                low = -mpmath.inf
+
+        def tail(x):
+            return mpmath.erfc(x / deviation / mpmath.sqrt(2)) / 2
+
+        return -mpmath.log(tail(low) - tail(high))
+
+
+def nll_and_gradients(mean, log_variance, target, dtype):
+    mean = torch.tensor(mean, dtype=dtype, requires_grad=True)
+    log_variance = torch.tensor(log_variance, dtype=dtype, requires_grad=True)
+    nll = discretized_gaussian_nll(
+        mean, log_variance, torch.tensor(target, dtype=dtype), stop_gradient=False
+    )
+    nll.backward()
+    return nll.item(), mean.grad.item(), log_variance.grad.item()
+
+
+# Mean, log variance, level: each formula and each edge, both sides of the mean.
+CASES = [
+    (0.1, -2.0, 128), (0.1, 3.0, 128), (0.1, 40.0, 7), (0.1, 99.0, 200), (0.0, -9.0, 127),
+    (0.004, -12.0, 128), (0.0005, -12.0, 127), (0.3, -11.0, 166), (0.3, -9.5, 166),
+    (0.3, -8.0, 166), (-0.5, -6.0, 190), (-0.5, -8.0, 60), (0.9, -12.0, 3), (0.02, -14.0, 130),
+    (0.5, -4.0, 255), (0.99, -12.0, 255), (1.3, -3.0, 255), (1.0, 5.0, 255), (-0.2, -9.0, 255),
+    (-0.5, -4.0, 0), (-0.99, -12.0, 0), (-1.3, -3.0, 0), (-1.0, 60.0, 0), (0.2, -9.0, 0),
+    (3.0, -5.0, 100), (-30.0, 2.0, 200),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mean", "log_variance", "level"), CASES)
+def test_value_and_gradients_in_float64_match_arbitrary_precision(mean, log_variance, level):
+    target = LEVELS[level].item()
+    nll, d_mean, d_log_variance = nll_and_gradients(mean, log_variance, target, torch.float64)
+    assert nll == pytest.approx(float(exact_nll(mean, log_variance, target)), rel=1e-11)
+
+    with mpmath.workdps(400):
+        step = mpmath.mpf(10) ** -40
+
+        def slope(function, at):
+            at = mpmath.mpf(at)
+            return float((function(at + step) - function(at - step)) / (2 * step))
+
+        slope_mean = slope(lambda m: exact_nll(m, log_variance, target), mean)
+        slope_variance = slope(lambda s: exact_nll(mean, s, target), log_variance)
+    assert d_mean == pytest.approx(slope_mean, rel=1e-9, abs=1e-12)
+    assert d_log_variance == pytest.approx(slope_variance, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(("mean", "log_variance", "level"), CASES)
+def test_float32_keeps_the_digits_of_float64(mean, log_variance, level):
+    # The same float32 numbers for both, so that only the computation differs.
+    mean, log_variance, target = (
+        float(np.float32(v)) for v in (mean, log_variance, LEVELS[level].item())
+    )
+    single = nll_and_gradients(mean, log_variance, target, torch.float32)
+    double = nll_and_gradients(mean, log_variance, target, torch.float64)
+    assert single == pytest.approx(double, rel=2e-5, abs=2e-6)
+
+
+def test_agrees_with_scipy_where_scipy_is_accurate():
+    rng = np.random.default_rng(0)
+    mean, log_variance = rng.uniform(-1.2, 1.2, 2000), rng.uniform(-6, 3, 2000)
+    level = rng.integers(0, 256, 2000)
+    target = level / 127.5 - 1
+    deviation = np.exp(log_variance / 2)
+    high = np.where(level == 255, np.inf, (target + 1 / 255 - mean) / deviation)
+    low = np.where(level == 0, -np.inf, (target - 1 / 255 - mean) / deviation)
+    mirrored = low > 0
+    low, high = np.where(mirrored, -high, low), np.where(mirrored, -low, high)
+    probability = scipy.stats.norm.cdf(high) - scipy.stats.norm.cdf(low)
+    known = probability > 1e-250
+    found = discretized_gaussian_nll(*(torch.from_numpy(v) for v in (mean, log_variance, target)))
+    assert known.mean() > 0.9
+    np.testing.assert_allclose(found[torch.from_numpy(known)], -np.log(probability[known]), 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("log_variance", [-100.0, -30.0, -12.0, -10.0, -9.0, -4.0, 0.0, 6.0, 100.0])
+@pytest.mark.parametrize("mean", [-1.7, -1.0, -0.5, 0.001, 0.0039, 0.3, 0.996, 1.0, 2.0])
+def test_probabilities_of_all_levels_sum_to_one(mean, log_variance, dtype):
+    nll = discretized_gaussian_nll(
+        torch.tensor(mean, dtype=dtype), torch.tensor(log_variance, dtype=dtype), LEVELS.to(dtype)
+    )
+    assert torch.exp(-nll).sum().item() == pytest.approx(
+        1, abs=2e-5 if dtype.itemsize == 4 else 1e-9
+    )
+
+
+@pytest.mark.parametrize("target", [-1.0, -0.3, 1 / 255, 1.0])
+def test_finite_for_any_log_variance_and_error(target):
+    log_variances = [-1e30, -1e4, -150.0, *range(-100, 101, 5), 150.0, 1e4, 1e30]
+    means = [-1e30, -1e4, -1.0, -1 / 255, 0.0, 2 / 255, target, 1.0, 1e4, 1e30]
+    grid = torch.tensor(list(itertools.product(means, map(float, log_variances))))
+    mean, log_variance = (column.clone().requires_grad_() for column in grid.T)
+    nll = discretized_gaussian_nll(mean, log_variance, torch.tensor(target), stop_gradient=False)
+    nll.sum().backward()
+    for values in (nll, mean.grad, log_variance.grad):
+        assert torch.isfinite(values).all()
+    assert (nll >= 0).all()
+
+
+def test_gradient_leads_back_from_an_overconfident_variance():
+    for log_variance in (-1000.0, -100.0, -50.0, -20.0):
+        _, _, slope = nll_and_gradients(0.5, log_variance, LEVELS[20].item(), torch.float32)
+        assert slope < -1  # descending it widens the Gaussian
+
+
+def test_best_deviation_is_the_error():
+    # Far from edges and wide against a bin, -log p has its minimum over sigma at |error|.
+    errors = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
+    log_variance = (2 * errors.log()).requires_grad_()
+    discretized_gaussian_nll(errors, log_variance, LEVELS[127].expand(3) * 0).sum().backward()
+    torch.testing.assert_close(log_variance.grad, torch.zeros(3).double(), atol=1e-3, rtol=0)
+
+
+def test_targets_rounded_off_the_edge_still_count_as_the_edge():
+    mean, log_variance = torch.tensor(0.2), torch.tensor(-3.0)
+    at_edge = discretized_gaussian_nll(mean, log_variance, torch.tensor([1.0, -1.0]))
+    for error in (1e-7, 1e-3):
+        near = torch.tensor([1.0, -1.0]) * (1 - error)
+        found = discretized_gaussian_nll(mean, log_variance, near)
+        torch.testing.assert_close(found, at_edge, rtol=0, atol=0.03)
+    # The neighbours of the edges have bins with two ends, and much less probability.
+    inner = discretized_gaussian_nll(mean, log_variance, LEVELS[[254, 1]].float())
+    assert (inner > at_edge + 0.5).all()
+
+
+def test_stop_gradient_keeps_the_mean_out():
+    mean = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    log_variance = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    nll = discretized_gaussian_nll(mean, log_variance, torch.ones(2, 3, 4, 4))
+    assert nll.shape == (2, 3, 4, 4)
+    nll.sum().backward()
+    assert mean.grad is None
+    assert log_variance.grad.abs().sum() > 0
+
+
+def test_autograd_check_in_float64():
+    torch.manual_seed(0)
+    mean = torch.randn(30, dtype=torch.float64).requires_grad_()
+    log_variance = (torch.randn(30, dtype=torch.float64) * 3 - 2).requires_grad_()
+    target = LEVELS[torch.randint(256, (30,))]
+    target[:4] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+
+    def function(m, s):
+        return discretized_gaussian_nll(m, s, target, stop_gradient=False)
+
+    assert torch.autograd.gradcheck(function, (mean, log_variance), rtol=1e-5)
+
+
+def test_computes_in_float32_inside_autocast():
+    torch.manual_seed(0)
+    mean, log_variance = torch.randn(50), torch.randn(50)
+    target = LEVELS[torch.randint(256, (50,))].float()
+    expected = discretized_gaussian_nll(mean, log_variance, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = discretized_gaussian_nll(mean, log_variance, target)
+        half = discretized_gaussian_nll(mean.bfloat16(), log_variance.bfloat16(), target)
+    assert found.dtype == half.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+def test_nats_of_a_wide_gaussian():
+    # Bin width times density: -log(2/255 * phi(0) / sigma).
+    found = discretized_gaussian_nll(torch.tensor(0.0), torch.tensor(2.0), torch.tensor(1 / 255))
+    assert found.item() == pytest.approx(
+        -math.log(2 / 255) + 0.5 * math.log(2 * math.pi) + 1, rel=1e-5
+    )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdm_lightning.data.datamodule import InpaintingDataModule
     from sdm_lightning.data.decode import BadImageError, decode_image, decode_mask
+    from sdm_lightning.data.indexing import index_shards
+    from sdm_lightning.data.mask_sources import mask_seed
     from sdm_lightning.data.masks import MASK_PRESETS, free_form_mask
-    from sdm_lightning.data.packing import index_shards, pack_shards
+    from sdm_lightning.data.packing import pack_shards
     from sdm_lightning.data.photos import make_demo_images
-    from sdm_lightning.data.preprocess import mask_seed
     from sdm_lightning.data.shards import RawSample, Shard, ShardIndex, ShardReader
     from sdm_lightning.data.stream import EvalStream, TrainStream
 
@@ -25,10 +26,10 @@ _HOMES = {
     "decode_mask": "decode",
     "MASK_PRESETS": "masks",
     "free_form_mask": "masks",
-    "index_shards": "packing",
+    "index_shards": "indexing",
     "pack_shards": "packing",
     "make_demo_images": "photos",
-    "mask_seed": "preprocess",
+    "mask_seed": "mask_sources",
     "RawSample": "shards",
     "Shard": "shards",
     "ShardIndex": "shards",

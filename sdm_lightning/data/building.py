@@ -22,7 +22,7 @@ from sdm_lightning.data.decode import BadImageError, decode_mask, probe_image
 from sdm_lightning.data.shards import MASK_MEMBER
 from sdm_lightning.data.sources import Entry, ImageSource
 
-__all__ = ["Built", "Item", "Task", "WORK", "build_shard", "run_all", "write_atomically"]
+__all__ = ["WORK", "Built", "Item", "Task", "build_shard", "run_all", "write_atomically"]
 
 WORK = ".work"
 """Folder with the bookkeeping of an unfinished packing, inside the unfinished output."""

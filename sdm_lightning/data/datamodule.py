@@ -11,16 +11,13 @@ import torch
 
 from sdm_lightning.data.index import INDEX_NAME, ShardIndex, is_tar_name
 from sdm_lightning.data.loader import StreamLoader, TrainLoader
-from sdm_lightning.data.preprocess import (
-    EvalPreprocess,
-    TrainPreprocess,
-    make_mask_source,
-    mask_mix,
-)
+from sdm_lightning.data.mask_sources import make_mask_source, mask_mix
+from sdm_lightning.data.preprocess import EvalPreprocess, TrainPreprocess
 from sdm_lightning.data.remote import local_path, path_of
+from sdm_lightning.data.samples import FileSource, SampleSource, ShardSource
 from sdm_lightning.data.shards import ShardReader
 from sdm_lightning.data.sources import open_source
-from sdm_lightning.data.stream import EvalStream, FileSource, SampleSource, ShardSource, TrainStream
+from sdm_lightning.data.stream import EvalStream, TrainStream
 from sdm_lightning.errors import InputError
 
 __all__ = ["InpaintingDataModule"]
@@ -243,7 +240,8 @@ class InpaintingDataModule(pl.LightningDataModule):
     # -- where training stands -----------------------------------------------------------------
 
     def _position(self) -> int:
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0
+        # Overfitting means the same few batches in every epoch.
+        overfit = getattr(self.trainer, "overfit_batches", 0) > 0
         return 0 if overfit else self.batches_done
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ __all__ = [
 UInt8Array = npt.NDArray[np.uint8]
 
 IMAGE_FORMATS: dict[str, str] = {
-    "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif",
+    "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif",
 }  # fmt: skip
 """Pillow's format name and the file extension that a packed sample gets."""
 
@@ -63,7 +62,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """Turn the image as its EXIF orientation says; damaged EXIF counts as none."""
     try:
         turned = ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001  the pixels are fine, only the label is not
+    except Exception:
         logging.getLogger(__name__).debug("ignored damaged EXIF data")
         return image
     return image if turned is None else turned
@@ -93,7 +92,7 @@ def _to_array(image: Image.Image, mode: str) -> UInt8Array:
             # Hidden pixels hold anything; what a viewer shows is the picture over white.
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return np.array(image.convert(mode))
+        return np.array(image if image.mode == mode else image.convert(mode))
     except (OSError, ValueError, MemoryError) as error:
         raise BadImageError(f"cannot be converted from mode {image.mode} ({error})") from error
 
@@ -152,6 +151,6 @@ def probe_image(data: bytes) -> str:
         BadImageError: as :func:`decode_image`.
     """
     image = _open(data)
-    name: Any = image.format
     _to_array(image, "RGB")
-    return IMAGE_FORMATS[name]
+    # Phones write JPEGs with several pictures, which Pillow opens as JPEG and calls MPO.
+    return IMAGE_FORMATS.get(image.format or "", "jpg")

@@ -165,7 +165,7 @@ def _expand(spec: str) -> list[str]:
         return [spec]
     try:
         return list(braceexpand.braceexpand(spec))
-    except braceexpand.UnbalancedBracesError:
+    except ValueError:
         raise InputError(f"{spec}: unbalanced braces; write for instance {{000..099}}") from None
 
 

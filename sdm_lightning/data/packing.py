@@ -1,4 +1,4 @@
-"""Pack images into WebDataset shards: the verbs ``sdm shards`` and ``sdm index``.
+"""Pack images into WebDataset shards: the verb ``sdm shards``.
 
 The shards are built in a folder beside the output and the folder is renamed when the index is
 written, so an output that exists is complete. The encoded images are kept byte for byte.
@@ -14,12 +14,9 @@ import os
 import random
 import shutil
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from sdm_lightning.data.building import (
     WORK,
@@ -30,61 +27,21 @@ from sdm_lightning.data.building import (
     run_all,
     write_atomically,
 )
-from sdm_lightning.data.index import (
-    INDEX_FORMAT,
-    INDEX_NAME,
-    INDEX_VERSION,
-    ShardIndex,
-    is_tar_name,
-    parse_index,
-)
-from sdm_lightning.data.remote import local_path
-from sdm_lightning.data.shards import scan_shard
+from sdm_lightning.data.index import INDEX_NAME, parse_index
+from sdm_lightning.data.indexing import index_shards, write_index
+from sdm_lightning.data.naming import pair_masks, unique_keys
 from sdm_lightning.data.sources import (
     Entry,
     ImageSource,
     is_compressed_tar,
-    is_image_name,
     open_source,
-    unique_keys,
+    unpack_tar,
 )
 from sdm_lightning.errors import InputError
 
 __all__ = ["index_shards", "pack_shards"]
 
 SKIPPED_NAME = "skipped.txt"
-
-
-def _pair_masks(entries: Sequence[Entry], masks: ImageSource) -> dict[str, Entry]:
-    """Find the mask of every image by its path without extension, else by its file name."""
-
-    def stem(name: str) -> str:
-        return PurePosixPath(name).with_suffix("").as_posix()
-
-    listed = masks.entries()
-    by_path = {stem(entry.name): entry for entry in listed}
-    by_name: dict[str, list[Entry]] = {}
-    for entry in listed:
-        by_name.setdefault(PurePosixPath(entry.name).stem, []).append(entry)
-    used_names: dict[str, str] = {}
-    pairs, missing = {}, []
-    for entry in entries:
-        name = PurePosixPath(entry.name).stem
-        candidates = by_name.get(name, [])
-        mask = by_path.get(stem(entry.name))
-        if mask is None and len(candidates) == 1 and used_names.setdefault(name, entry.name):
-            mask = candidates[0] if used_names[name] == entry.name else None
-        if mask is None:
-            missing.append(entry.name)
-        else:
-            pairs[entry.name] = mask
-    if missing:
-        raise InputError(
-            f"{masks.path}: no mask for {missing[0]}"
-            + (f" and {len(missing) - 1} more images" if len(missing) > 1 else "")
-            + "; masks are paired by file name, for instance a/b.jpg with a/b.png or b.png"
-        )
-    return pairs
 
 
 def _split(items: Sequence[Item], shard_size: int, max_samples: int) -> Iterator[tuple[Item, ...]]:
@@ -99,32 +56,6 @@ def _split(items: Sequence[Item], shard_size: int, max_samples: int) -> Iterator
         size += grown
     if group:
         yield tuple(group)
-
-
-def _unpack(archive: str, folder: Path) -> str:
-    """Unpack the images of a compressed tar, which cannot be read at random."""
-    done = folder / "complete"
-    if not done.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "images").mkdir(parents=True)
-        try:
-            with tarfile.open(archive, "r:*") as tar:
-                for member in tqdm(tar, desc=f"unpack {Path(archive).name}", file=sys.stderr):
-                    parts = PurePosixPath(member.name).parts
-                    if not member.isreg() or not is_image_name(member.name) or ".." in parts:
-                        continue
-                    target = folder.joinpath("images", *[p for p in parts if p != "/"])
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    content = tar.extractfile(member)
-                    if content is not None:
-                        with open(target, "wb") as file:
-                            shutil.copyfileobj(content, file)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise
-            raise InputError(f"{archive}: cannot be unpacked to its end ({error})") from error
-        done.touch()
-    return str(folder / "images")
 
 
 @contextlib.contextmanager
@@ -224,7 +155,7 @@ def pack_shards(
     (partial / WORK).mkdir(parents=True, exist_ok=True)
     try:
         with _locked(partial / WORK):
-            place = _unpack(source, partial / WORK / "unpacked") if compressed else source
+            place = unpack_tar(source, partial / WORK / "unpacked") if compressed else source
             _pack(
                 open_source(place), out, partial,
                 masks=None if masks is None else open_source(masks),
@@ -263,9 +194,13 @@ def _pack(
     entries = images.entries()
     if not entries:
         raise InputError(f"{images.path}: no images in it; expected jpg, png, webp, bmp or tif")
-    pairs = {} if masks is None else _pair_masks(entries, masks)
     keys = unique_keys(entry.name for entry in entries)
-    items = [Item(keys[entry.name], entry, pairs.get(entry.name)) for entry in entries]
+    mask_of: dict[str, Entry] = {}
+    if masks is not None:
+        listed = {entry.name: entry for entry in masks.entries()}
+        pairs = pair_masks([entry.name for entry in entries], list(listed), masks.path)
+        mask_of = {image: listed[mask] for image, mask in pairs.items()}
+    items = [Item(keys[entry.name], entry, mask_of.get(entry.name)) for entry in entries]
     listing = [(i.key, i.image.size, i.mask.size if i.mask else -1) for i in items]
     settings: dict[str, Any] = {
         "shard_size": shard_size,
@@ -346,55 +281,3 @@ def _publish(
     else:
         os.replace(partial, out)
     shutil.rmtree(out / WORK, ignore_errors=True)
-
-
-def write_index(path: Path, shards: Sequence[dict[str, Any]], *, masks: bool, **more: Any) -> None:
-    """Write an ``index.json``, whole or not at all."""
-    content = {
-        "format": INDEX_FORMAT,
-        "version": INDEX_VERSION,
-        "samples": sum(shard["samples"] for shard in shards),
-        "bytes": sum(shard["bytes"] for shard in shards),
-        "masks": masks,
-        **more,
-        "shards": list(shards),
-    }
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
-
-
-def _scan(url: str) -> tuple[dict[str, Any], bool]:
-    samples, size, sha256 = scan_shard(url)
-    if not samples:
-        raise InputError(f"{url}: no sample with an image in it; remove it from the set")
-    entry = {"name": Path(url).name, "samples": len(samples), "bytes": size, "sha256": sha256}
-    return entry, all(sample.mask is not None for sample in samples)
-
-
-def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool = False) -> None:
-    """Write the index for WebDataset shards that something else packed.
-
-    Every shard is read to its end once. Each sample must have one image; a member
-    ``key.mask.png`` is taken for its mask. The index is written beside the shards.
-
-    Args:
-        shards: folder with tar files, all of which belong to one data set.
-        num_workers: processes; default one per core, 0 reads in this process.
-        overwrite: replace an index that is there already.
-
-    Raises:
-        InputError: no shards, an index already there, or a shard that cannot be read.
-    """
-    folder = Path(local_path(shards) or "")
-    if not folder.is_dir():
-        raise InputError(f"{shards}: not a local folder; give the folder that holds the tar files")
-    paths = sorted(str(path) for path in folder.iterdir() if is_tar_name(path.name))
-    if not paths:
-        raise InputError(f"{shards}: no tar files in it")
-    target = folder / INDEX_NAME
-    if target.exists() and not overwrite:
-        raise InputError(f"{target}: exists; set --overwrite true to write it again")
-    results = run_all(_scan, paths, [1] * len(paths), num_workers, "index", unit="shard")
-    entries = [entry for entry, _ in results]
-    write_index(target, entries, masks=all(masked for _, masked in results))
-    index = ShardIndex.load(folder)
-    print(f"{target}: {index.num_samples} samples in {len(index.shards)} shards")

@@ -7,6 +7,7 @@ are not used, because both can run code that comes with the data.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import lzma
 import re
@@ -29,6 +30,8 @@ __all__ = ["MASK_MEMBER", "RawSample", "Shard", "ShardIndex", "ShardReader"]
 
 MASK_MEMBER = "mask.png"
 """A sample ``key.jpg`` carries its mask as ``key.mask.png``, white = known."""
+
+_log = logging.getLogger(__name__)
 
 # Only these members are ever read out of a shard; the rest, pickles included, is passed over.
 _READ = re.compile(rf"^(.*/)?[^/.]+\.(mask\.png|{'|'.join(IMAGE_EXTENSIONS)})$", re.IGNORECASE)
@@ -151,21 +154,25 @@ class ShardReader:
         if path is not None:
             check_local_shard(shard, path)
             return self._read(shard, path)
-        for attempt in range(1, self.attempts + 1):
+        for attempt in itertools.count(1):
             try:
-                url = shard.url
-                if self.cache_dir is not None:
-                    url = cached_copy(url, self.cache_dir, size=shard.bytes, sha256=shard.sha256)
-                return self._read(shard, url)
-            except (InputError, OSError) as error:
-                missing = isinstance(error, FileNotFoundError)
-                if attempt == self.attempts or missing:
-                    if isinstance(error, InputError):
-                        raise
-                    raise InputError(f"{shard.url}: shard cannot be read: {error}") from error
-                logging.getLogger(__name__).warning("%s: %s; reading again", shard.url, error)
-                time.sleep(float(attempt))
+                return self._fetch(shard)
+            except InputError as error:
+                # What is not there will not come; a broken connection may.
+                if attempt >= self.attempts or isinstance(error.__cause__, FileNotFoundError):
+                    raise
+                _log.warning("%s; reading it again", error)
+            time.sleep(2.0**attempt)
         raise AssertionError("unreachable")
+
+    def _fetch(self, shard: Shard) -> list[RawSample]:
+        if self.cache_dir is None:
+            return self._read(shard, shard.url)
+        try:
+            path = cached_copy(shard.url, self.cache_dir, size=shard.bytes, sha256=shard.sha256)
+        except OSError as error:
+            raise InputError(f"{shard.url}: shard cannot be fetched ({error})") from error
+        return self._read(shard, path)
 
     def _read(self, shard: Shard, url: str) -> list[RawSample]:
         try:

@@ -5,16 +5,17 @@ A source lists its images once and can be sent to other processes, which read th
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import os
-import re
+import shutil
+import sys
 import tarfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
 
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.errors import InputError
@@ -26,12 +27,9 @@ __all__ = [
     "TarSource",
     "ZipSource",
     "is_compressed_tar",
-    "key_for_path",
     "open_source",
-    "unique_keys",
+    "unpack_tar",
 ]
-
-_MAX_KEY_LENGTH = 120  # leaves room for suffixes within the 255 bytes of a file name
 
 
 @dataclass(frozen=True)
@@ -197,47 +195,38 @@ def open_source(path: str | Path) -> ImageSource:
         ) from None
 
 
-def key_for_path(name: str) -> str:
-    """Turn a path inside a source into a WebDataset key that is also a safe file name.
+def unpack_tar(archive: str, folder: Path) -> str:
+    """Unpack the images of a compressed tar, which cannot be read at random.
 
-    WebDataset takes everything after the first dot of a base name for the extension, so dots
-    become underscores; folders are joined with two underscores.
+    Args:
+        archive: the tar file.
+        folder: made for it; what an interrupted unpacking left there is removed.
 
-    >>> key_for_path("a/abbey/img.v1.jpg")
-    'a__abbey__img_v1'
+    Returns:
+        The folder with the images.
+
+    Raises:
+        InputError: the archive is damaged.
     """
-    path = PurePosixPath(name)
-    parts = [part for part in (*path.parts[:-1], path.stem) if part not in ("/", ".", "..")]
-    key = "__".join(re.sub(r"[^\w-]", "_", part) for part in parts)
-    # WebDataset drops members that begin with two underscores as its own metadata.
-    key = key.lstrip("_") or "image"
-    if len(key.encode()) > _MAX_KEY_LENGTH:
-        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-        key = key.encode()[: _MAX_KEY_LENGTH - 9].decode("utf-8", "ignore") + "-" + digest
-    return key
-
-
-def unique_keys(names: Sequence[str] | Iterable[str]) -> dict[str, str]:
-    """Give every path a key of its own; keys that would collide get a hash of the path.
-
-    Two keys that differ only in upper and lower case collide as well, since they would be one
-    file on many systems. The result does not depend on the order of the names.
-    """
-    names = sorted(names)
-    plain = {name: key_for_path(name) for name in names}
-    count = Counter(key.casefold() for key in plain.values())
-    taken = {key.casefold() for key in plain.values() if count[key.casefold()] == 1}
-    keys = {}
-    for name in names:
-        key, length = plain[name], 4
-        if count[key.casefold()] > 1:
-            while True:
-                raw = name.encode("utf-8", "surrogatepass")
-                digest = hashlib.blake2b(raw, digest_size=length).hexdigest()
-                if f"{key}-{digest}".casefold() not in taken:
-                    break
-                length += 1
-            key = f"{key}-{digest}"
-            taken.add(key.casefold())
-        keys[name] = key
-    return keys
+    done = folder / "complete"
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "images").mkdir(parents=True)
+        try:
+            with tarfile.open(archive, "r:*") as tar:
+                for member in tqdm(tar, desc=f"unpack {Path(archive).name}", file=sys.stderr):
+                    parts = PurePosixPath(member.name).parts
+                    if not member.isreg() or not is_image_name(member.name) or ".." in parts:
+                        continue
+                    target = folder.joinpath("images", *[p for p in parts if p != "/"])
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    content = tar.extractfile(member)
+                    if content is not None:
+                        with open(target, "wb") as file:
+                            shutil.copyfileobj(content, file)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
+            raise InputError(f"{archive}: cannot be unpacked to its end ({error})") from error
+        done.touch()
+    return str(folder / "images")

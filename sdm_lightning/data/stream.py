@@ -20,14 +20,14 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from sdm_lightning.data.decode import BadImageError
+from sdm_lightning.data.samples import SampleSource
 from sdm_lightning.data.shards import RawSample, Shard, ShardIndex, ShardReader
-from sdm_lightning.data.sources import Entry, ImageSource, unique_keys
 from sdm_lightning.errors import InputError
 
 __all__ = [
@@ -35,9 +35,6 @@ __all__ = [
     "EvalStream",
     "Example",
     "Failure",
-    "FileSource",
-    "SampleSource",
-    "ShardSource",
     "TrainStream",
 ]
 
@@ -69,63 +66,6 @@ class Failure:
     """What a worker sends instead of a batch, so that the error arrives as its one line."""
 
     message: str
-
-
-class SampleSource(Protocol):
-    """Samples that can be counted and read by range."""
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-
-    def read(self, start: int, stop: int) -> Iterator[RawSample]:
-        """Yield samples ``start .. stop - 1``."""
-
-
-@dataclass(frozen=True)
-class ShardSource:
-    """The samples of a set of shards, in the order of the index."""
-
-    index: ShardIndex
-    reader: ShardReader = ShardReader()
-
-    def __len__(self) -> int:
-        return self.index.num_samples
-
-    def read(self, start: int, stop: int) -> Iterator[RawSample]:
-        """Yield samples ``start .. stop - 1``, reading only the shards that they are in."""
-        return self.reader.read_range(self.index, start, stop)
-
-
-class FileSource:
-    """The images of a folder, zip or tar as samples without masks, in the order of their names.
-
-    Args:
-        source: where they are.
-
-    Raises:
-        InputError: no images in it.
-    """
-
-    def __init__(self, source: ImageSource) -> None:
-        self.source = source
-        self.entries: list[Entry] = source.entries()
-        if not self.entries:
-            raise InputError(f"{source.path}: no images in it; expected jpg, png, webp, bmp, tif")
-        self.keys = unique_keys(entry.name for entry in self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def read(self, start: int, stop: int) -> Iterator[RawSample]:
-        """Yield samples ``start .. stop - 1``."""
-        for entry in self.entries[start:stop]:
-            try:
-                data = self.source.read(entry)
-            except OSError as error:
-                raise InputError(
-                    f"{self.source.path}: {entry.name} cannot be read ({error})"
-                ) from error
-            yield RawSample(self.keys[entry.name], data, None, self.source.path)
 
 
 def _worker() -> tuple[int, int]:
@@ -256,13 +196,7 @@ class TrainStream(IterableDataset[Batch]):
             yield self._batch(list(itertools.islice(samples, self.batch_size)))
 
     def _batch(self, raws: Sequence[tuple[RawSample, int]]) -> Batch:
-        examples: list[Example | None] = []
-        for raw, number in raws:
-            try:
-                examples.append(self.preprocess(raw, number))
-            except BadImageError as error:
-                self._count_bad(raw, error)
-                examples.append(None)
+        examples = [self._example(raw, number) for raw, number in raws]
         good = [place for place, example in enumerate(examples) if example is not None]
         if not good:
             names = ", ".join(raw.key for raw, _ in raws)
@@ -275,14 +209,18 @@ class TrainStream(IterableDataset[Batch]):
         batch: Batch = default_collate(examples)
         return batch
 
-    def _count_bad(self, raw: RawSample, error: BadImageError) -> None:
-        self._bad += 1
-        if self._bad > self.max_bad_images:
-            raise _bad_image(raw, error) from error
-        _log.warning(
-            "%s: image %s %s; another one stands in (%d of at most %d)",
-            raw.origin, raw.key, error, self._bad, self.max_bad_images,
-        )  # fmt: skip
+    def _example(self, raw: RawSample, number: int) -> Example | None:
+        try:
+            return self.preprocess(raw, number)
+        except BadImageError as error:
+            self._bad += 1
+            if self._bad > self.max_bad_images:
+                raise _bad_image(raw, error) from error
+            _log.warning(
+                "%s: image %s %s; another one stands in (%d of at most %d)",
+                raw.origin, raw.key, error, self._bad, self.max_bad_images,
+            )  # fmt: skip
+            return None
 
     def __iter__(self) -> Iterator[Batch | Failure]:  # type: ignore[override]
         return _guarded(self._batches())
@@ -350,15 +288,15 @@ class EvalStream(IterableDataset[Batch]):
         start, stop = self._range(*_worker())
         samples = self.source.read(start, stop) if start < stop else iter(())
         while raws := list(itertools.islice(samples, self.batch_size)):
-            examples = []
-            for raw in raws:
-                try:
-                    examples.append(self.preprocess(raw, 0))
-                except BadImageError as error:
-                    # A test set that silently lost an image gives another number.
-                    raise _bad_image(raw, error) from error
-            batch: Batch = default_collate(examples)
+            batch: Batch = default_collate([self._example(raw) for raw in raws])
             yield batch
+
+    def _example(self, raw: RawSample) -> Example:
+        try:
+            return self.preprocess(raw, 0)
+        except BadImageError as error:
+            # A test set that silently lost an image gives another number.
+            raise _bad_image(raw, error) from error
 
     def __iter__(self) -> Iterator[Batch | Failure]:  # type: ignore[override]
         return _guarded(self._batches())

@@ -1,0 +1,106 @@
+"""Names: from the path of an image to the key of a sample, and from an image to its mask."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+from sdm_lightning.errors import InputError
+
+__all__ = ["key_for_path", "pair_masks", "unique_keys"]
+
+_MAX_KEY_LENGTH = 120  # leaves room for suffixes within the 255 bytes of a file name
+
+
+def key_for_path(name: str) -> str:
+    """Turn a path inside a source into a WebDataset key that is also a safe file name.
+
+    WebDataset takes everything after the first dot of a base name for the extension, so dots
+    become underscores; folders are joined with two underscores.
+
+    >>> key_for_path("a/abbey/img.v1.jpg")
+    'a__abbey__img_v1'
+    """
+    path = PurePosixPath(name)
+    parts = [part for part in (*path.parts[:-1], path.stem) if part not in ("/", ".", "..")]
+    key = "__".join(re.sub(r"[^\w-]", "_", part) for part in parts)
+    # WebDataset drops members that begin with two underscores as its own metadata.
+    key = key.lstrip("_") or "image"
+    if len(key.encode()) > _MAX_KEY_LENGTH:
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        key = key.encode()[: _MAX_KEY_LENGTH - 9].decode("utf-8", "ignore") + "-" + digest
+    return key
+
+
+def unique_keys(names: Iterable[str]) -> dict[str, str]:
+    """Give every path a key of its own; keys that would collide get a hash of the path.
+
+    Two keys that differ only in upper and lower case collide as well, since they would be one
+    file on many systems. The result does not depend on the order of the names.
+    """
+    names = sorted(names)
+    plain = {name: key_for_path(name) for name in names}
+    count = Counter(key.casefold() for key in plain.values())
+    taken = {key.casefold() for key in plain.values() if count[key.casefold()] == 1}
+    keys = {}
+    for name in names:
+        key, length = plain[name], 4
+        if count[key.casefold()] > 1:
+            while True:
+                raw = name.encode("utf-8", "surrogatepass")
+                digest = hashlib.blake2b(raw, digest_size=length).hexdigest()
+                if f"{key}-{digest}".casefold() not in taken:
+                    break
+                length += 1
+            key = f"{key}-{digest}"
+            taken.add(key.casefold())
+        keys[name] = key
+    return keys
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def pair_masks(images: Sequence[str], masks: Sequence[str], place: str) -> dict[str, str]:
+    """Find the mask of every image: the same path without extension, else the same file name.
+
+    The file name alone counts only where it is the name of one image and of one mask.
+
+    Args:
+        images: paths of the images inside their source.
+        masks: paths of the masks inside theirs.
+        place: where the masks are, for the message.
+
+    Returns:
+        The path of the mask for the path of every image.
+
+    Raises:
+        InputError: an image without a mask.
+    """
+    by_path = {_stem(name): name for name in masks}
+    by_name: dict[str, list[str]] = {}
+    for name in masks:
+        by_name.setdefault(PurePosixPath(name).stem, []).append(name)
+    count = Counter(PurePosixPath(name).stem for name in images)
+    pairs, missing = {}, []
+    for name in images:
+        base = PurePosixPath(name).stem
+        candidates = by_name.get(base, [])
+        mask = by_path.get(_stem(name))
+        if mask is None and len(candidates) == 1 and count[base] == 1:
+            mask = candidates[0]
+        if mask is None:
+            missing.append(name)
+        else:
+            pairs[name] = mask
+    if missing:
+        more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
+        raise InputError(
+            f"{place}: no mask for {missing[0]}{more}; masks are paired by file name, "
+            "for instance a/b.jpg with a/b.png or b.png"
+        )
+    return pairs

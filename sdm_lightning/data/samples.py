@@ -1,0 +1,71 @@
+"""Samples that can be counted and read by range: those of shards, and those of plain files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sdm_lightning.data.naming import unique_keys
+from sdm_lightning.data.shards import RawSample, ShardIndex, ShardReader
+from sdm_lightning.data.sources import Entry, ImageSource
+from sdm_lightning.errors import InputError
+
+__all__ = ["FileSource", "SampleSource", "ShardSource"]
+
+
+class SampleSource(Protocol):
+    """Samples that can be counted and read by range."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def read(self, start: int, stop: int) -> Iterator[RawSample]:
+        """Yield samples ``start .. stop - 1``."""
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """The samples of a set of shards, in the order of the index."""
+
+    index: ShardIndex
+    reader: ShardReader = field(default_factory=ShardReader)
+
+    def __len__(self) -> int:
+        return self.index.num_samples
+
+    def read(self, start: int, stop: int) -> Iterator[RawSample]:
+        """Yield samples ``start .. stop - 1``, reading only the shards that they are in."""
+        return self.reader.read_range(self.index, start, stop)
+
+
+class FileSource:
+    """The images of a folder, zip or tar as samples without masks, in the order of their names.
+
+    Args:
+        source: where they are.
+
+    Raises:
+        InputError: no images in it.
+    """
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+        self.entries: list[Entry] = source.entries()
+        if not self.entries:
+            raise InputError(f"{source.path}: no images in it; expected jpg, png, webp, bmp, tif")
+        self.keys = unique_keys(entry.name for entry in self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def read(self, start: int, stop: int) -> Iterator[RawSample]:
+        """Yield samples ``start .. stop - 1``."""
+        for entry in self.entries[start:stop]:
+            try:
+                data = self.source.read(entry)
+            except OSError as error:
+                raise InputError(
+                    f"{self.source.path}: {entry.name} cannot be read ({error})"
+                ) from error
+            yield RawSample(self.keys[entry.name], data, None, self.source.path)

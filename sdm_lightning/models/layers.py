@@ -175,7 +175,8 @@ def modulated_conv2d(
     """Convolution whose weights are ``weight * style`` for each sample (StyleGAN2, Eq. 1-3).
 
     The demodulation coefficient is handed back instead of applied, so that the caller can fuse it
-    with bias and activation gain in one pass; it is computed in float32 at least, whatever autocast says.
+    with bias and activation gain in one pass; it is computed in float32 at least, whatever
+    autocast says.
 
     Args:
         x: ``(B, I, H, W)``.

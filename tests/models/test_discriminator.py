@@ -7,9 +7,12 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.models import Discriminator
 
 
+TINY = {"resolution": 16, "base_channels": 4, "max_channels": 8}
+
+
 def tiny(**changes) -> Discriminator:
     torch.manual_seed(0)
-    return Discriminator(**{**dict(resolution=16, base_channels=4, max_channels=8), **changes})
+    return Discriminator(**{**TINY, **changes})
 
 
 def num_parameters(**arguments) -> int:

@@ -7,16 +7,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from sdm_lightning.errors import InputError
 from sdm_lightning.models import Generator
 
-TINY = dict(
-    base_channels=4,
-    max_channels=16,
-    num_downsamples=3,
-    attention_strides=(4, 8),
-    attention_heads=2,
-    bias_channels=4,
-    latent_dim=8,
-    mapping_layers=2,
-)
+TINY = {
+    "base_channels": 4,
+    "max_channels": 16,
+    "num_downsamples": 3,
+    "attention_strides": (4, 8),
+    "attention_heads": 2,
+    "bias_channels": 4,
+    "latent_dim": 8,
+    "mapping_layers": 2,
+}
 
 
 def tiny(**changes) -> Generator:
@@ -104,7 +104,8 @@ def test_any_multiple_of_the_stride_works(size):
     assert generator.stride == 32
     mean, log_variance = generator(network_input(1, *size))
     assert mean.shape == log_variance.shape == (1, 3, *size)
-    assert torch.isfinite(mean).all() and torch.isfinite(log_variance).all()
+    assert torch.isfinite(mean).all()
+    assert torch.isfinite(log_variance).all()
 
 
 def test_other_sizes_and_shapes_are_refused():

@@ -5,6 +5,7 @@ generator step; the discriminator on all T outputs, reusing them, one discrimina
 ``r1_interval`` batches a gradient-penalty step; then the running averages.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -88,7 +89,11 @@ class SDMModule(pl.LightningModule):
         ):
             if value < 1:
                 raise InputError(f"model.{name} is {value}; it must be at least 1")
-        self.save_hyperparameters()
+        with warnings.catch_warnings():
+            # Built in Python these are modules, which on_save_checkpoint leaves out; built from a
+            # config file they are class paths, from which a checkpoint rebuilds everything.
+            warnings.filterwarnings("ignore", message="Attribute '.*")
+            self.save_hyperparameters()
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator

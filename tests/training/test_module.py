@@ -1,0 +1,217 @@
+"""The GAN step: counting, phases, memory of nothing, and what it refuses."""
+
+import copy
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from sdm_lightning.diffusion import SpatialDiffusion
+from sdm_lightning.errors import InputError
+from sdm_lightning.training import AdamSettings, AdaptiveAugment, LossSettings
+
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:You defined a `validation_step`", "ignore:Found .* in eval mode"
+)
+
+
+def fit(module, loader, steps, callbacks=(), **options):
+    trainer = pl.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=list(callbacks),
+        **options,
+    )
+    trainer.fit(module, loader)
+    return trainer
+
+
+def weights(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def test_one_global_step_per_batch(make_module, make_loader):
+    module = make_module(diffusion=SpatialDiffusion(num_iterations=3))
+    trainer = fit(module, make_loader(), steps=5)
+    assert trainer.global_step == 5
+    assert module.images_seen == 20
+
+
+def test_every_network_moves_and_the_average_follows(make_module, make_loader):
+    module = make_module()
+    before = copy.deepcopy(module.state_dict())
+    fit(module, make_loader(), steps=2)
+    moved = {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
+    for room in ("generator.", "discriminator.", "generator_ema."):
+        assert any(name.startswith(room) for name in moved), room
+    assert not torch.equal(module.generator_ema.mapping.average, before["generator_ema.mapping.average"])
+
+
+def test_average_is_the_closed_form_of_the_live_weights(make_module, make_loader):
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            seen.append(weights(pl_module.generator))
+
+    module = make_module()
+    expected = weights(module.generator)
+    fit(module, make_loader(), steps=3, callbacks=[Watch()])
+    decay = 0.5 ** (4 / 10_000)
+    for live in seen:
+        expected = decay * expected + (1 - decay) * live
+    torch.testing.assert_close(weights(module.generator_ema), expected)
+
+
+def test_micro_batches_give_the_same_generator_gradient(make_module, make_loader):
+    """Of a deterministic model: no noise, no mixing, no minibatch statistics."""
+
+    def after_one_step(parts):
+        module = make_module(
+            num_micro_batches=parts,
+            style_mixing_probability=0.0,
+            network={"latent_dim": 1},
+            diffusion=SpatialDiffusion(num_iterations=2, alpha=0.0),
+            losses=LossSettings(adversarial=0.0),
+        )
+        with torch.no_grad():
+            module.generator.mapping(torch.ones(1, 1))
+            for p in module.generator.mapping.parameters():
+                p.zero_()
+        gradient = []
+
+        class Catch(Callback):
+            def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+                gradient.append(
+                    torch.cat([p.grad.flatten() for p in pl_module.generator.parameters()])
+                )
+
+        fit(module, make_loader(), steps=1, callbacks=[Catch()])
+        return gradient[0]
+
+    torch.testing.assert_close(after_one_step(2), after_one_step(1), rtol=1e-4, atol=1e-6)
+
+
+def test_detached_iterations_equal_one_iteration_at_a_time(make_module, make_loader):
+    """With detached states, back-propagating each step at once or all together is the same."""
+
+    class KeepGraph(SpatialDiffusion):
+        """States are cut, but the module believes that they are not."""
+
+        def __init__(self):
+            super().__init__(num_iterations=2, detach=False)
+
+        def iterate(self, *args, **kwargs):
+            self.detach = True
+            yield from super().iterate(*args, **kwargs)
+
+    class Detached(KeepGraph):
+        def __init__(self):
+            super().__init__()
+            self.detach = True
+
+    results = []
+    for diffusion in (Detached(), KeepGraph()):
+        module = make_module(diffusion=diffusion)
+        fit(module, make_loader(), steps=1)
+        results.append(weights(module.generator))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_between_iterations_change_training(make_module, make_loader):
+    results = []
+    for detach in (True, False):
+        module = make_module(
+            diffusion=SpatialDiffusion(num_iterations=2, detach=detach),
+            losses=LossSettings(adversarial=0.0),
+        )
+        fit(module, make_loader(), steps=2)
+        results.append(weights(module.generator))
+    assert not torch.equal(*results)
+
+
+def test_without_an_adversarial_loss_the_discriminator_rests(make_module, make_loader):
+    module = make_module(losses=LossSettings(adversarial=0.0))
+    before = weights(module.discriminator)
+    fit(module, make_loader(), steps=2)
+    assert torch.equal(weights(module.discriminator), before)
+
+
+def test_augmentation_follows_the_signs_of_real_logits(make_module, make_loader):
+    module = make_module(augment=AdaptiveAugment(interval=2, images_to_unit=100, probability=0.5))
+
+    class AllReal(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, image, mask):
+            return self.bias.abs() + 0 * image.flatten(1).sum(1, keepdim=True)
+
+    module.discriminator = AllReal()
+    module.losses = LossSettings(r1_gamma=0.0)
+    fit(module, make_loader(), steps=4)
+    # Signs are all 1 > target: up by 2 batches * 4 images / 100, twice.
+    assert float(module.augment.probability) == pytest.approx(0.5 + 2 * 8 / 100)
+
+
+def test_optimizers_are_the_paper_s(make_module):
+    generator, discriminator = make_module(losses=LossSettings()).configure_optimizers()
+    assert generator.defaults["lr"] == 1e-3 and generator.defaults["betas"] == (0.0, 0.99)
+    assert discriminator.defaults["lr"] == pytest.approx(1e-3 * 16 / 17)
+    chosen = make_module(optimizer_g=AdamSettings(lazy_interval=4)).configure_optimizers()[0]
+    assert chosen.defaults["lr"] == pytest.approx(8e-4)
+
+
+def test_result_of_an_image_does_not_depend_on_its_batch(make_module, make_loader):
+    module = make_module().eval()
+    batch = next(iter(make_loader(batch_size=3)))
+    together = module.validation_step(batch, 0)["completed"]
+    alone = module.validation_step(
+        {"image": batch["image"][1:2], "mask": batch["mask"][1:2], "key": batch["key"][1:2]}, 0
+    )["completed"]
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+    known = batch["mask"].expand(-1, 3, -1, -1).bool()
+    assert torch.equal(together[known], batch["image"][known])
+
+
+def test_fp16_is_refused_with_its_reason(make_module, make_loader):
+    with pytest.raises(InputError, match="one gradient scaler"):
+        fit(make_module(), make_loader(), steps=1, precision="16-true")
+
+
+def test_bf16_trains_to_finite_weights(make_module, make_loader):
+    module = make_module()
+    fit(module, make_loader(), steps=2, precision="bf16-mixed")
+    assert weights(module).isfinite().all()
+
+
+def test_bad_settings_are_named(make_module):
+    with pytest.raises(InputError, match=r"model\.perceptual is missing"):
+        make_module(perceptual=None)
+    with pytest.raises(InputError, match=r"test_iterations is 0"):
+        make_module(test_iterations=0)
+
+
+def test_batch_that_does_not_split_is_named(make_module, make_loader):
+    with pytest.raises(InputError, match="does not split"):
+        fit(make_module(num_micro_batches=3), make_loader(), steps=1)
+
+
+def test_checkpoint_holds_no_modules_and_loads_safely(make_module, make_loader, tmp_path):
+    module = make_module()
+    trainer = fit(module, make_loader(), steps=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["images_seen"] == 4
+    assert not any("perceptual" in name for name in checkpoint["state_dict"])
+    other = make_module()
+    other.load_state_dict(checkpoint["state_dict"])
+    torch.testing.assert_close(weights(other), weights(module))

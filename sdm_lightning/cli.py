@@ -35,7 +35,7 @@ VERBS = {
     "export": "sdm_lightning.inference.export:export_model",
     "table": "sdm_lightning.reports.tables:print_table",
     "figure": "sdm_lightning.reports.figures:draw_figure",
-    "sweep": "sdm_lightning.reports.sweeps:run_sweep",
+    "sweep": "sdm_lightning.sweeps.runner:run_sweep",
 }
 """Every verb beside Lightning's four: name -> ``module:function``."""
 
@@ -59,7 +59,7 @@ def main(args: Sequence[str] | None = None) -> None:
         elif words[0] in TRAINER_VERBS:
             from sdm_lightning.cli_trainer import run_trainer
 
-            run_trainer(words)
+            run_trainer(words, TRAINER_VERBS)
         elif words[0] in VERBS:
             run_verb(words[0], words[1:])
         else:

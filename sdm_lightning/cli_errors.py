@@ -49,9 +49,25 @@ def last_told(message: str) -> str:
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The most similar of ``words``, or None where none is similar."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The word most probably meant, or None where none is near.
+
+    Dotted keys are compared by their last part first, siblings before others: for
+    ``model.num_iteration`` that is ``model.diffusion.num_iterations``, not any longer key that
+    shares more letters.
+    """
+    scored = [(_nearness(word, candidate), candidate) for candidate in words]
+    score, found = max(scored, default=(0.0, ""))
+    return found if score >= 0.65 else None
+
+
+def _nearness(word: str, candidate: str) -> float:
+    leaf, other = word.rpartition(".")[2], candidate.rpartition(".")[2]
+    if len(leaf) >= 3 and other.startswith(leaf):
+        likeness = 0.9
+    else:
+        likeness = difflib.SequenceMatcher(None, leaf, other).ratio()
+    parents = difflib.SequenceMatcher(None, word.rpartition(".")[0], candidate.rpartition(".")[0])
+    return 0.9 * likeness + 0.1 * parents.ratio() if likeness >= 0.6 else 0.0
 
 
 def parse_clearly(
@@ -79,6 +95,7 @@ def explain(
     """The one line that matters of a jsonargparse message."""
     message = message.removeprefix("error: ").strip()
     keys = option_keys(parser) if parser is not None else []
+    keys += [key for content in (files or {}).values() for key in class_keys(content)]
     if match := re.match(r"unrecognized arguments: (.*)", message, re.S):
         word = match[1].split()[0]
         if not word.startswith("-"):
@@ -112,6 +129,18 @@ def option_keys(parser: ArgumentParser) -> list[str]:
     return keys
 
 
+def class_keys(content: Any, prefix: str = "") -> Iterator[str]:
+    """Keys of the arguments of every class that a config file names by ``class_path``."""
+    if not isinstance(content, Mapping):
+        return
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from class_keys(value, f"{prefix}{key}.")
+            if isinstance(value.get("class_path"), str):
+                names = _parameters(value["class_path"])
+                yield from (f"{prefix}{key}.init_args.{name}" for name in names)
+
+
 def _unknown(key: str, keys: Iterable[str], files: Mapping[str, Any] | None) -> str:
     guess = nearest(key, keys)
     hint = f"; did you mean '{guess}'?" if guess else ""
@@ -133,8 +162,17 @@ def _explain_value(message: str, files: Mapping[str, Any] | None) -> str:
     """One line for a value that does not fit its type; follows nested class paths inwards."""
     key, class_path = "", ""
     expected: list[str] = []
-    given = ""
-    for line in (line.strip().removeprefix("- ") for line in message.splitlines()):
+    given, depth = "", 0
+    for raw in message.splitlines():
+        line = raw.strip().removeprefix("- ")
+        indent = len(raw) - len(raw.lstrip())
+        if expected and indent < depth:
+            # What follows belongs to the union around this value, but for the value itself.
+            if line.startswith("Given value type"):
+                continue
+            if not given and line.startswith("Given value: "):
+                given = line.removeprefix("Given value: ")
+            break
         if match := re.match(r'Parser key "(.*?)":?\s*(.*)', line):
             key = f"{key}.init_args.{match[1]}" if class_path and key else match[1]
             if match[2]:
@@ -154,18 +192,14 @@ def _explain_value(message: str, files: Mapping[str, Any] | None) -> str:
             )
         elif match := re.match(r"Expected a dot import path string: (.*)", line):
             return (
-                f"{_prefix(key)}'{match[1]}' is no class path; write it in full, such as "
-                "sdm_lightning.models.Generator"
+                f"{_prefix(key)}'{match[1]}' is no class path; write package.module.Class in full"
             )
         elif match := re.match(r"Expected an? (.*?)(?:\. Got value: (.*))?$", line):
             if not line.startswith("Expected a path but"):
                 expected.append(_type_name(match[1]))
+                depth = indent
             if match[2] is not None and not given:
                 given = match[2]
-        elif match := re.match(r"Given value: (.*)", line):
-            if expected:
-                given = given or match[1]
-                break
         elif line and not line.startswith(
             ("Does not validate against", "Subtypes:", "Errors:", "Given value")
         ):

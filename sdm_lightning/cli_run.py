@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import yaml
-from lightning.pytorch.cli import SaveConfigCallback
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from sdm_lightning import __version__
 from sdm_lightning.errors import InputError
@@ -56,10 +56,23 @@ class RunRecord(SaveConfigCallback):
 
     ``config.yaml`` is that of the first fit; a resumed fit with another config adds
     ``config-2.yaml`` and so on, other verbs write ``config-<verb>.yaml``.
+
+    Args:
+        parser: The verb's parser.
+        config: The verb's settings.
+        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        skip: Keys left out: arguments of the trainer's method, such as ``ckpt_path``, which would
+            make the file unfit for another verb.
     """
 
-    def __init__(self, *args: Any, verb: str = "fit", skip: tuple[str, ...] = (), **kwargs: Any):
-        super().__init__(*args, save_to_log_dir=False, **kwargs)
+    def __init__(
+        self,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        verb: str = "fit",
+        skip: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
         self.verb = verb
         self.skip = skip
 

@@ -57,7 +57,7 @@ LINKED = {
 class SDMCommandLine(LightningCLI):
     """Lightning's command line with this project's defaults, one-line errors and run directory."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], descriptions: dict[str, str]) -> None:
         self.files = read_config_files(words)
         refuse_linked(words, self.files)
         super().__init__(
@@ -67,7 +67,11 @@ class SDMCommandLine(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=RunRecord,
-            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+            parser_kwargs={
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                **{verb: {"description": text} for verb, text in descriptions.items()},
+            },
             trainer_defaults={
                 "max_epochs": -1,
                 "check_val_every_n_epoch": None,
@@ -77,6 +81,11 @@ class SDMCommandLine(LightningCLI):
         )
 
     # ------------------------------------------------------------------ parsing
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning's, without a usage text of two hundred lines."""
+        kwargs.setdefault("usage", "sdm VERB --config FILE [--config FILE ...] [--KEY VALUE ...]")
+        return super().init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Run name, callbacks with keys of their own, and links."""
@@ -165,15 +174,16 @@ class SDMCommandLine(LightningCLI):
                 raise SystemExit(callback.exit_code)
 
 
-def run_trainer(words: list[str]) -> None:
+def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
     """Runs ``fit``, ``validate``, ``test`` or ``predict``.
 
     Args:
         words: The verb and its options.
+        descriptions: One line of help for each verb.
     """
     quieten()
     try:
-        SDMCommandLine(words)
+        SDMCommandLine(words, descriptions)
     finally:
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
@@ -189,7 +199,8 @@ def quieten() -> None:
         ".*Experiment logs directory .* exists and is not empty.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*isinstance.treespec, LeafSpec.*",
-        ".*`save_config_callback`.*",
+        ".*Your `IterableDataset` has `__len__` defined.*",  # ours counts per process
+        ".*Found .* module.s. in eval mode at the start of training.*",  # the averaged generator
     ):
         warnings.filterwarnings("ignore", text)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(

@@ -3,6 +3,7 @@
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
@@ -43,3 +44,7 @@ class MetricsFile(CSVLogger):
                     writer.metrics_keys = next(csv.reader(file), [])
                 os.replace(aside, path)
         return super().experiment
+
+    @override
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Nothing: the full config stands in ``config.yaml`` beside the metrics."""

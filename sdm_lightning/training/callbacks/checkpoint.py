@@ -62,7 +62,7 @@ class RunCheckpoint(ModelCheckpoint):
         stopped_by_signal = any(getattr(c, "requested", False) for c in trainer.callbacks)  # type: ignore[attr-defined]
         if ends and not stopped_by_signal and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             assert self.dirpath is not None
-            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt", weights_only=False)
 
 
 def newest_checkpoint(run_directory: str | Path) -> Path | None:

@@ -18,6 +18,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.inference.weights import (
     Parameters,
     WeightsInfo,
+    load_discriminator_state,
     load_generator,
     save_weights,
     write_atomically,
@@ -128,6 +129,7 @@ def export_model(
     half: bool = False,
     licence: str | None = None,
     data: str | None = None,
+    discriminator: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write a trained model as safe weights, TorchScript, torch.export program or ONNX.
@@ -149,6 +151,7 @@ def export_model(
         half: Store safetensors as float16.
         licence: Licence of the weights, kept in the file.
         data: What they were trained on, kept in the file.
+        discriminator: Keep the discriminator too, for those who go on training.
         overwrite: Replace an existing file.
     """
     path = Path(output)
@@ -157,7 +160,10 @@ def export_model(
         raise InputError(f"{path}: exists already; --overwrite true replaces it")
     generator, info = load_generator(weights, parameters=parameters)
     if chosen == "safetensors":
-        _export_safetensors(path, generator, info, half, licence, data)
+        other = load_discriminator_state(weights) if discriminator else None
+        if discriminator and other is None:
+            raise InputError(f"{weights}: holds no discriminator")
+        _export_safetensors(path, generator, info, half, licence, data, other)
         return
     graph = InpaintingGraph(generator, info.build_diffusion(), num_iterations)
     size = height or info.resolution
@@ -207,6 +213,7 @@ def _export_safetensors(
     half: bool,
     licence: str | None,
     data: str | None,
+    discriminator: Mapping[str, Tensor] | None,
 ) -> None:
     state = generator.state_dict()
     save_weights(
@@ -221,6 +228,7 @@ def _export_safetensors(
         data=data or info.data,
         half=half,
         extra=info.extra,
+        discriminator_state=discriminator,
     )
     again, found = load_generator(path)
     difference = max(

@@ -26,6 +26,7 @@ from sdm_lightning.errors import InputError
 
 FORMAT = "sdm-lightning/1"
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+DISCRIMINATOR = "discriminator."
 TRUSTED_PACKAGES = ("sdm_lightning",)
 
 ClassConfig: TypeAlias = Mapping[str, Any]
@@ -157,6 +158,7 @@ def save_weights(
     data: str = "not stated",
     half: bool = False,
     extra: Mapping[str, Any] | None = None,
+    discriminator_state: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Writes a weights file and its checksum.
 
@@ -172,6 +174,7 @@ def save_weights(
         data: What they were trained on.
         half: Store floating-point tensors as float16 (half the size); they load as float32.
         extra: Further JSON values to keep with them.
+        discriminator_state: The discriminator's tensors, for those who go on training.
 
     Returns:
         The path.
@@ -182,8 +185,11 @@ def save_weights(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights files end in .safetensors")
+    everything = dict(state_dict)
+    for name, tensor in (discriminator_state or {}).items():
+        everything[DISCRIMINATOR + name] = tensor
     tensors = {}
-    for name, tensor in state_dict.items():
+    for name, tensor in everything.items():
         tensor = tensor.detach().cpu()
         if half and tensor.is_floating_point():
             tensor = tensor.to(torch.float16)
@@ -299,17 +305,47 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
     floats = {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in state.items()
+        if not name.startswith(DISCRIMINATOR)
     }
     return floats, info
 
 
-def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tensor], WeightsInfo]:
+def load_discriminator_state(weights: str | Path) -> dict[str, Tensor] | None:
+    """The discriminator's float32 tensors in a weights file or checkpoint; None if it has none.
+
+    Raises:
+        InputError: If the file is missing or damaged.
+    """
+    path = find_weights(weights)
+    if path.suffix == ".ckpt":
+        state = _open_checkpoint(path)["state_dict"]
+    else:
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = [name for name in file.keys() if name.startswith(DISCRIMINATOR)]  # noqa: SIM118
+                state = {name: file.get_tensor(name) for name in names}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+    found = {
+        name[len(DISCRIMINATOR) :]: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+        if name.startswith(DISCRIMINATOR)
+    }
+    return found or None
+
+
+def _open_checkpoint(path: Path) -> Mapping[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         raise InputError(f"{path}: cannot be read as a checkpoint: {_first_line(error)}") from error
     if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
         raise InputError(f"{path}: not a Lightning checkpoint: it has no state_dict")
+    return checkpoint
+
+
+def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tensor], WeightsInfo]:
+    checkpoint = _open_checkpoint(path)
     everything: Mapping[str, Tensor] = checkpoint["state_dict"]
     prefix = "generator_ema." if parameters == "ema" else "generator."
     state = {
@@ -336,9 +372,11 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
     # Tested with as many iterations as sdm test takes, which may be more than training took.
     if settings.get("test_iterations"):
         arguments["num_iterations"] = settings["test_iterations"]
-    data = checkpoint.get("datamodule_hyper_parameters") or {}
     seen = checkpoint.get("images_seen")
-    size = data.get("size", data.get("resolution"))
+    # sdm fit builds the discriminator for the size of the training crops.
+    discriminator = settings.get("discriminator")
+    known = discriminator.get("init_args") if isinstance(discriminator, Mapping) else None
+    size = (known or {}).get("resolution")
     info = WeightsInfo(
         path=path,
         generator=dict(generator),

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from sdm_lightning.diffusion import CubicSchedule
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import load_generator, save_weights
-from sdm_lightning.inference.weights import build, find_weights
+from sdm_lightning.inference.weights import build, find_weights, load_discriminator_state
 from sdm_lightning.models import Generator
 
 from .conftest import TINY
@@ -160,3 +160,29 @@ def test_metadata_is_plain_json(tiny_weights: Path) -> None:
         config = json.loads(file.metadata()["sdm_lightning"])
     assert config["format"] == "sdm-lightning/1"
     assert config["generator"]["class_path"] == "sdm_lightning.models.Generator"
+
+
+def test_a_discriminator_may_travel_along(tmp_path: Path) -> None:
+    generator = Generator(**TINY)
+    path = save_weights(
+        tmp_path / "both.safetensors",
+        GENERATOR,
+        generator.state_dict(),
+        DIFFUSION,
+        discriminator_state={"x": torch.arange(3.0)},
+        half=True,
+    )
+    loaded, _ = load_generator(path)
+    assert not any("discriminator" in name for name in loaded.state_dict())
+    found = load_discriminator_state(path)
+    assert found is not None
+    assert list(found) == ["x"]
+    assert torch.equal(found["x"], torch.arange(3.0))
+    torch.save(checkpoint(), tmp_path / "last.ckpt")
+    found = load_discriminator_state(tmp_path / "last.ckpt")
+    assert found is not None
+    assert list(found) == ["x"]
+
+
+def test_without_a_discriminator_there_is_none(tiny_weights: Path) -> None:
+    assert load_discriminator_state(tiny_weights) is None

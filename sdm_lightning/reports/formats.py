@@ -1,0 +1,90 @@
+"""A table as Markdown, CSV, LaTeX or HTML."""
+
+import csv
+import html
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+TableFormat: TypeAlias = Literal["md", "csv", "latex", "html"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Headings and cells, all text; notes stand below the table."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+
+def to_markdown(grid: Grid) -> str:
+    """With aligned columns, so that it reads well in a terminal too."""
+
+    def escaped(text: str) -> str:
+        return text.replace("|", "\\|")
+
+    table = [[escaped(cell) for cell in row] for row in [grid.headings, *grid.rows]]
+    widths = [max(3, *(len(row[k]) for row in table)) for k in range(len(grid.headings))]
+    lines = [f"**{grid.title}**", ""]
+    for index, row in enumerate(table):
+        cells = [
+            cell.ljust(width) if k == 0 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+        if index == 0:
+            rule = ["-" * w if k == 0 else "-" * (w - 1) + ":" for k, w in enumerate(widths)]
+            lines.append("| " + " | ".join(rule) + " |")
+    for note in grid.notes:
+        lines += ["", note]
+    return "\n".join(lines)
+
+
+def to_csv(grid: Grid) -> str:
+    """Headings, rows, then each note as a comment line."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([grid.headings, *grid.rows])
+    return buffer.getvalue() + "\n".join(f"# {note}" for note in grid.notes)
+
+
+LATEX = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "±": r"$\pm$", "{": r"\{", "}": r"\}"}
+
+
+def to_latex(grid: Grid) -> str:
+    """A ``booktabs`` table."""
+
+    def escaped(text: str) -> str:
+        return "".join(LATEX.get(character, character) for character in text)
+
+    lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{l" + "r" * (len(grid.headings) - 1) + "}"]
+    lines += [r"\toprule", " & ".join(map(escaped, grid.headings)) + r" \\", r"\midrule"]
+    lines += [" & ".join(map(escaped, row)) + r" \\" for row in grid.rows]
+    caption = escaped(" ".join([grid.title + ".", *grid.notes]))
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
+    return "\n".join(lines)
+
+
+def to_html(grid: Grid) -> str:
+    """A ``<table>`` and its notes, without a page around them."""
+
+    def row(cells: list[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    lines = ["<table>", f"<caption>{html.escape(grid.title)}</caption>"]
+    lines += ["<thead>", row(grid.headings, "th"), "</thead>", "<tbody>"]
+    lines += [row(cells, "td") for cells in grid.rows]
+    lines += ["</tbody>", "</table>"]
+    lines += [f"<p>{html.escape(note)}</p>" for note in grid.notes]
+    return "\n".join(lines)
+
+
+FORMATS: dict[TableFormat, Callable[[Grid], str]] = {
+    "md": to_markdown,
+    "csv": to_csv,
+    "latex": to_latex,
+    "html": to_html,
+}

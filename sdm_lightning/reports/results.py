@@ -1,0 +1,165 @@
+"""Reading what evaluations recorded: JSON lines from folders and files, or from a W&B project.
+
+Nothing here runs a model. A line is what `sdm test` appends (metrics under ``name/protocol``, and
+everything that they depend on); lines of a sweep also say which cell they came from.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdm_lightning.errors import InputError
+
+Line = dict[str, Any]
+
+DEFAULT_PLACES = ("runs", "experiments/results")
+
+
+def experiments_folder() -> Path:
+    """``experiments/`` here, in the checkout that this package lies in, or inside the package.
+
+    Raises:
+        InputError: If there is none.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (Path("experiments"), package.parent / "experiments", package / "experiments"):
+        if (folder / "paper").is_dir():
+            return folder
+    raise InputError(
+        "experiments/paper: no such folder here or beside the package; "
+        "call this from a checkout of sdm-lightning"
+    )
+
+
+def read_result_lines(path: str | Path) -> list[Line]:
+    """All lines of a JSON-lines file, oldest first; what a crash cut short is left out.
+
+    Raises:
+        InputError: If the file is missing.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; give a results.jsonl, or a folder that holds some")
+    lines = []
+    for text in file.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("metrics"), dict):
+            lines.append(line)
+    return lines
+
+
+def gather(places: Sequence[str | Path] | None = None) -> list[Line]:
+    """Result lines from files, folders and W&B projects, each line once.
+
+    Args:
+        places: JSON-lines files; folders, searched for ``*.jsonl`` except under names that start
+            with a dot; ``wandb:ENTITY/PROJECT``. None takes ``runs`` and ``experiments/results``,
+            as far as they exist.
+
+    Raises:
+        InputError: If a place is missing.
+    """
+    if places is None:
+        places = [place for place in DEFAULT_PLACES if Path(place).is_dir()]
+    lines: list[Line] = []
+    for place in places:
+        if str(place).startswith("wandb:"):
+            lines += read_wandb_project(str(place).removeprefix("wandb:"))
+            continue
+        path = Path(place)
+        if not path.is_dir():
+            lines += read_result_lines(path)
+            continue
+        for file in sorted(path.rglob("*.jsonl")):
+            hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+            if not hidden:
+                lines += read_result_lines(file)
+    return unique(lines)
+
+
+def unique(lines: Iterable[Line]) -> list[Line]:
+    """Drops copies: the same line found again, or gathered by a sweep under its cell's label."""
+    kept: dict[str, Line] = {}
+    for line in lines:
+        key = json.dumps({k: v for k, v in line.items() if k != "cell"}, sort_keys=True)
+        if key not in kept or ("cell" in line and "cell" not in kept[key]):
+            kept[key] = line
+    return list(kept.values())
+
+
+def read_wandb_project(name: str) -> list[Line]:
+    """Result lines of a W&B project: one for each finished run that has ``test/...`` values.
+
+    Runs carry the record itself under ``record`` in their summary; where it is missing, a line is
+    made of the summary's test metrics and the configuration.
+
+    Args:
+        name: ``ENTITY/PROJECT`` or ``PROJECT``.
+
+    Raises:
+        InputError: If the project cannot be read (no server, no login, no such project).
+    """
+    import wandb
+
+    try:
+        runs = list(wandb.Api().runs(name))
+    except Exception as error:  # the client raises many kinds, some of them private
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"wandb:{name}: cannot be read ({reason}); log in, or give files") from None
+    return [line for run in runs if (line := wandb_line(run.summary, run.config, run.tags))]
+
+
+def wandb_line(
+    summary: Mapping[str, Any], config: Mapping[str, Any], tags: Sequence[str]
+) -> Line | None:
+    """A result line from what W&B keeps of one run; None if it was not tested."""
+    record = summary.get("record")
+    if isinstance(record, str):
+        found = json.loads(record)
+        return found if isinstance(found, dict) else None
+    metrics = {
+        key.removeprefix("test/"): value
+        for key, value in dict(summary).items()
+        if key.startswith("test/") and isinstance(value, int | float)
+    }
+    if not metrics:
+        return None
+    facts = config.get("facts") or {}
+    return {"metrics": metrics, "tags": list(tags), **dict(facts)}
+
+
+def split_metric(name: str) -> tuple[str, str, str]:
+    """``fid[random-conv]/demo`` -> (``fid``, ``random-conv``, ``demo``)."""
+    match = re.fullmatch(r"([^\[/]+)(?:\[([^\]]*)\])?(?:/(.*))?", name)
+    if match is None:
+        return name, "", ""
+    return match[1], match[2] or "", match[3] or ""
+
+
+def metric_values(line: Line) -> dict[str, float]:
+    """The metrics of a line without the protocol's name; stand-ins keep their brackets."""
+    values = {}
+    for name, value in line["metrics"].items():
+        base, label, _ = split_metric(name)
+        values[f"{base}[{label}]" if label else base] = float(value)
+    return values
+
+
+def label_of(line: Line, key: str) -> Any:
+    """``table``, ``row``, ``setting``, ``scale`` or ``seed`` of a line, however it was run.
+
+    A line's own facts come first, then its sweep cell's.
+    """
+    if line.get(key) is not None:
+        return line[key]
+    cell = line.get("cell") or {}
+    if key in cell:
+        return cell[key]
+    if key == "table":
+        return cell.get("sweep")
+    return None

@@ -1,0 +1,243 @@
+"""A W&B sweep file, read without W&B: its cells and the command line of each.
+
+One file serves both ways of running: ``wandb sweep FILE`` with agents, and ``sdm sweep FILE``
+without a server. Commands are built by the rules of wandb's agent (a test holds them to wandb's
+own functions), with two additions for local runs: ``runs/paper/`` at the start of a value follows
+the chosen scale, and a config file ``G.yaml`` is followed by ``G.SCALE.yaml`` if there is one.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sdm_lightning.errors import InputError
+
+ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
+PAPER_RUNS = "runs/paper/"
+"""Where sweep files expect the runs of other sweeps."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a grid.
+
+    Attributes:
+        name: Unique in its sweep, fit for a folder name: ``A-seed0``.
+        parameters: Flag -> value.
+        argv: What follows ``sdm``: the verb and its arguments.
+    """
+
+    name: str
+    parameters: dict[str, Any]
+    argv: tuple[str, ...]
+
+    @property
+    def verb(self) -> str:
+        """``fit``, ``test``, ..."""
+        return self.argv[0]
+
+    @property
+    def config_files(self) -> list[str]:
+        """The files given by ``--config``, in order."""
+        files = [a.removeprefix("--config=") for a in self.argv if a.startswith("--config=")]
+        files += [b for a, b in itertools.pairwise(self.argv) if a == "--config"]
+        return files
+
+    def fingerprint(self) -> str:
+        """Hash of the command line and of the contents of its config files.
+
+        A cell whose recipe was edited is another cell. Where the run writes is left out of it.
+        """
+        digest = hashlib.sha256(json.dumps(self.argv).encode())
+        for file in self.config_files:
+            path = Path(file)
+            digest.update(path.read_bytes() if path.is_file() else b"missing")
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file.
+
+    Attributes:
+        path: The file.
+        name: Its ``name``, or the file's.
+        method: ``grid``, ``random`` or ``bayes``.
+        program: What ``${program}`` stands for; what follows it is the verb and its arguments.
+        command: Words with macros.
+        values: Flag -> the values that it takes; only what has a list or a single value.
+        searched: Flags with a distribution, which only a search can fill.
+    """
+
+    path: Path
+    name: str
+    method: str
+    program: str
+    command: tuple[str, ...]
+    values: dict[str, list[Any]]
+    searched: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def cells(self, scale: str = "paper") -> list[Cell]:
+        """The grid, last parameter fastest.
+
+        Args:
+            scale: Value of the macro ``${envvar:SDM_SCALE}``.
+
+        Raises:
+            InputError: If this is no grid, or two cells would have one name.
+        """
+        if self.method != "grid" or self.searched:
+            raise InputError(
+                f"{self.path}: method is {self.method}; a local run needs method: grid with values "
+                f"only (start the search with: wandb sweep {self.path})"
+            )
+        cells = []
+        for combination in itertools.product(*self.values.values()):
+            parameters = {
+                key: _at_scale(value, scale)
+                for key, value in zip(self.values, combination, strict=True)
+            }
+            name = cell_name(parameters, {k for k, v in self.values.items() if len(v) > 1})
+            cells.append(Cell(name, parameters, tuple(self.argv(parameters, scale))))
+        names = [cell.name for cell in cells]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"{self.path}: two cells have the name {name!r}")
+        return cells
+
+    def argv(self, parameters: Mapping[str, Any], scale: str = "paper") -> list[str]:
+        """What follows ``sdm`` for these parameters.
+
+        Raises:
+            InputError: If the command does not run ``sdm``.
+        """
+        words = agent_command(self.command, self.program, parameters, {"SDM_SCALE": scale})
+        if self.program not in words[:-1]:
+            raise InputError(
+                f"{self.path}: command does not hold the program followed by a verb, as in "
+                "['${env}', 'sh', '${program}', 'fit', ..., '${args}']"
+            )
+        found = words[words.index(self.program) + 1 :]
+        return with_scaled_files(found, scale)
+
+
+def with_scaled_files(words: Sequence[str], scale: str) -> list[str]:
+    """Puts ``--config=X.SCALE.yaml`` behind each ``--config=X.yaml`` that has such a sibling.
+
+    For rows that name a size in pixels, which is another setting at another scale.
+    """
+    found: list[str] = []
+    for word in words:
+        found.append(word)
+        if word.startswith("--config="):
+            path = Path(word.removeprefix("--config="))
+            sibling = path.with_name(f"{path.stem}.{scale}{path.suffix}")
+            if sibling.is_file():
+                found.append(f"--config={sibling}")
+    return found
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """Reads a W&B sweep file.
+
+    Raises:
+        InputError: If the file is missing, no mapping, or has a parameter of unknown form.
+    """
+    file = Path(path)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file; give a sweep file of experiments/sweeps/") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or "parameters" not in content:
+        raise InputError(f"{file}: not a W&B sweep file (method, command and parameters)")
+    values: dict[str, list[Any]] = {}
+    searched: dict[str, dict[str, Any]] = {}
+    for key, spec in content["parameters"].items():
+        if isinstance(spec, dict) and isinstance(spec.get("values"), list):
+            values[key] = spec["values"]
+        elif isinstance(spec, dict) and "value" in spec:
+            values[key] = [spec["value"]]
+        elif isinstance(spec, dict) and ("distribution" in spec or "min" in spec):
+            searched[key] = spec
+        else:
+            raise InputError(f"{file}: parameter {key} has neither value, values nor distribution")
+    return Sweep(
+        path=file,
+        name=str(content.get("name", file.stem)),
+        method=str(content.get("method", "grid")),
+        program=str(content.get("program", "sdm")),
+        command=tuple(str(word) for word in content.get("command", DEFAULT_COMMAND)),
+        values=values,
+        searched=searched,
+    )
+
+
+def agent_command(
+    command: Sequence[str],
+    program: str,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The command line that wandb's agent would start.
+
+    Args:
+        command: Words with the macros ``${env}``, ``${interpreter}``, ``${program}``, ``${args}``,
+            ``${args_no_equals}`` and ``${envvar:NAME}``.
+        program: For ``${program}``.
+        parameters: Flag -> value, printed as Python prints them (``--flag=True``).
+        environment: Looked up before the process's own for ``${envvar:NAME}``; an unknown name
+            stands for itself, as with wandb.
+    """
+    known = {**os.environ, **(environment or {})}
+    macros = {
+        "${env}": ["/usr/bin/env"],
+        "${interpreter}": ["python"],
+        "${program}": [program],
+        "${args}": [f"--{key}={value}" for key, value in parameters.items()],
+        "${args_no_equals}": [w for k, v in parameters.items() for w in (f"--{k}", str(v))],
+    }
+    words: list[str] = []
+    for word in command:
+        filled = ENVIRONMENT_MACRO.sub(lambda m: known.get(m.group(1), m.group(1)), word)
+        words += macros.get(filled, [filled])
+    return words
+
+
+def cell_name(parameters: Mapping[str, Any], varied: set[str]) -> str:
+    """``A-seed0`` for ``{"config": ".../A.yaml", "model.seed": 0}``.
+
+    A file is named by its stem, except that a checkpoint is named by its run's folder; a number by
+    the last part of its flag.
+    """
+    parts = []
+    for key, value in sorted(parameters.items(), key=lambda item: item[0] == "seed_everything"):
+        if key not in varied:
+            continue
+        text = str(value)
+        if text.endswith(".ckpt"):
+            parents = [p for p in Path(text).parts[:-1] if p != "checkpoints"]
+            parts.append(parents[-1] if parents else Path(text).stem)
+        elif "/" in text:
+            parts.append(Path(text).stem)
+        else:
+            short = {"seed_everything": "seed", "model.test_iterations": "t"}
+            parts.append(short.get(key, key.rsplit(".", 1)[-1]) + text)
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(parts)) or "run"
+    return name if len(name) <= 120 else hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _at_scale(value: Any, scale: str) -> Any:
+    if isinstance(value, str) and value.startswith(PAPER_RUNS):
+        return f"runs/{scale}/{value.removeprefix(PAPER_RUNS)}"
+    return value

@@ -1,0 +1,346 @@
+"""``sdm sweep``: runs a grid without a server."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from types import FrameType
+from typing import Any, Literal
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.reports.results import read_result_lines
+from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep
+
+PREEMPTED = 75
+"""Exit status of a run that was asked to stop and left a checkpoint."""
+
+KEPT_LINES = 12
+"""Lines of a failed run's log that are shown."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended: ``done``, ``skipped``, ``failed`` or ``preempted``, and its exit status."""
+
+    cell: Cell
+    status: Literal["done", "skipped", "failed", "preempted"]
+    returncode: int = 0
+    seconds: float = 0.0
+
+
+def run_sweep(
+    file: str,
+    scale: str = "small",
+    output: str | None = None,
+    devices: str = "",
+    workers: int = 1,
+    extra: list[str] | None = None,
+    test: bool = True,
+    again: bool = False,
+    only: str | None = None,
+    dry_run: bool = False,
+    slurm: str | None = None,
+    table: str | None = None,
+) -> None:
+    """Run a W&B sweep file's grid here, without a server.
+
+    Each cell is a fresh process with a folder and a log of its own. Cells that are done are
+    skipped, a failed one does not stop the others, and the end is the table of all results; the
+    exit status is 1 if a cell failed. Interrupted sweeps continue where they were.
+
+    Args:
+        file: A W&B sweep file of method grid, such as experiments/sweeps/table1.yaml.
+        scale: Which configs/scale/ file the sweep's ${envvar:SDM_SCALE} stands for.
+        output: Folder of the runs; runs/SCALE/NAME if not given.
+        devices: GPUs to share out, one cell on each at a time, such as 0,1,2,3.
+        workers: Cells at a time where no devices are given.
+        extra: More arguments for every run, such as '["--trainer.max_epochs=1"]'.
+        test: Test each cell that was trained, on its last checkpoint.
+        again: Run cells that are done once more.
+        only: Only these cells: names or parts of names, separated by commas.
+        dry_run: Print the commands and run nothing.
+        slurm: Write a SLURM array script to this file instead of running; each cell is one task.
+        table: Table printed at the end; the sweep's own name if such a table exists.
+
+    Raises:
+        InputError: If the sweep is no grid, or names no cell.
+        SystemExit: With status 1 if a cell failed, 75 if one was asked to stop.
+    """
+    sweep = read_sweep(file)
+    cells = select(sweep.cells(scale), only)
+    if not cells:
+        raise InputError(f"{file}: no cell's name contains {only!r}")
+    folder = Path(output or f"runs/{scale}/{sweep.name}")
+    plans = [Plan(sweep, cell, folder / cell.name, scale, tuple(extra or ()), test) for cell in cells]
+    if dry_run:
+        for plan in plans:
+            for words in plan.commands():
+                print(shlex.join(["sdm", *words]))
+        return
+    if slurm is not None:
+        from sdm_lightning.sweeps.slurm import write_array
+
+        write_array(Path(slurm), sweep, cells, scale, folder, test, tuple(extra or ()))
+        return
+
+    places = [d.strip() for d in devices.split(",") if d.strip()] or [None] * max(1, workers)
+    outcomes = _run_all(plans, places, again)
+    collect_results(folder, sweep.name)
+    _print_end(sweep, outcomes, folder, table)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise SystemExit(1)
+    if any(outcome.status == "preempted" for outcome in outcomes):
+        raise SystemExit(PREEMPTED)
+
+
+def select(cells: Sequence[Cell], only: str | None) -> list[Cell]:
+    """The cells that ``only`` names: whole names where they match, else parts of names."""
+    if only is None:
+        return list(cells)
+    wanted = [word.strip() for word in only.split(",") if word.strip()]
+    names = {cell.name for cell in cells}
+    return [
+        cell
+        for cell in cells
+        if any(cell.name == w if w in names else w in cell.name for w in wanted)
+    ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What it takes to run one cell in its folder."""
+
+    sweep: Sweep
+    cell: Cell
+    folder: Path
+    scale: str
+    extra: tuple[str, ...]
+    test: bool
+
+    def fingerprint(self) -> str:
+        """The cell's, with the extra arguments."""
+        return "/".join([self.cell.fingerprint(), *self.extra, str(self.test)])
+
+    def commands(self) -> list[list[str]]:
+        """The command lines after ``sdm``: the cell's own, and the test of what it trained."""
+        words = [*self.cell.argv, f"--runs_dir={self.folder.parent}", f"--name={self.folder.name}"]
+        words += self.extra
+        if self.cell.verb != "fit":
+            return [words]
+        commands = [[*words, "--ckpt_path=auto"]]
+        if self.test:
+            commands.append(["test", *words[1:], "--ckpt_path=last"])
+        return commands
+
+    def state(self) -> dict[str, Any]:
+        """What an earlier call left in ``cell.json``; empty if none."""
+        try:
+            state = json.loads((self.folder / "cell.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def write_state(self, **facts: Any) -> None:
+        """Writes ``cell.json``, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "sweep": self.sweep.name,
+            "cell": self.cell.name,
+            "scale": self.scale,
+            "parameters": self.cell.parameters,
+            "fingerprint": self.fingerprint(),
+            **facts,
+        }
+        partial = self.folder / f".cell.json.{os.getpid()}.partial"
+        with partial.open("w") as file:
+            json.dump(state, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.folder / "cell.json")
+
+    def is_done(self) -> bool:
+        """Done by an earlier call, with this very command line and these configs."""
+        state = self.state()
+        return state.get("status") == "done" and state.get("fingerprint") == self.fingerprint()
+
+    def is_changed(self) -> bool:
+        """An earlier call ran another recipe in this folder."""
+        found = self.state().get("fingerprint")
+        return found is not None and found != self.fingerprint()
+
+
+def _run_all(
+    plans: Sequence[Plan], places: Sequence[str | None], again: bool
+) -> list[Outcome]:
+    free: Queue[str | None] = Queue()
+    for place in places:
+        free.put(place)
+    say = _Counter(len(plans))
+    stop = threading.Event()
+    running: set[subprocess.Popen[bytes]] = set()
+
+    def one(plan: Plan) -> Outcome:
+        place = free.get()
+        try:
+            return _run_cell(plan, place, again, say, stop, running)
+        finally:
+            free.put(place)
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        for process in list(running):
+            process.send_signal(signal.SIGTERM)
+
+    # SLURM and Ctrl-C: the runs save a checkpoint and end, and the cells stay unfinished.
+    previous = {n: signal.signal(n, ask_to_stop) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with ThreadPoolExecutor(len(places)) as pool:
+            return list(pool.map(one, plans))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _Counter:
+    """Numbers the cells as they end."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.lock = threading.Lock()
+
+    def __call__(self, index: int, text: str) -> None:
+        with self.lock:
+            print(f"[{index:>{len(str(self.total))}}/{self.total}] {text}", flush=True)
+
+
+def _run_cell(
+    plan: Plan,
+    place: str | None,
+    again: bool,
+    say: Callable[[int, str], None],
+    stop: threading.Event,
+    running: set[subprocess.Popen[bytes]],
+) -> Outcome:
+    cells = plan.sweep.cells(plan.scale)
+    index = [cell.name for cell in cells].index(plan.cell.name) + 1
+    name = plan.cell.name
+    if stop.is_set():
+        return Outcome(plan.cell, "preempted", PREEMPTED)
+    if plan.is_done() and not again:
+        say(index, f"{name}: done before, skipped")
+        return Outcome(plan.cell, "skipped")
+    if again or plan.is_changed():
+        _set_aside(plan.folder)
+        if not again:
+            say(index, f"{name}: its recipe changed; the earlier run was set aside")
+    done_stages = plan.state().get("stages", [])
+    plan.write_state(status="running", stages=done_stages)
+    started = time.monotonic()
+    for stage in range(len(plan.commands())):
+        words = plan.commands()[stage]
+        if words[0] in done_stages:
+            continue
+        say(index, f"{name}: {words[0]} ..." + (f" on device {place}" if place else ""))
+        code = _run_process(plan, words, place, running)
+        if code:
+            seconds = time.monotonic() - started
+            stopped = code == PREEMPTED or stop.is_set()
+            status: Literal["failed", "preempted"] = "preempted" if stopped else "failed"
+            plan.write_state(status=status, stages=done_stages, returncode=code)
+            say(index, f"{name}: {words[0]} {status} (exit status {code}) after {seconds:.0f} s; "
+                       f"log: {plan.folder / 'log.txt'}")  # fmt: skip
+            if status == "failed":
+                print(_tail(plan.folder / "log.txt"), flush=True)
+            return Outcome(plan.cell, status, code, seconds)
+        done_stages = [*done_stages, words[0]]
+        plan.write_state(status="running", stages=done_stages)
+    seconds = time.monotonic() - started
+    plan.write_state(status="done", stages=done_stages, seconds=round(seconds, 1))
+    say(index, f"{name}: done in {seconds:.0f} s")
+    return Outcome(plan.cell, "done", 0, seconds)
+
+
+def _run_process(
+    plan: Plan, words: list[str], place: str | None, running: set[subprocess.Popen[bytes]]
+) -> int:
+    environment = dict(os.environ, SDM_SCALE=plan.scale)
+    # W&B reads these, online or offline: the run is found by sweep, cell and scale later.
+    environment["WANDB_RUN_GROUP"] = plan.sweep.name
+    environment["WANDB_TAGS"] = ",".join([plan.sweep.name, plan.scale, plan.cell.name])
+    if place is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = place
+    command = [sys.executable, "-m", "sdm_lightning", *words]
+    with (plan.folder / "log.txt").open("ab") as log:
+        log.write(f"\n$ {shlex.join(['sdm', *words])}\n".encode())
+        log.flush()
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        running.add(process)
+        try:
+            return process.wait()
+        finally:
+            running.discard(process)
+
+
+def _set_aside(folder: Path) -> None:
+    """Renames a run's folder: nothing that was trained is ever deleted."""
+    if not folder.exists():
+        return
+    number = 1
+    while (kept := folder.with_name(f".{folder.name}.before{number}")).exists():
+        number += 1
+    folder.rename(kept)
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-KEPT_LINES:]
+    return "\n".join(f"    | {line}" for line in lines)
+
+
+def collect_results(folder: Path, sweep: str) -> Path:
+    """Gathers the result lines of all cells in ``folder/results.jsonl``.
+
+    Each line keeps what ``sdm test`` wrote and gains ``cell``: sweep, name, scale and parameters.
+    """
+    lines = []
+    for state_file in sorted(folder.glob("*/cell.json")):
+        if state_file.parent.name.startswith("."):
+            continue
+        state = json.loads(state_file.read_text())
+        label = {key: state[key] for key in ("sweep", "cell", "scale", "parameters")}
+        results = state_file.parent / "results.jsonl"
+        if state.get("status") == "done" and results.is_file():
+            lines += [{**line, "cell": label} for line in read_result_lines(results)]
+    target = folder / "results.jsonl"
+    partial = folder / f".results.jsonl.{os.getpid()}.partial"
+    with partial.open("w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(target)
+    return target
+
+
+def _print_end(sweep: Sweep, outcomes: list[Outcome], folder: Path, table: str | None) -> None:
+    from sdm_lightning.reports.tables import has_table, table_text
+
+    counts = {s: sum(o.status == s for o in outcomes) for s in ("done", "skipped", "failed")}
+    failed = [o.cell.name for o in outcomes if o.status == "failed"]
+    print(
+        f"\n{sweep.name}: {counts['done']} done, {counts['skipped']} skipped, "
+        f"{counts['failed']} failed" + (f" ({', '.join(failed)})" if failed else "")
+    )
+    name = table or sweep.name
+    if has_table(name):
+        print()
+        print(table_text(name, results=[str(folder / "results.jsonl")]))
+    else:
+        print(f"results: {folder / 'results.jsonl'}")

@@ -103,6 +103,11 @@ def make_record(
     }
 
 
+def to_json(record: Mapping[str, Any]) -> str:
+    """A record as one line of strict JSON; infinities become strings that ``float`` reads back."""
+    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+
+
 def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     """Append one line to a JSON-lines file, whole or not at all.
 
@@ -111,7 +116,7 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    line = to_json(record).encode() + b"\n"
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -146,7 +151,6 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no infinity: non-finite numbers become strings that ``float`` reads back."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

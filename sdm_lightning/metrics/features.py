@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.metrics.images import to_uint8
+from sdm_lightning.metrics.images import full_float32, to_uint8
 from sdm_lightning.metrics.weights import (
     PublishedWeights,
     as_file,
@@ -60,7 +60,7 @@ class FeatureExtractor(nn.Module):
         Returns:
             float32 ``(B, dim)`` on the same device.
         """
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        with torch.no_grad(), full_float32(images.device):
             return self(to_uint8(images)).float()
 
     def train(self, mode: bool = True) -> "FeatureExtractor":

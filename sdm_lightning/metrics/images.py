@@ -1,7 +1,9 @@
 """Images as every metric sees them: 8-bit, whatever they were before."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,3 +66,33 @@ def pixel_hashes(images: Tensor) -> Tensor:
     """
     shape = str(tuple(images.shape[1:])).encode()
     return row_hashes([shape + image.numpy().tobytes() for image in images.detach().cpu()])
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Compute in float32 as on a CPU: no autocast to bfloat16, no TF32 in convolutions.
+
+    Both are on in training or by default, and both change features in the third digit.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda":
+            backends = torch.backends
+            for holder in (backends.cudnn, backends.cuda.matmul):
+                stack.enter_context(_without_tf32(holder))
+        yield
+
+
+@contextmanager
+def _without_tf32(backend: Any) -> Iterator[None]:
+    try:
+        before, name, holder = backend.allow_tf32, "allow_tf32", backend
+    except RuntimeError:
+        # The caller has used torch's newer switches (2.9 on), which the older one then refuses.
+        holder, name = getattr(backend, "conv", backend), "fp32_precision"
+        before = holder.fp32_precision
+    setattr(holder, name, False if name == "allow_tf32" else "ieee")
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.metrics.images import full_float32
 from sdm_lightning.metrics.weights import (
     PublishedWeights,
     find_weights,
@@ -111,7 +112,7 @@ class LPIPS(nn.Module):
         """
         if min(image.shape[-2:]) < 32:
             return torch.full((len(image),), torch.nan, device=image.device)
-        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+        with torch.no_grad(), full_float32(image.device):
             scaled = [(x.float() / 127.5 - 1).clamp(-1, 1) for x in (completed, image)]
             distances: Tensor = self.network(*scaled).flatten()
         return distances

@@ -11,7 +11,7 @@ import torch
 
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
-from sdm_lightning.evaluation.record import append_record, make_record
+from sdm_lightning.evaluation.record import append_record, make_record, to_json
 from sdm_lightning.metrics.features import ExtractorName, build_features
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
 from sdm_lightning.metrics.weights import sha256_of_file
@@ -90,35 +90,35 @@ class EvaluationCallback(pl.Callback):
         self.cache_folder = cache
         self.facts = dict(facts or {})
         self.result: Evaluation | None = None
+        self._data: dict[str, dict[str, Any]] = {}
+        self._caches: dict[str, RealFeatureCache] = {}
         self._started = 0.0
 
     # ------------------------------------------------------------------ start
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Opens the cache for this process."""
-        features = self.evaluator.features
-        if features is not None and self.evaluator.cache is None:
-            description = {
-                "extractor": features.name,
-                "weights": features.sha256,
-                "data": _data_facts(trainer),
-            }
-            self.evaluator.cache = RealFeatureCache(
-                self.cache_folder, description, trainer.global_rank
-            )
-
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts anew."""
-        self._start(pl_module)
+        self._start(trainer, pl_module, "val")
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts anew."""
-        self._start(pl_module)
+        self._start(trainer, pl_module, "test")
 
-    def _start(self, pl_module: pl.LightningModule) -> None:
+    def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         self.evaluator.reset()
         self.evaluator.to(pl_module.device)
         self._started = time.monotonic()
+        if split not in self._data:
+            self._data[split] = describe_data(trainer, split)
+        features = self.evaluator.features
+        if features is not None and split not in self._caches:
+            identity = {
+                **self._data[split],
+                "extractor": features.name,
+                "weights": features.sha256,
+            }
+            self._caches[split] = RealFeatureCache(self.cache_folder, identity, trainer.global_rank)
+        self.evaluator.cache = self._caches.get(split)
 
     # ---------------------------------------------------------------- batches
 
@@ -182,9 +182,11 @@ class EvaluationCallback(pl.Callback):
         pl_module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True)
         if self.evaluator.cache is not None:
             self.evaluator.cache.save()
-        if self.record is not None and trainer.is_global_zero and (self.record_fit or not fitting):
-            path = Path(trainer.default_root_dir) / self.record
-            append_record(path, self._record(trainer, pl_module, stage, fitting))
+        if trainer.is_global_zero and (self.record_fit or not fitting):
+            record = self._record(trainer, pl_module, stage, fitting)
+            if self.record is not None:
+                append_record(Path(trainer.default_root_dir) / self.record, record)
+            _publish(trainer, record)
 
     def _record(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, fitting: bool
@@ -200,7 +202,7 @@ class EvaluationCallback(pl.Callback):
             processes=trainer.world_size,
             precision=str(trainer.precision),
             **_model_facts(pl_module),
-            data=_data_facts(trainer),
+            data=self._data[stage],
             **self.facts,
         )
 
@@ -212,10 +214,28 @@ def _checkpoint(trainer: pl.Trainer) -> dict[str, str] | None:
     return {"path": str(path), "sha256": sha256_of_file(path)}
 
 
-def _data_facts(trainer: pl.Trainer) -> Any:
-    """What the data module says of its evaluation set: manifest hash, crop, masks."""
-    datamodule = getattr(trainer, "datamodule", None)
-    return getattr(datamodule, "evaluation_description", None)
+def describe_data(trainer: pl.Trainer, split: str) -> dict[str, Any]:
+    """What an evaluation set is, as far as its data module says: manifest, crop, masks."""
+    data = getattr(trainer, "datamodule", None)
+    if data is None:
+        return {}
+    facts: dict[str, Any] = {"path": getattr(data, split, None)}
+    for name in ("resolution", "pad_small", "mask_seed", "invert_masks"):
+        facts[name] = getattr(data, name, None)
+    facts["crop"] = "center"
+    facts["masks"] = getattr(data, "masks", {}).get(split)
+    if hasattr(data, "eval_source"):
+        source = data.eval_source(split)
+        facts["manifest"] = getattr(getattr(source, "index", None), "digest", None)
+    return facts
+
+
+def _publish(trainer: pl.Trainer, record: dict[str, Any]) -> None:
+    """Put the record into the summary of loggers that keep one (W&B)."""
+    for run_logger in trainer.loggers:
+        summary = getattr(run_logger.experiment, "summary", None)
+        if summary is not None and hasattr(summary, "update"):
+            summary.update({"record": to_json(record)})
 
 
 def _model_facts(pl_module: pl.LightningModule) -> dict[str, Any]:

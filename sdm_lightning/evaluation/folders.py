@@ -1,0 +1,304 @@
+"""``sdm evaluate``: scores a folder of results, of any method, against a folder of originals."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation.cache import RealFeatureCache
+from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator, format_value
+from sdm_lightning.evaluation.mask_sets import MANIFEST_NAME, check_mask_set, read_manifest
+from sdm_lightning.evaluation.pairs import BadPair, MaskConvention, PairedFolders, collate_pairs
+from sdm_lightning.evaluation.polarity import PolarityGuard
+from sdm_lightning.evaluation.record import append_record, make_record, protocol_name
+from sdm_lightning.metrics.features import ExtractorName, build_features
+from sdm_lightning.metrics.ids import MIN_PAIRS
+from sdm_lightning.metrics.lpips import LpipsName, build_lpips
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+UNITS = {
+    "fid": "lower is better",
+    "p_ids": "%, higher is better",
+    "u_ids": "%, higher is better",
+    "lpips": "lower is better",
+    "psnr": "dB, higher is better",
+    "psnr_hole": "dB, higher is better",
+    "ssim": "higher is better",
+    "l1": "lower is better",
+    "l1_hole": "lower is better",
+    "precision": "higher is better",
+    "recall": "higher is better",
+}
+
+
+def evaluate_folders(
+    real: str,
+    fake: str,
+    *,
+    masks: str | None = None,
+    masks_convention: MaskConvention | None = None,
+    crop: int | None = None,
+    composite: bool = False,
+    fake_suffix: str = "",
+    only_common: bool = False,
+    skip_bad: bool = False,
+    features: ExtractorName | None = "inception-v3-compat",
+    features_weights: str | None = None,
+    features_weights_sha256: str | None = None,
+    lpips: LpipsName | None = "alex",
+    lpips_weights: str | None = None,
+    lpips_weights_sha256: str | None = None,
+    ids: bool = True,
+    precision_recall: bool = True,
+    few_pairs: bool = False,
+    download: bool = False,
+    protocol: str = "custom",
+    method: str | None = None,
+    record: str | None = "results.jsonl",
+    cache: str | None = "~/.cache/sdm_lightning/features",
+    batch_size: int = 32,
+    num_workers: int | None = None,
+    device: Device = "auto",
+) -> None:
+    """Score a folder of results, of any method, against the originals.
+
+    Files are paired by name without extension. Prints a table and appends one line to the record.
+
+    Args:
+        real: Originals: a folder, zip or tar of images.
+        fake: Results with the same file names; PNG, so that pixels are what the method made.
+        masks: Masks with the same file names, for the scores over the hole alone.
+        masks_convention: known255: white means known; hole255: white means hole. Left out, white
+            means known, and masks that look otherwise are refused.
+        crop: Central square to cut the originals to, in pixels, as the published protocol does.
+        composite: Paste the known pixels of the originals into the results first.
+        fake_suffix: Ending that the results' names have and the originals' have not, as _mask000.
+        only_common: Score the names that both have; left out, a missing file is an error.
+        skip_bad: Leave out pairs that cannot be read or differ in size; left out, an error.
+        features: Network for FID, P-IDS, U-IDS, precision and recall; null leaves these out;
+            random-conv is a stand-in and stands in their names.
+        features_weights: Local path of its weights; left out, torch hub's cache.
+        features_weights_sha256: First digits of another weights file's hash, to allow it.
+        lpips: Network for LPIPS; null leaves it out; random-alex is a stand-in.
+        lpips_weights: Local path of AlexNet's weights; left out, torch hub's cache.
+        lpips_weights_sha256: First digits of another weights file's hash, to allow it.
+        ids: P-IDS and U-IDS, which need 2,500 pairs.
+        precision_recall: Precision and recall.
+        few_pairs: Report P-IDS and U-IDS of fewer pairs, under names that say so.
+        download: Fetch missing weights into torch hub's cache.
+        protocol: Names data, number and masks, as places36k5-large; part of each recorded name.
+        method: Whose results these are, for tables.
+        record: File to append the record to; null writes none.
+        cache: Folder for the originals' features; null keeps none.
+        batch_size: Images that pass through the networks at once.
+        num_workers: Decoding processes; left out, one per core up to 8.
+        device: Where the networks run.
+
+    Raises:
+        InputError: Bad files, or scores that would mean nothing.
+    """
+    started = time.monotonic()
+    pairs = PairedFolders(real, fake, masks, masks_convention, crop, fake_suffix, only_common)
+    if features is not None and ids and not few_pairs and len(pairs) < MIN_PAIRS:
+        raise InputError(
+            f"{fake}: {len(pairs)} pairs are too few for P-IDS and U-IDS, which are near 0 for any "
+            f"images below {MIN_PAIRS}; leave them out with ids=false, or report them under names "
+            "that say so with few_pairs=true"
+        )
+    mask_set = None if masks is None else _mask_set(masks, masks_convention)
+    extractor = build_features(features, features_weights, features_weights_sha256, download)
+    distance = build_lpips(lpips, lpips_weights, lpips_weights_sha256, download)
+    description = pairs.description()
+    store = None
+    if extractor is not None and cache is not None:
+        identity = {**description, "extractor": extractor.name, "weights": extractor.sha256}
+        store = RealFeatureCache(Path(cache).expanduser(), identity)
+    evaluator = Evaluator(
+        extractor,
+        distance,
+        ids=ids,
+        precision_recall=precision_recall,
+        few_pairs=few_pairs,
+        cache=store,
+    )
+    guard = None if masks is None else PolarityGuard(masks)
+    skipped = run_pairs(
+        pairs,
+        evaluator,
+        guard=guard,
+        check_polarity=masks_convention is None and mask_set is None,
+        composite=composite,
+        skip_bad=skip_bad,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+    )
+    evaluation = evaluator.compute()
+    if store is not None:
+        store.save()
+    seconds = time.monotonic() - started
+    notes = _notes(pairs, guard, skipped, store, composite)
+    if record is not None:
+        facts = {
+            "command": "evaluate",
+            "method": method,
+            "real": {"path": real, **description},
+            "fake": {"path": fake, "manifest": pairs.fake.manifest(pairs.keys)},
+            "masks": None
+            if masks is None
+            else {
+                "path": masks,
+                "manifest": pairs.masks_manifest(),
+                "convention": masks_convention or "known255",
+                "set": mask_set,
+            },
+            "composite": composite,
+            "known_error": None if guard is None else guard.known_error,
+            "skipped": {pair.key: pair.reason for pair in skipped},
+            "unpaired": pairs.dropped,
+        }
+        append_record(record, make_record(evaluation, protocol, seconds, **facts))
+        notes.append(f"recorded in {record}")
+    print("\n".join([*_table(evaluation, protocol), *notes, f"{seconds:.1f} s"]))
+
+
+def run_pairs(
+    pairs: PairedFolders,
+    evaluator: Evaluator,
+    *,
+    guard: PolarityGuard | None = None,
+    check_polarity: bool = True,
+    composite: bool = False,
+    skip_bad: bool = False,
+    batch_size: int = 32,
+    num_workers: int | None = None,
+    device: Device = "auto",
+) -> list[BadPair]:
+    """Decode all pairs in worker processes while the networks see the ones before.
+
+    Args:
+        pairs: What to score.
+        evaluator: Where scores collect.
+        guard: Measures known and hole errors; None without masks.
+        check_polarity: Refuse masks that look inverted.
+        composite: Paste the known pixels of the originals into the results first.
+        skip_bad: Leave out pairs that cannot be read.
+        batch_size: Images at once.
+        num_workers: Decoding processes; None takes one per core up to 8.
+        device: Where the networks run.
+
+    Returns:
+        The pairs left out.
+
+    Raises:
+        InputError: A pair cannot be read and ``skip_bad`` is off, or masks look inverted.
+    """
+    target = _device(device)
+    evaluator.to(target)
+    workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+    loader = DataLoader(
+        pairs,
+        batch_size,
+        num_workers=workers,
+        collate_fn=collate_pairs,
+        pin_memory=target.type == "cuda",
+        prefetch_factor=2 if workers else None,
+    )
+    skipped: list[BadPair] = []
+    with tqdm(total=len(pairs), unit="img", desc="evaluate", file=sys.stderr) as progress:
+        for batches, bad in loader:
+            if bad and not skip_bad:
+                raise InputError(f"{bad[0].reason}; skip_bad=true leaves such pairs out")
+            skipped += bad
+            for batch in batches:
+                real = batch.real.to(target, non_blocking=True)
+                fake = batch.fake.to(target, non_blocking=True)
+                mask = None if batch.mask is None else batch.mask.to(target, non_blocking=True)
+                if mask is not None and guard is not None:
+                    guard.update(real, fake, mask)
+                    if check_polarity:
+                        guard.check()
+                    if composite:
+                        fake = torch.where(mask >= 0.5, real, fake)
+                evaluator.update(fake, real, mask, batch.keys)
+                progress.update(len(batch.keys))
+            progress.update(len(bad))
+    return skipped
+
+
+def _mask_set(masks: str, convention: MaskConvention | None) -> dict[str, Any] | None:
+    """What a frozen mask set says of itself, after holding its files against it.
+
+    Raises:
+        InputError: A file has changed, or the stated convention is not the set's.
+    """
+    manifest = read_manifest(masks)
+    if manifest is None:
+        return None
+    if convention not in (None, manifest["convention"]):
+        raise InputError(
+            f"{masks}/{MANIFEST_NAME}: says {manifest['convention']}, masks_convention says "
+            f"{convention}; leave masks_convention out"
+        )
+    check_mask_set(masks)
+    kept = ("digest", "preset", "size", "seed", "generator", "mean_hole_ratio")
+    return {name: manifest[name] for name in kept}
+
+
+def _device(name: Device) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _table(evaluation: Evaluation, protocol: str) -> list[str]:
+    rows = [("metric", "value", "images", "")]
+    for name, value in evaluation.metrics.items():
+        unit = UNITS.get(name.split("[")[0], "")
+        count = str(evaluation.counts[name])
+        rows.append((protocol_name(name, protocol), format_value(name, value), count, unit))
+    widths = [max(len(row[k]) for row in rows) for k in range(3)]
+    lines = [
+        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows
+    ]
+    lines += [f"not reported: {name}: {why}" for name, why in evaluation.refused.items()]
+    return lines
+
+
+def _notes(
+    pairs: PairedFolders,
+    guard: PolarityGuard | None,
+    skipped: Sequence[BadPair],
+    store: RealFeatureCache | None,
+    composite: bool,
+) -> list[str]:
+    notes = []
+    if pairs.dropped:
+        notes.append(f"note: {pairs.dropped} files without a counterpart were left out")
+    for pair in skipped[:10]:
+        notes.append(f"left out: {pair.reason}")
+    if len(skipped) > 10:
+        notes.append(f"left out: {len(skipped) - 10} more pairs")
+    lossy = sum(e.name.lower().endswith((".jpg", ".jpeg")) for e in pairs.fake.entries.values())
+    if lossy:
+        notes.append(
+            f"note: {lossy} results are JPEG files: their known pixels differ from the originals' "
+            "by the codec, which FID and the IDS scores see; published numbers are of PNG files"
+        )
+    if guard is not None and guard.known_error > 0 and not composite:
+        notes.append(
+            f"note: known pixels differ from the originals by {guard.known_error:.2f} levels on "
+            "average; published numbers are of results with the known pixels pasted back "
+            "(composite=true does that)"
+        )
+    if store is not None and store.hits:
+        notes.append(f"note: features of {store.hits} originals came from the cache")
+    return notes

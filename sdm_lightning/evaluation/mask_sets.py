@@ -1,0 +1,220 @@
+"""``sdm masks``: a frozen set of masks, one file per image, with a manifest of what they are."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from sdm_lightning import __version__
+from sdm_lightning.data.index import INDEX_NAME, ShardIndex, is_tar_name
+from sdm_lightning.data.mask_sources import mask_seed
+from sdm_lightning.data.masks import free_form_mask, get_preset, hole_ratio
+from sdm_lightning.data.naming import unique_keys
+from sdm_lightning.data.shards import ShardReader
+from sdm_lightning.data.sources import open_source
+from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation.cache import write_atomically
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "sdm_lightning.masks"
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """One mask of a set: file name, SHA-256 of the file, share of hole pixels."""
+
+    file: str
+    sha256: str
+    hole_ratio: float
+
+
+def write_mask_set(
+    output: str,
+    images: str | None = None,
+    *,
+    count: int | None = None,
+    preset: str = "mat512_large",
+    size: int = 512,
+    seed: int = 0,
+    overwrite: bool = False,
+    num_workers: int | None = None,
+) -> None:
+    """Write a frozen set of masks: PNG files, 255 = known, and a manifest.
+
+    Each mask is drawn from a seed made of its image's name, so it does not depend on what else is
+    in the set; they are the masks that `sdm test` draws for the same preset and mask seed.
+
+    Args:
+        output: Folder to make.
+        images: Images to draw masks for, one each of the same name: a folder, zip or tar, or
+            shards; left out, count numbers are taken for names.
+        count: Number of masks if no images are named: 00000000.png, 00000001.png, ...
+        preset: Of data.masks, such as mat512_small.
+        size: Side in pixels.
+        seed: Another number makes another set.
+        overwrite: Replace an existing folder.
+        num_workers: Drawing processes; left out, one per core up to 8.
+
+    Raises:
+        InputError: The folder exists, the preset is unknown, or there are no images.
+    """
+    get_preset(preset)
+    if (images is None) == (count is None):
+        raise InputError("masks: name either images or a count")
+    if count is not None and count < 1:
+        raise InputError(f"masks: count must be at least 1, got {count}")
+    target = Path(output)
+    if target.exists():
+        if not overwrite:
+            raise InputError(f"{target}: exists; choose another folder, or set overwrite=true")
+        if not (target / MANIFEST_NAME).is_file():
+            raise InputError(f"{target}: is no mask set, so it is not replaced; remove it yourself")
+    names = sample_keys(images) if images is not None else [f"{i:08d}" for i in range(count or 0)]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Everything is written beside the target and put in place at once: no half-written set.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        folder = Path(scratch) / "masks"
+        folder.mkdir()
+        draw = partial(_write_mask, folder=folder, preset=preset, size=size, seed=seed)
+        files = list(_mapped(draw, names, num_workers))
+        manifest = {
+            "format": FORMAT,
+            "version": 1,
+            "convention": "known255",
+            "preset": preset,
+            "size": size,
+            "seed": seed,
+            "images": images,
+            "generator": f"sdm-lightning {__version__}",
+            "count": len(files),
+            "mean_hole_ratio": float(np.mean([file.hole_ratio for file in files])),
+            "digest": set_digest(files),
+            "files": [vars(file) for file in files],
+        }
+        text = json.dumps(manifest, indent=1).encode()
+        write_atomically(folder / MANIFEST_NAME, lambda file: file.write(text))
+        os.chmod(folder, 0o755)
+        if target.exists():
+            shutil.move(target, Path(scratch) / "old")
+        os.replace(folder, target)
+    ratios = np.array([file.hole_ratio for file in files])
+    print(
+        f"{len(files)} masks of {preset}, {size}x{size}, seed {seed} in {target}\n"
+        f"hole ratio: mean {ratios.mean():.3f}, deviation {ratios.std():.3f}, "
+        f"from {ratios.min():.3f} to {ratios.max():.3f}\n"
+        f"digest {manifest['digest']}"
+    )
+
+
+def _mapped(draw: Any, names: list[str], num_workers: int | None) -> Iterator[MaskFile]:
+    workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+    with tqdm(total=len(names), unit="mask", desc="masks", file=sys.stderr) as progress:
+        if workers < 2 or len(names) < 500:
+            results: Iterable[MaskFile] = map(draw, names)
+            for result in results:
+                progress.update()
+                yield result
+            return
+        with ProcessPoolExecutor(workers) as pool:
+            for result in pool.map(draw, names, chunksize=64):
+                progress.update()
+                yield result
+
+
+def _write_mask(name: str, folder: Path, preset: str, size: int, seed: int) -> MaskFile:
+    mask = free_form_mask(preset, size, mask_seed(seed, name))
+    done, data = cv2.imencode(".png", mask * 255)
+    assert done
+    content = data.tobytes()
+    (folder / f"{name}.png").write_bytes(content)
+    return MaskFile(f"{name}.png", hashlib.sha256(content).hexdigest(), round(hole_ratio(mask), 6))
+
+
+def sample_keys(images: str) -> list[str]:
+    """Names of the samples of a folder, zip or tar of images, or of shards.
+
+    Raises:
+        InputError: There are none.
+    """
+    if _are_shards(images):
+        index = ShardIndex.load(images)
+        return [raw.key for raw in ShardReader().read_range(index, 0, index.num_samples)]
+    entries = open_source(images).entries()
+    if not entries:
+        raise InputError(f"{images}: no images in it; expected jpg, png, webp, bmp or tif files")
+    keys = unique_keys(entry.name for entry in entries)
+    return [keys[entry.name] for entry in entries]
+
+
+def _are_shards(images: str) -> bool:
+    """Whether a path means shards; a tar without an index beside it is a plain archive."""
+    path = Path(images)
+    if "{" in images or path.name == INDEX_NAME:
+        return True
+    if path.is_dir():
+        return (path / INDEX_NAME).is_file()
+    return is_tar_name(path.name) and (path.parent / INDEX_NAME).is_file()
+
+
+def set_digest(files: Iterable[MaskFile]) -> str:
+    """SHA-256 over names and hashes of the files, in the order of their names."""
+    lines = [f"{file.sha256}  {file.file}\n" for file in sorted(files, key=lambda f: f.file)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any] | None:
+    """The manifest of a mask set; None for a folder without one.
+
+    Raises:
+        InputError: It is damaged or no manifest of masks.
+    """
+    file = Path(folder) / MANIFEST_NAME
+    if not file.is_file():
+        return None
+    try:
+        manifest = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: damaged ({error}); write the mask set again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{file}: not a manifest of masks; `sdm masks` writes one")
+    return manifest
+
+
+def check_mask_set(folder: str | Path) -> dict[str, Any]:
+    """Hold every file of a mask set against its manifest.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: There is no manifest, or a file is missing, changed or new.
+    """
+    root = Path(folder)
+    manifest = read_manifest(root)
+    if manifest is None:
+        raise InputError(f"{root}: no {MANIFEST_NAME}; `sdm masks` writes mask sets with one")
+    files = [MaskFile(**entry) for entry in manifest["files"]]
+    for file in files:
+        path = root / file.file
+        if not path.is_file():
+            raise InputError(f"{path}: missing; the manifest lists it: write the mask set again")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
+            raise InputError(f"{path}: changed since the manifest was written")
+    extra = {path.name for path in root.glob("*.png")} - {file.file for file in files}
+    if extra:
+        raise InputError(f"{root}/{min(extra)}: not in the manifest; remove it")
+    if set_digest(files) != manifest["digest"]:
+        raise InputError(f"{root}/{MANIFEST_NAME}: its digest is not that of its files")
+    return manifest

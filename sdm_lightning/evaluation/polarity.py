@@ -1,0 +1,83 @@
+"""A guard against masks that mean the opposite."""
+
+import torch
+from torch import Tensor
+
+from sdm_lightning.errors import InputError
+
+MOSTLY_HOLE = 0.8
+"""No published generator makes masks whose holes take up more than this on average."""
+
+
+class PolarityGuard:
+    """Compares how far results are from their originals where pixels are known and where not.
+
+    A result keeps (or nearly keeps) known pixels; if the "known" side of the masks is the one that
+    differs, the masks are inverted.
+
+    Args:
+        masks: Where they are, for messages.
+        argument: The argument that states the convention, for messages.
+    """
+
+    def __init__(self, masks: str, argument: str = "masks_convention") -> None:
+        self.masks = masks
+        self.argument = argument
+        self._sums = torch.zeros(4, dtype=torch.float64)
+
+    def update(self, real: Tensor, fake: Tensor, mask: Tensor) -> None:
+        """Add uint8 ``(B, 3, H, W)`` pairs with masks ``(B, 1, H, W)``, 1 = known."""
+        error = (real.double() - fake.double()).abs().mean(dim=1, keepdim=True)
+        known = (mask >= 0.5).double()
+        hole = 1 - known
+        sums = [(error * known).sum(), known.sum(), (error * hole).sum(), hole.sum()]
+        self._sums += torch.stack(sums).cpu()
+
+    @property
+    def known_error(self) -> float:
+        """Mean difference at known pixels, in levels of 255."""
+        return float(self._sums[0] / self._sums[1].clamp_min(1))
+
+    @property
+    def hole_error(self) -> float:
+        """Mean difference at hole pixels, in levels of 255."""
+        return float(self._sums[2] / self._sums[3].clamp_min(1))
+
+    @property
+    def hole_ratio(self) -> float:
+        """Share of hole pixels."""
+        return float(self._sums[3] / (self._sums[1] + self._sums[3]).clamp_min(1))
+
+    def check(self) -> None:
+        """Refuse masks that look inverted or empty.
+
+        Raises:
+            InputError: With the argument to set.
+        """
+        if self.hole_ratio == 0:
+            raise InputError(
+                f"{self.masks}: no mask has a hole; white must mean known, or state "
+                f"{self.argument}=hole255 if white means hole"
+            )
+        if self.known_error > 0.5 and self.known_error > self.hole_error:
+            raise InputError(
+                f"{self.masks}: looks inverted: results differ from their originals by "
+                f"{self.known_error:.1f} levels at known (white) pixels and by "
+                f"{self.hole_error:.1f} in the holes; set {self.argument}=hole255 if white means "
+                f"hole, or {self.argument}=known255 to go on as it is"
+            )
+        check_hole_ratio(self.masks, self.hole_ratio, self.argument)
+
+
+def check_hole_ratio(masks: str, ratio: float, argument: str = "masks_convention") -> None:
+    """Refuse a set of masks that is nearly all hole.
+
+    Raises:
+        InputError: With the argument to set.
+    """
+    if ratio > MOSTLY_HOLE:
+        raise InputError(
+            f"{masks}: looks inverted: {100 * ratio:.0f} % of the pixels are hole if white means "
+            f"known; set {argument}=hole255 if white means hole, or {argument}=known255 to go on "
+            "as it is"
+        )

@@ -60,7 +60,11 @@ def to_latex(grid: Grid) -> str:
     def escaped(text: str) -> str:
         return "".join(LATEX.get(character, character) for character in text)
 
-    lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{l" + "r" * (len(grid.headings) - 1) + "}"]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        r"\begin{tabular}{l" + "r" * (len(grid.headings) - 1) + "}",
+    ]
     lines += [r"\toprule", " & ".join(map(escaped, grid.headings)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(escaped, row)) + r" \\" for row in grid.rows]
     caption = escaped(" ".join([grid.title + ".", *grid.notes]))

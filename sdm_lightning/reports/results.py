@@ -110,7 +110,9 @@ def read_wandb_project(name: str) -> list[Line]:
         runs = list(wandb.Api().runs(name))
     except Exception as error:  # the client raises many kinds, some of them private
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"wandb:{name}: cannot be read ({reason}); log in, or give files") from None
+        raise InputError(
+            f"wandb:{name}: cannot be read ({reason}); log in, or give files"
+        ) from None
     return [line for run in runs if (line := wandb_line(run.summary, run.config, run.tags))]
 
 

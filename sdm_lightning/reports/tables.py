@@ -20,8 +20,8 @@ from sdm_lightning.reports.results import (
     split_metric,
 )
 
+METRIC_NAMES = {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}
 LOWER_IS_BETTER = {"fid", "lpips", "l1", "l1_hole"}
-PERCENT = {"p_ids", "u_ids"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,21 @@ class Column:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper with its own numbers; ``experiments/paper/NAME.yaml``."""
+    """A table of the paper with its own numbers; ``experiments/paper/NAME.yaml``.
+
+    Attributes:
+        name: ``table1``.
+        number: As the paper prints it.
+        title: What it compares.
+        setting: What the paper's numbers were measured on.
+        row_heading: Heading of the rows' names.
+        columns: Columns of numbers.
+        rows: ``row`` (short name), ``name``, and a value for each column's key.
+        place_heading: Heading of what ``where`` of the columns names.
+        reference: Row that the others are compared with.
+        same_as: Row -> table and row of which it is the same run.
+        digits: After the point.
+    """
 
     name: str
     number: str
@@ -47,7 +61,9 @@ class PaperTable:
     row_heading: str
     columns: list[Column]
     rows: list[dict[str, Any]]
+    place_heading: str
     reference: str | None
+    same_as: dict[str, dict[str, str]]
     digits: int
 
 
@@ -141,7 +157,9 @@ def read_paper_table(name: str) -> PaperTable:
         row_heading=content["row_heading"],
         columns=columns,
         rows=content["rows"],
+        place_heading=content.get("place_heading", "Test set"),
         reference=content.get("reference"),
+        same_as=content.get("same_as", {}),
         digits=content.get("digits", 2),
     )
 
@@ -171,19 +189,30 @@ def table_text(
 def select_lines(lines: Sequence[Line], table: PaperTable, scale: str | None) -> list[Line]:
     """The lines of this table and scale; of several lines of one run, the newest.
 
-    A run is what shares scale, row, setting, number of iterations, protocol and seed.
+    A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint's place.
     """
-    newest: dict[tuple[Any, ...], Line] = {}
-    for line in lines:
-        if label_of(line, "table") != table.name or label_of(line, "row") is None:
-            continue
-        if scale is not None and label_of(line, "scale") != scale:
+    newest: dict[tuple[str, ...], Line] = {}
+    for found in lines:
+        line = _as_row_of(found, table)
+        if line is None or (scale is not None and label_of(line, "scale") != scale):
             continue
         keys = ("scale", "row", "setting", "num_iterations", "protocol", "seed")
-        key = tuple(str(label_of(line, k)) for k in keys)
+        checkpoint = (line.get("checkpoint") or {}).get("path")
+        key = (*(str(label_of(line, k)) for k in keys), str(checkpoint))
         if key not in newest or str(line.get("time", "")) >= str(newest[key].get("time", "")):
             newest[key] = line
     return list(newest.values())
+
+
+def _as_row_of(line: Line, table: PaperTable) -> Line | None:
+    """The line under its row of this table; None if it belongs to another."""
+    place = (label_of(line, "table"), label_of(line, "row"))
+    if place[0] == table.name:
+        return line if place[1] is not None else None
+    for row, other in table.same_as.items():
+        if place == (other["table"], other["row"]):
+            return {**line, "table": table.name, "row": row}
+    return None
 
 
 def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) -> Ours | None:
@@ -210,82 +239,90 @@ def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) ->
 
 
 def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> Grid:
-    """Headings, cells and notes of a table, still without a format."""
-    own = {column.metric for column in table.columns}
-    headings = [table.row_heading]
-    columns: list[list[str]] = [[str(row["name"]) for row in table.rows]]
-    for column in table.columns:
-        unit = f" ({column.unit})" if column.unit else ""
-        headings.append(f"{_heading(column, table)}{unit}, paper")
-        columns.append([_number(row[column.key], table.digits) for row in table.rows])
-        if column.metric in metrics:
-            found = [ours(lines, r["row"], column.where, column.metric) for r in table.rows]
-            headings += [f"{_heading(column, table)}{unit}, ours", "difference"]
-            columns.append([f.text(table.digits) if f else "" for f in found])
-            columns.append(
-                [
-                    f"{f.mean - row[column.key]:+.{table.digits}f}"
-                    if f and row[column.key] is not None
-                    else ""
-                    for f, row in zip(found, table.rows, strict=True)
-                ]
-            )
-    for metric in [m for m in metrics if m not in own]:
-        for column in _distinct_places(table):
-            found = [ours(lines, r["row"], column.where, metric) for r in table.rows]
-            place = f" {column.heading}" if column.where else ""
-            headings.append(f"{metric}{place}, ours")
-            columns.append([f.text(_digits(metric)) if f else "" for f in found])
-    if table.reference is not None and not any(column.where for column in table.columns):
-        for metric in [*(m for m in metrics)]:
-            _add_changes(table, lines, metric, headings, columns)
-    rows = [list(cells) for cells in zip(*columns, strict=True)]
-    title = f"Table {table.number}: {table.title}"
-    return Grid(title, headings, rows, _notes(table, lines, metrics))
+    """Headings, cells and notes of a table, still without a format.
 
+    A table whose columns name places (a test set, a number of iterations) gets one line for each
+    row and place, so that every metric has its three columns: paper, ours, difference.
+    """
+    places = _places(table)
+    keys = [(row, place) for place in places for row in table.rows]
+    if len(places) > len(table.rows):
+        keys = [(row, place) for row in table.rows for place in places]
+    own = list(dict.fromkeys(column.metric for column in table.columns))
+    own_columns = {(c.metric, str(c.where)): c for c in table.columns}
 
-def _add_changes(
-    table: PaperTable,
-    lines: Sequence[Line],
-    metric: str,
-    headings: list[str],
-    columns: list[list[str]],
-) -> None:
-    """Change against the reference row: whether the paper's orderings reproduce shows here."""
-    column = table.columns[0]
-    reference = next(row for row in table.rows if row["row"] == table.reference)
-    if f"vs {reference['row']}, paper" not in headings:
-        headings.append(f"vs {reference['row']}, paper")
-        columns.append(
-            [
-                f"{row[column.key] - reference[column.key]:+.{table.digits}f}"
+    def paper(metric: str, row: dict[str, Any], place: Column) -> float | None:
+        column = own_columns.get((metric, str(place.where)))
+        return None if column is None else row[column.key]
+
+    def found(metric: str, row: dict[str, Any], place: Column) -> Ours | None:
+        return ours(lines, row["row"], place.where, metric)
+
+    grid: dict[str, list[str]] = {table.row_heading: [str(row["name"]) for row, _ in keys]}
+    if len(places) > 1:
+        grid[table.place_heading] = [_place_name(place) for _, place in keys]
+    for metric in own:
+        unit = next(f" ({c.unit})" if c.unit else "" for c in table.columns if c.metric == metric)
+        name = f"{METRIC_NAMES.get(metric, metric)}{unit}"
+        grid[f"{name}, paper"] = [_number(paper(metric, *key), table.digits) for key in keys]
+        grid[f"{name}, ours"] = [_ours_text(found(metric, *key), table.digits) for key in keys]
+        grid["difference" if len(own) == 1 else f"{name}, difference"] = [
+            _change(found(metric, *key), paper(metric, *key), table.digits) for key in keys
+        ]
+    others = [metric for metric in metrics if metric not in own]
+    for metric in others:
+        grid[f"{metric}, ours"] = [_ours_text(found(metric, *k), _digits(metric)) for k in keys]
+    reference = next((row for row in table.rows if row["row"] == table.reference), None)
+    if reference is not None:
+        against = f"vs {reference['row']}"
+        grid[f"{against}, paper"] = [
+            _against(paper(own[0], row, place), paper(own[0], reference, place), table.digits)
+            if row is not reference
+            else ""
+            for row, place in keys
+        ]
+        for metric in metrics:
+            grid[f"{against}, ours ({metric})"] = [
+                _change(
+                    found(metric, row, place),
+                    _mean(found(metric, reference, place)),
+                    _digits(metric),
+                )
                 if row is not reference
                 else ""
-                for row in table.rows
+                for row, place in keys
             ]
-        )
-    base = ours(lines, reference["row"], column.where, metric)
-    changes = []
-    for row in table.rows:
-        found = ours(lines, row["row"], column.where, metric)
-        blank = row is reference or found is None or base is None
-        changes.append(
-            "" if blank else f"{found.mean - base.mean:+.{_digits(metric)}f}"  # type: ignore[union-attr]
-        )
-    headings.append(f"vs {reference['row']}, ours ({metric})")
-    columns.append(changes)
+    rows = [list(cells) for cells in zip(*grid.values(), strict=True)]
+    title = f"Table {table.number}: {table.title}"
+    return Grid(title, list(grid), rows, _notes(table, lines, metrics))
 
 
-def _distinct_places(table: PaperTable) -> list[Column]:
-    """One column for each place (test set, number of iterations), whatever the metric."""
+def _places(table: PaperTable) -> list[Column]:
+    """One column for each place, whatever the metric."""
     places: dict[str, Column] = {}
     for column in table.columns:
         places.setdefault(str(column.where), column)
     return list(places.values())
 
 
-def _heading(column: Column, table: PaperTable) -> str:
-    return f"T={column.heading}" if "num_iterations" in column.where else column.heading
+def _place_name(place: Column) -> str:
+    return " ".join(str(value) for value in place.where.values())
+
+
+def _ours_text(value: Ours | None, digits: int) -> str:
+    return "" if value is None else value.text(digits)
+
+
+def _mean(value: Ours | None) -> float | None:
+    return None if value is None else value.mean
+
+
+def _against(value: float | None, base: float | None, digits: int) -> str:
+    return "" if value is None or base is None else f"{value - base:+.{digits}f}"
+
+
+def _change(value: Ours | None, base: float | None, digits: int) -> str:
+    return _against(_mean(value), base, digits)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -328,7 +365,9 @@ def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> 
             "not the paper's metric, and its values compare with nothing but each other."
         )
     others = [m for m in metrics if m not in {c.metric for c in table.columns}]
-    better = [f"{m} {'lower' if split_metric(m)[0] in LOWER_IS_BETTER else 'higher'}" for m in others]
+    better = [
+        f"{m} {'lower' if split_metric(m)[0] in LOWER_IS_BETTER else 'higher'}" for m in others
+    ]
     if better:
         notes.append(f"Better is: {', '.join(better)}.")
     return notes

@@ -156,7 +156,9 @@ def read_sweep(path: str | Path) -> Sweep:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{file}: no such file; give a sweep file of experiments/sweeps/") from None
+        raise InputError(
+            f"{file}: no such file; give a sweep file of experiments/sweeps/"
+        ) from None
     except yaml.YAMLError as error:
         raise InputError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or "parameters" not in content:

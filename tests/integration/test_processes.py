@@ -1,0 +1,90 @@
+"""Two processes (gloo) at the same global batch equal one."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader
+
+from sdm_lightning.diffusion import SpatialDiffusion
+from sdm_lightning.errors import InputError
+from sdm_lightning.losses import PixelPyramidLoss
+from sdm_lightning.models import Discriminator, Generator
+from sdm_lightning.training import AdaptiveAugment, LossSettings, SDMModule
+
+GLOBAL_BATCH = 4
+STEPS = 4
+
+
+class Batches(pl.LightningDataModule):
+    """Each process takes every world-size-th sample of the same global batches."""
+
+    def train_dataloader(self):
+        rng = torch.Generator().manual_seed(0)
+        samples = []
+        for index in range(GLOBAL_BATCH * STEPS):
+            image = torch.rand(3, 16, 16, generator=rng) * 2 - 1
+            mask = (torch.rand(1, 16, 16, generator=rng) > 0.5).float()
+            samples.append({"image": image, "mask": mask, "key": str(index)})
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(samples[rank::world], batch_size=GLOBAL_BATCH // world)
+
+
+def silent_module(detach=True):
+    """Without anything drawn at random per process, and without statistics over a batch."""
+    torch.manual_seed(0)
+    generator = Generator(
+        base_channels=8, max_channels=8, num_downsamples=2, attention_strides=(4,),
+        attention_heads=2, bias_channels=4, latent_dim=4, mapping_layers=1,
+    )  # fmt: skip
+    for parameter in generator.mapping.parameters():
+        parameter.requires_grad_(False).zero_()  # its gradient is of the random latent code
+    return SDMModule(
+        generator,
+        Discriminator(resolution=16, base_channels=8, max_channels=8, mbstd_group=1),
+        PixelPyramidLoss(levels=2),
+        SpatialDiffusion(num_iterations=2, alpha=0.0, detach=detach),
+        losses=LossSettings(r1_interval=2),
+        augment=AdaptiveAugment(interval=2, images_to_unit=1_000_000, transforms=()),
+        style_mixing_probability=0.0,
+    )
+
+
+def trained(world, module, **strategy):
+    trainer = pl.Trainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        devices=world,
+        strategy=DDPStrategy(start_method="fork", process_group_backend="gloo", **strategy)
+        if world > 1
+        else "auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, datamodule=Batches())
+    return module.state_dict()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("detach", [True, False])
+def test_two_processes_equal_one(detach):
+    alone = trained(1, silent_module(detach))
+    pair = trained(2, silent_module(detach), find_unused_parameters=True)
+    initial = silent_module(detach).state_dict()
+    assert alone.keys() == pair.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(pair[name], value, rtol=2e-5, atol=2e-6, msg=name)
+    assert any(not torch.equal(alone[k], initial[k]) for k in alone if "discriminator" in k)
+    assert float(alone["augment.probability"]) == pytest.approx(float(pair["augment.probability"]))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_ddp_that_would_fail_in_the_first_step_is_refused():
+    module = silent_module()
+    trainer = pl.Trainer(accelerator="cpu", strategy=DDPStrategy(), logger=False)
+    module.trainer = trainer
+    with pytest.raises(InputError, match="ddp_find_unused_parameters_true"):
+        module.setup("fit")

@@ -27,7 +27,7 @@ class _Terms(NamedTuple):
 
     nll: Tensor
     d_log_variance: Tensor
-    d_error: Tensor  # with respect to (target - mean) in whatever orientation it was given
+    d_error: Tensor
 
 
 def discretized_gaussian_nll(
@@ -76,20 +76,10 @@ class _DiscretizedGaussianNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
-        error = (target - mean).clamp(-_MAX_ERROR, _MAX_ERROR)
-        inner = _inner_bin(error.abs(), log_variance)
-        # The lower edge is the upper edge seen in a mirror.
-        side = torch.where(target > 0, 1.0, -1.0).to(error.dtype)
-        edge = _edge_bin(error * side, log_variance)
-        is_edge = target.abs() > 1 - HALF_BIN
-
-        nll = torch.where(is_edge, edge.nll, inner.nll)
-        d_error = torch.where(is_edge, edge.d_error * side, inner.d_error * error.sign())
-        ctx.save_for_backward(
-            torch.where(is_edge, edge.d_log_variance, inner.d_log_variance),
-            d_error if ctx.needs_input_grad[0] or ctx.needs_input_grad[2] else None,
-        )
-        return nll
+        terms = _bin_terms(target, (target - mean).clamp(-_MAX_ERROR, _MAX_ERROR), log_variance)
+        needs_error = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
+        ctx.save_for_backward(terms.d_log_variance, terms.d_error if needs_error else None)
+        return terms.nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -103,36 +93,35 @@ class _DiscretizedGaussianNLL(torch.autograd.Function):
         )
 
 
-def _inner_bin(distance: Tensor, log_variance: Tensor) -> _Terms:
-    """A bin with two ends, at ``distance`` >= 0 from the mean.
+def _bin_terms(target: Tensor, error: Tensor, log_variance: Tensor) -> _Terms:
+    """The bin around ``target``, with the mean at ``target - error``.
 
-    In units of the standard deviation the bin is [lo, hi], its middle c and its width w.
+    In a mirror, if need be, the bin lies above the mean; in units of the standard deviation it is
+    [lo, hi] = c +- w/2. An extreme level's bin lies on its own side, and its hi is far away.
     """
-    scale = _inverse_deviation(log_variance)
-    c, w = distance * scale, 2 * HALF_BIN * scale
-    lo, hi = (distance - HALF_BIN) * scale, (distance + HALF_BIN) * scale
+    scale = torch.exp(-0.5 * log_variance.clamp_min(_MIN_LOG_VARIANCE))
+    edge = target.abs() > 1 - HALF_BIN
+    side = torch.where(torch.where(edge, target, error) >= 0, 1.0, -1.0).to(error.dtype)
+    distance = error * side
+    c = distance * scale
+    w = torch.where(edge, 1e10, 2 * HALF_BIN * scale)
+    lo = (distance - HALF_BIN) * scale
+    hi = torch.where(edge, 1e18, (distance + HALF_BIN) * scale)
+
     narrow = (w < 0.5) & (c * w < 0.5)
-    near = lo < 0  # the mean lies in the bin
-    # Where a branch is not used it is fed harmless numbers.
-    half, one, two = (torch.full_like(c, value) for value in (0.5, 1.0, 2.0))
-    outside = ~(narrow | near)
-    inside = near & ~narrow
     narrow_terms = _narrow_bin(
-        torch.where(narrow, c, half), torch.where(narrow, w, half), log_variance, scale
+        torch.where(narrow, c, 0.5), torch.where(narrow, w, 0.5), log_variance, scale
     )
-    near_terms = _near_bin(torch.where(inside, lo, -one), torch.where(inside, hi, one), scale)
-    far_terms = _far_bin(
-        torch.where(outside, lo, one),
-        torch.where(outside, hi, two),
-        torch.where(outside, w, one),
+    wide_terms = _wide_bin(
+        torch.where(narrow, 1.0, lo),
+        torch.where(narrow, 2.0, hi),
+        torch.where(narrow, 1.0, w),
         scale,
     )
-    return _Terms(
-        *(
-            torch.where(narrow, a, torch.where(near, b, d))
-            for a, b, d in zip(narrow_terms, near_terms, far_terms, strict=True)
-        )
+    nll, d_log_variance, d_error = (
+        torch.where(narrow, a, b) for a, b in zip(narrow_terms, wide_terms, strict=True)
     )
+    return _Terms(nll, d_log_variance, d_error * side)
 
 
 def _narrow_bin(c: Tensor, w: Tensor, log_variance: Tensor, scale: Tensor) -> _Terms:
@@ -158,58 +147,33 @@ def _narrow_bin(c: Tensor, w: Tensor, log_variance: Tensor, scale: Tensor) -> _T
     )
 
 
-def _near_bin(lo: Tensor, hi: Tensor, scale: Tensor) -> _Terms:
-    """The mean lies in a bin of at least half a deviation: P = 1 - Q(-lo) - Q(hi), never small."""
-    below, above = -lo, hi
-    probability = 1 - _upper_tail(below) - _upper_tail(above)
-    nll = -torch.log1p(-_upper_tail(below) - _upper_tail(above))
-    density_lo, density_hi = _density(below), _density(above)
-    return _Terms(
-        nll,
-        0.5 * (above * density_hi + below * density_lo) / probability,
-        scale * (density_lo - density_hi) / probability,
-    )
+def _wide_bin(lo: Tensor, hi: Tensor, w: Tensor, scale: Tensor) -> _Terms:
+    """A bin over which the density changes much; R = Q / phi is Mills' ratio.
 
-
-def _far_bin(lo: Tensor, hi: Tensor, w: Tensor, scale: Tensor) -> _Terms:
-    """The mean lies outside: P = phi(lo) [R(lo) - R(hi) exp(-c w)], R = Q / phi Mills' ratio.
-
-    c w = (hi^2 - lo^2) / 2 >= 1/2 here or w >= 1/2, so the bracket loses no digits.
+    With the mean below it, P = phi(lo) [R(lo) - R(hi) exp(-c w)]: as c w = (hi^2 - lo^2) / 2 or w
+    is at least 1/2, the bracket loses no digits. With the mean in it, P = 1 - Q(-lo) - Q(hi),
+    which is never small.
     """
+    ratio_lo, ratio_hi = _mills_ratio(lo.abs()), _mills_ratio(hi)
+    density_lo, density_hi = _density(lo), _density(hi)
+
     decay = torch.exp(-0.5 * (lo + hi) * w)
-    bracket = _mills_ratio(lo) - _mills_ratio(hi) * decay
-    square, slope = _half_square(lo)
-    # lo = slope wherever the half square is one; past that point the derivative is the line's.
-    return _Terms(
+    bracket = ratio_lo - ratio_hi * decay
+    square, slope = _half_square(lo.clamp_min(0))
+    on_line = lo > slope
+    far = (
         square + _HALF_LOG_2PI - torch.log(bracket),
-        0.5 * torch.where(lo > slope, -slope * lo, (hi * decay - lo) / bracket),
-        torch.where(lo > slope, scale * slope, scale * (1 - decay) / bracket),
+        0.5 * torch.where(on_line, -slope * lo, (hi * decay - lo) / bracket),
+        scale * torch.where(on_line, slope, (1 - decay) / bracket),
     )
-
-
-def _edge_bin(error: Tensor, log_variance: Tensor) -> _Terms:
-    """A bin with one end: P = Q(x), x the end's distance from the mean in deviations."""
-    scale = _inverse_deviation(log_variance)
-    x = (error - HALF_BIN) * scale
-    far = x > 0
-    positive, negative = x.clamp_min(0), x.clamp_max(0)
-    ratio = _mills_ratio(positive)
-    square, slope = _half_square(positive)
-    nll = torch.where(
-        far,
-        square + _HALF_LOG_2PI - torch.log(ratio),
-        -torch.log1p(-_upper_tail(-negative)),
+    outside = ratio_lo * density_lo + ratio_hi * density_hi
+    inside = 1 - outside
+    near = (
+        -torch.log1p(-outside),
+        0.5 * (hi * density_hi - lo * density_lo) / inside,
+        scale * (density_lo - density_hi) / inside,
     )
-    hazard = torch.where(
-        far,
-        torch.where(positive > slope, slope, 1 / ratio),
-        _density(negative) / (1 - _upper_tail(-negative)),
-    )
-    return _Terms(nll, -0.5 * x * hazard, scale * hazard)
-
-
-def _inverse_deviation(log_variance: Tensor) -> Tensor:
-    return torch.exp(-0.5 * log_variance.clamp_min(_MIN_LOG_VARIANCE))
+    return _Terms(*(torch.where(lo < 0, a, b) for a, b in zip(near, far, strict=True)))
 
 
 def _half_square(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,12 +191,6 @@ def _mills_ratio(x: Tensor) -> Tensor:
     """Q(x) / phi(x) for x >= 0: from sqrt(pi / 2) at zero down to 1 / x."""
     scaled: Tensor = torch.special.erfcx(x * _SQRT_HALF)
     return math.sqrt(math.pi / 2) * scaled
-
-
-def _upper_tail(x: Tensor) -> Tensor:
-    """Q(x), the probability above x >= 0; may underflow to zero."""
-    complement: Tensor = torch.special.erfc(x * _SQRT_HALF)
-    return 0.5 * complement
 
 
 def _density(x: Tensor) -> Tensor:

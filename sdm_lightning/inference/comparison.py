@@ -1,0 +1,110 @@
+"""A model beside the classical methods, on the very same images and masks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sdm_lightning.inference.baselines import BASELINES
+from sdm_lightning.inference.inpainter import Inpainter, InpaintingStep
+from sdm_lightning.metrics.paired import paired_scores
+
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+SCORES = ("psnr_hole", "l1_hole", "psnr", "ssim")
+NUM_BINS = 10
+
+
+@dataclass
+class Comparison:
+    """Mean scores per method, and whether the uncertainty knows where the error is.
+
+    Attributes:
+        scores: Method -> score -> mean over images.
+        error_by_uncertainty: Mean absolute error, on the scale [0, 1], of the hole pixels of each
+            tenth, from the least uncertain to the most, ranked within each image.
+        num_images: Images compared.
+        hole_ratio: Mean share of missing pixels.
+    """
+
+    scores: dict[str, dict[str, float]]
+    error_by_uncertainty: list[float]
+    num_images: int
+    hole_ratio: float
+
+
+@dataclass
+class _Sums:
+    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    bins: list[list[float]] = field(default_factory=lambda: [[] for _ in range(NUM_BINS)])
+    holes: list[float] = field(default_factory=list)
+
+
+def compare(
+    inpainter: Inpainter,
+    images: Sequence[Bytes],
+    masks: Sequence[Bools],
+    seeds: Sequence[int],
+    iterations: Sequence[int],
+    on_result: Callable[[int, list[InpaintingStep], dict[str, Bytes]], None] | None = None,
+) -> Comparison:
+    """Scores the model at several numbers of iterations, and the baselines.
+
+    Args:
+        inpainter: The model; it works at the images' own size.
+        images: Originals, ``(H, W, 3)`` uint8.
+        masks: ``(H, W)`` bool, True = known.
+        seeds: One per image.
+        iterations: Numbers of iterations; the last one's steps are handed out.
+        on_result: Called with the index, the steps and each baseline's picture.
+    """
+    sums = _Sums()
+    for index, (image, known, seed) in enumerate(zip(images, masks, seeds, strict=True)):
+        steps: list[InpaintingStep] = []
+        for count in iterations:
+            result = inpainter(image, known, seed=seed, num_iterations=count, work_size=0)
+            steps = result.steps
+            name = f"SDM, {count} iteration{'s' if count > 1 else ''}"
+            _add(sums, name, result.array, image, known)
+        filled = {name: fill(image, known) for name, fill in BASELINES.items()}
+        for name, array in filled.items():
+            _add(sums, name, array, image, known)
+        if steps:
+            _add_bins(sums, steps[0], image, known)
+        sums.holes.append(1 - float(known.mean()))
+        if on_result is not None:
+            on_result(index, steps, filled)
+    return Comparison(
+        {
+            name: {score: float(np.mean(values)) for score, values in found.items()}
+            for name, found in sums.scores.items()
+        },
+        [float(np.mean(values)) if values else 0.0 for values in sums.bins],
+        len(sums.holes),
+        float(np.mean(sums.holes)) if sums.holes else 0.0,
+    )
+
+
+def _add(sums: _Sums, name: str, filled: Bytes, image: Bytes, known: Bools) -> None:
+    def tensor(array: Bytes) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None]
+
+    mask = torch.from_numpy(known.astype(np.float32))[None, None]
+    found = paired_scores(tensor(filled), tensor(image), mask)
+    rows = sums.scores.setdefault(name, {score: [] for score in SCORES})
+    for score in SCORES:
+        value = float(found[score])
+        if np.isfinite(value):  # an image without a hole has no score of it
+            rows[score].append(value)
+
+
+def _add_bins(sums: _Sums, step: InpaintingStep, image: Bytes, known: Bools) -> None:
+    hole = ~known
+    if hole.sum() < NUM_BINS:
+        return
+    difference = np.abs(step.array.astype(np.float64) - image).mean(axis=2)[hole] / 255
+    order = np.argsort(step.uncertainty[hole], kind="stable")
+    for values, part in zip(sums.bins, np.array_split(difference[order], NUM_BINS), strict=True):
+        values.append(float(part.mean()))

@@ -1,0 +1,136 @@
+"""Small charts as inline SVG: sharp at any size, and their colours follow the page's theme."""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 360, 170
+LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 24
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points of one curve and the CSS class that colours it."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    css: str = "now"
+
+
+def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
+    """Exponential average without the usual pull towards the first value."""
+    result, total, norm = [], 0.0, 0.0
+    for value in values:
+        total = weight * total + (1 - weight) * value
+        norm = weight * norm + (1 - weight)
+        result.append(total / norm)
+    return result
+
+
+def thinned(line: Line, most: int = 400) -> Line:
+    """At most ``most`` points, evenly taken, the last one kept."""
+    count = len(line.x)
+    if count <= most:
+        return line
+    chosen = sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
+    return Line([line.x[k] for k in chosen], [line.y[k] for k in chosen], line.css)
+
+
+def short(value: float) -> str:
+    """A number in few characters: 12.3k, 0.0123, 4.56M."""
+    size = abs(value)
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return "0" if value == 0 else f"{value:.3g}"
+
+
+def _range(lines: Sequence[Line]) -> tuple[float, float]:
+    """Of the middle 98 %: a wild first batch must not flatten the rest of the curve."""
+    values = sorted(v for line in lines for v in line.y if math.isfinite(v))
+    if not values:
+        return 0.0, 1.0
+    low = values[int(0.01 * (len(values) - 1))]
+    high = values[math.ceil(0.99 * (len(values) - 1))]
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return low - room, high + room
+
+
+def line_chart(title: str, lines: Sequence[Line], x_label: str = "images seen") -> str:
+    """Curves over a common axis, each drawn faintly with its smoothed self on top.
+
+    Args:
+        title: What is drawn; for readers that speak the page, too.
+        lines: The curves.
+        x_label: Below the axis.
+    """
+    lines = [line for line in lines if len(line.x)]
+    low, high = _range(lines)
+    first = min((min(line.x) for line in lines), default=0.0)
+    last = max((max(line.x) for line in lines), default=1.0)
+    span = (last - first) or 1.0
+
+    def place(x: float, y: float) -> str:
+        px = LEFT + (x - first) / span * (WIDTH - LEFT - RIGHT)
+        py = TOP + (high - min(max(y, low), high)) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return f"{px:.1f},{py:.1f}"
+
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{html.escape(title)}">'
+    ]
+    for share in (0.0, 0.5, 1.0):
+        y = TOP + share * (HEIGHT - TOP - BOTTOM)
+        value = high - share * (high - low)
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{short(value)}</text>')
+    for share, anchor in ((0.0, "start"), (1.0, "end")):
+        x = LEFT + share * (WIDTH - LEFT - RIGHT)
+        label = short(first + share * span)
+        parts.append(f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{label}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{x_label}</text>')
+    for line in lines:
+        soft = Line(line.x, smoothed(line.y), line.css)
+        for curve, weight in ((line, "raw"), (soft, "smooth")):
+            curve = thinned(curve)
+            points = " ".join(
+                place(x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(y)
+            )
+            parts.append(f'<polyline class="{weight} {line.css}" points="{points}"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def bar_chart(title: str, values: Sequence[float], first: str, last: str) -> str:
+    """Bars from left to right, labelled at both ends.
+
+    Args:
+        title: What is drawn.
+        values: Not negative.
+        first: Label of the leftmost bar.
+        last: Label of the rightmost bar.
+    """
+    top = max(values, default=0.0) or 1.0
+    width = (WIDTH - LEFT - RIGHT) / max(len(values), 1)
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{html.escape(title)}">'
+    ]
+    floor = HEIGHT - BOTTOM
+    for share in (0.0, 0.5, 1.0):
+        y = floor - share * (floor - TOP)
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        label = short(share * top)
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{label}</text>')
+    for index, value in enumerate(values):
+        height = value / top * (floor - TOP)
+        parts.append(
+            f'<rect x="{LEFT + index * width + 2:.1f}" y="{floor - height:.1f}" '
+            f'width="{width - 4:.1f}" height="{height:.1f}" rx="2"/>'
+        )
+    parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">{html.escape(first)}</text>')
+    parts.append(
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{html.escape(last)}</text>'
+    )
+    return "".join([*parts, "</svg>"])

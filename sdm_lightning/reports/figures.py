@@ -1,0 +1,200 @@
+"""The paper's figures, drawn from arrays and result lines; nothing here runs a model."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sdm_lightning.reports.results import Line
+from sdm_lightning.reports.tables import PaperTable, ours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, GRID = "#1d1d22", "#63636e", "#e4e4ea"
+COLOURS = ("#3b5bdb", "#d9480f", "#2b8a3e", "#9c36b5", "#0b7285")
+MARKERS = ("o", "s", "^", "D", "v")
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | npt.NDArray[np.bool_]
+
+
+def panels(
+    rows: Sequence[Sequence[Pixels]],
+    column_titles: Sequence[str],
+    row_titles: Sequence[str] | None = None,
+    caption: str = "",
+    tile_inches: float = 1.5,
+) -> Figure:
+    """Pictures in rows and columns.
+
+    Args:
+        rows: ``(H, W, 3)`` uint8 pictures; ``(H, W)`` float32 in [0, 1], drawn as a heat map (dark
+            = 0); ``(H, W)`` bool, drawn black and white.
+        column_titles: One for each column.
+        row_titles: One for each row, or None.
+        caption: Below the whole.
+        tile_inches: Height of a picture.
+    """
+    from matplotlib.figure import Figure
+
+    columns = len(column_titles)
+    left = 0.9 if row_titles else 0.1
+    lines = textwrap.wrap(caption, max(40, int(15 * columns * tile_inches)))
+    below = 0.18 * len(lines) + 0.15
+    shape = np.shape(rows[0][0])
+    width = tile_inches * shape[1] / shape[0]
+    size = (left + columns * width + 0.1, 0.3 + len(rows) * tile_inches + below)
+    figure = Figure(figsize=size, dpi=160, facecolor="white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            box = (left + x * width, below + (len(rows) - 1 - y) * tile_inches)
+            axes = figure.add_axes(
+                (
+                    box[0] / size[0],
+                    box[1] / size[1],
+                    0.97 * width / size[0],
+                    0.97 * tile_inches / size[1],
+                )
+            )
+            _show(axes, picture)
+            if y == 0:
+                axes.set_title(column_titles[x], fontsize=9, color=INK, pad=4)
+            if x == 0 and row_titles:
+                axes.text(
+                    -0.06,
+                    0.5,
+                    "\n".join(textwrap.wrap(row_titles[y], 12)),
+                    transform=axes.transAxes,
+                    ha="right",
+                    va="center",
+                    fontsize=9,
+                    color=INK,
+                )
+    figure.text(0.1 / size[0], 0.08 / size[1], "\n".join(lines), fontsize=7.5, color=SOFT)
+    return figure
+
+
+def _show(axes: Axes, picture: Pixels) -> None:
+    array = np.asarray(picture)
+    if array.ndim == 2 and array.dtype == bool:
+        axes.imshow(array, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    elif array.ndim == 2:
+        axes.imshow(array, cmap="magma", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        axes.imshow(array, interpolation="nearest")
+    axes.set_axis_off()
+
+
+def schedule_curves(
+    curves: Mapping[str, npt.NDArray[np.float64]], progress: npt.NDArray[np.float64]
+) -> Figure:
+    """Fig. 7: which part of the hole is filled after which part of the iterations.
+
+    Args:
+        curves: Name -> filled fraction at each progress.
+        progress: t / T, from 0 to 1.
+    """
+    figure, axes = _plot(4.2, 3.4)
+    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+        axes.plot(progress, curve, color=colour, linewidth=2, label=name)
+        thirds = np.interp([1 / 3, 2 / 3], progress, curve)
+        axes.plot([1 / 3, 2 / 3], thirds, "o", color=colour, markersize=4)
+    axes.set_xlabel("progress of the iterations, t / T")
+    axes.set_ylabel("filled part of the hole")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title("Mask schedules (dots: T = 3)", fontsize=9, color=INK)
+    return figure
+
+
+def iteration_curves(
+    table: PaperTable, lines: Sequence[Line], metrics: Sequence[str], notes: str
+) -> Figure:
+    """Table 2 as curves: the paper's on the left, then one panel for each of our metrics.
+
+    Args:
+        table: ``table2``.
+        lines: Its result lines.
+        metrics: Exact names.
+        notes: Below: scale, seeds, protocol.
+    """
+    from matplotlib.figure import Figure
+
+    count = 1 + len(metrics)
+    figure = Figure(figsize=(3.2 * count + 0.3, 3.3), dpi=160, facecolor="white")
+    axes_list = figure.subplots(1, count, squeeze=False)[0]
+    iterations = [int(column.where["num_iterations"]) for column in table.columns]
+    for axes in axes_list:
+        _dress(axes)
+        axes.set_xlabel("testing iterations")
+        axes.set_xticks(iterations)
+    for row, colour, marker in zip(table.rows, COLOURS, MARKERS, strict=False):
+        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.5}
+        values = [row[column.key] for column in table.columns]
+        axes_list[0].plot(iterations, values, label=row["name"], **style)
+        for axes, metric in zip(axes_list[1:], metrics, strict=True):
+            found = [
+                (t, value)
+                for t, column in zip(iterations, table.columns, strict=True)
+                if (value := ours(lines, row["row"], column.where, metric)) is not None
+            ]
+            if found:
+                axes.errorbar(
+                    [t for t, _ in found],
+                    [v.mean for _, v in found],
+                    yerr=[v.deviation or 0.0 for _, v in found],
+                    capsize=2,
+                    label=row["name"],
+                    **style,
+                )
+    axes_list[0].set_title("paper: FID (lower is better)", fontsize=9, color=INK)
+    axes_list[0].legend(frameon=False, fontsize=8)
+    for axes, metric in zip(axes_list[1:], metrics, strict=True):
+        axes.set_title(f"ours: {metric}", fontsize=9, color=INK)
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    wrapped = "\n".join(textwrap.wrap(notes, 46 * count))
+    figure.text(0.01, 0.015, wrapped, fontsize=7, color=SOFT)
+    return figure
+
+
+def _plot(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=160, facecolor="white", layout="tight")
+    axes = figure.subplots()
+    _dress(axes)
+    return figure, axes
+
+
+def _dress(axes: Axes) -> None:
+    axes.grid(color=GRID, linewidth=0.7)
+    axes.tick_params(labelsize=8, colors=SOFT)
+    axes.xaxis.label.set(color=INK, fontsize=8.5)
+    axes.yaxis.label.set(color=INK, fontsize=8.5)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(SOFT)
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Writes ``STEM.png`` and ``STEM.pdf``, each whole or not at all."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix in (".png", ".pdf"):
+        target = stem.with_name(stem.name + suffix)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        # No date inside: the same numbers give the same file.
+        metadata = {"CreationDate": None} if suffix == ".pdf" else None
+        figure.savefig(partial, format=suffix[1:], metadata=metadata)
+        partial.replace(target)
+        written.append(target)
+    return written

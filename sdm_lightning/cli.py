@@ -32,9 +32,10 @@ VERBS = {
     "masks": "sdm_lightning.evaluation.mask_sets:write_mask_set",
     "evaluate": "sdm_lightning.evaluation.folders:evaluate_folders",
     "inpaint": "sdm_lightning.inference.files:inpaint_files",
+    "baseline": "sdm_lightning.inference.adapters:run_baseline",
     "export": "sdm_lightning.inference.export:export_model",
     "table": "sdm_lightning.reports.tables:print_table",
-    "figure": "sdm_lightning.reports.figures:draw_figure",
+    "figure": "sdm_lightning.figures:draw_figure",
     "sweep": "sdm_lightning.sweeps.runner:run_sweep",
 }
 """Every verb beside Lightning's four: name -> ``module:function``."""
@@ -121,7 +122,7 @@ def run_verb(name: str, words: list[str]) -> Any:
     )
     parser.add_function_arguments(function, as_group=False, as_positional=True, sub_configs=True)
     settings = parse_clearly(parser, spell_out_switches(function, words))
-    return function(**parser.instantiate_classes(settings).as_dict())
+    return function(**parser.instantiate(settings).as_dict())
 
 
 def spell_out_switches(function: Any, words: list[str]) -> list[str]:
@@ -132,7 +133,7 @@ def spell_out_switches(function: Any, words: list[str]) -> list[str]:
         if parameter.annotation in (bool, "bool")
     }
     spelled = []
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
         alone = word in switches and following.lower() not in ("true", "false", "yes", "no")
         spelled.append(f"{word}=true" if alone else word)
     return spelled

@@ -9,13 +9,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from sdm_lightning.cli_configs import (
+    LINKED,
+    locate_config_files,
+    read_config_files,
+    refuse_linked,
+)
 from sdm_lightning.cli_errors import explain, parse_clearly
 from sdm_lightning.cli_run import RunRecord, resolve_checkpoint
 from sdm_lightning.data.datamodule import InpaintingDataModule
@@ -46,18 +51,12 @@ CALLBACKS: dict[str, type[pl.Callback]] = {
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "None")
 
-LINKED = {
-    "model.discriminator.init_args.resolution": "data.resolution",
-    "model.seed": "seed_everything",
-    "data.seed": "seed_everything",
-}
-"""Key that follows -> key that leads."""
-
 
 class SDMCommandLine(LightningCLI):
     """Lightning's command line with this project's defaults, one-line errors and run directory."""
 
     def __init__(self, words: list[str], descriptions: dict[str, str]) -> None:
+        words = locate_config_files(words)
         self.files = read_config_files(words)
         refuse_linked(words, self.files)
         super().__init__(
@@ -123,6 +122,8 @@ class SDMCommandLine(LightningCLI):
         settings.ckpt_path = resolve_checkpoint(verb, settings.ckpt_path, self.run_directory)
         if settings.weights_only is None:
             settings.weights_only = True
+        if verb == "predict" and settings.return_predictions is None:
+            settings.return_predictions = False  # they go to disk; memory would not hold a data set
         method_arguments = tuple(self._subcommand_method_arguments[verb])
         self.save_config_kwargs = {"verb": verb, "skip": method_arguments}
         place_loggers(trainer.logger, self.run_directory, settings.name)
@@ -206,67 +207,6 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "💡" not in record.getMessage()
     )
-
-
-def read_config_files(words: list[str]) -> dict[str, Any]:
-    """Content of every config file named among the words.
-
-    Raises:
-        InputError: If one is missing or is no YAML mapping.
-    """
-    files: dict[str, Any] = {}
-    for name in config_names(words):
-        path = Path(name)
-        if name.lstrip().startswith("{"):
-            continue
-        if not path.is_file():
-            raise InputError(f"config file '{name}' does not exist")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f" line {mark.line + 1}" if mark else ""
-            what = getattr(error, "problem", None) or error
-            raise InputError(f"config file '{name}'{where}: no YAML: {what}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"config file '{name}' holds no keys")
-        files[name] = content
-    return files
-
-
-def config_names(words: list[str]) -> list[str]:
-    """What follows ``--config`` or ``-c``."""
-    names = []
-    for word, following in zip(words, [*words[1:], None], strict=True):
-        if word in ("--config", "-c"):
-            if following is not None:
-                names.append(following)
-        elif word.startswith("--config="):
-            names.append(word.partition("=")[2])
-    return names
-
-
-def refuse_linked(words: list[str], files: dict[str, Any]) -> None:
-    """A key that follows another cannot be given: it would be overwritten without a word.
-
-    Raises:
-        InputError: Naming the key that leads.
-    """
-    for target, source in LINKED.items():
-        short = target.replace(".init_args.", ".")
-        flags = [w for w in words if w.partition("=")[0] in (f"--{target}", f"--{short}")]
-        holders = [name for name, content in files.items() if _holds(content, target)]
-        if flags or holders:
-            where = f" in {holders[-1]}" if holders else ""
-            raise InputError(f"key '{target}'{where} follows '{source}'; set that instead")
-
-
-def _holds(content: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(content, dict) or part not in content:
-            return False
-        content = content[part]
-    return True
 
 
 def refuse_trainer_settings(trainer: Namespace) -> None:

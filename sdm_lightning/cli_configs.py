@@ -1,0 +1,89 @@
+"""The config files among the words of a command, read once before they are parsed."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.shipped import find_config
+
+LINKED = {
+    "model.discriminator.init_args.resolution": "data.resolution",
+    "model.seed": "seed_everything",
+    "data.seed": "seed_everything",
+}
+"""Key that follows -> key that leads."""
+
+
+def read_config_files(words: list[str]) -> dict[str, Any]:
+    """Content of every config file named among the words.
+
+    Raises:
+        InputError: If one is missing or is no YAML mapping.
+    """
+    files: dict[str, Any] = {}
+    for name in config_names(words):
+        path = Path(name)
+        if name.lstrip().startswith("{"):
+            continue
+        if not path.is_file():
+            raise InputError(f"config file '{name}' does not exist")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f" line {mark.line + 1}" if mark else ""
+            what = getattr(error, "problem", None) or error
+            raise InputError(f"config file '{name}'{where}: no YAML: {what}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"config file '{name}' holds no keys")
+        files[name] = content
+    return files
+
+
+def config_names(words: list[str]) -> list[str]:
+    """What follows ``--config`` or ``-c``."""
+    names = []
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word in ("--config", "-c"):
+            if following is not None:
+                names.append(following)
+        elif word.startswith("--config="):
+            names.append(word.partition("=")[2])
+    return names
+
+
+def locate_config_files(words: list[str]) -> list[str]:
+    """The same words with ``configs/...`` found where the package keeps it."""
+    located: list[str] = []
+    for word in words:
+        if located and located[-1] in ("--config", "-c"):
+            word = find_config(word)
+        elif word.startswith("--config="):
+            word = f"--config={find_config(word.partition('=')[2])}"
+        located.append(word)
+    return located
+
+
+def refuse_linked(words: list[str], files: dict[str, Any]) -> None:
+    """A key that follows another cannot be given: it would be overwritten without a word.
+
+    Raises:
+        InputError: Naming the key that leads.
+    """
+    for target, source in LINKED.items():
+        short = target.replace(".init_args.", ".")
+        flags = [w for w in words if w.partition("=")[0] in (f"--{target}", f"--{short}")]
+        holders = [name for name, content in files.items() if _holds(content, target)]
+        if flags or holders:
+            where = f" in {holders[-1]}" if holders else ""
+            raise InputError(f"key '{target}'{where} follows '{source}'; set that instead")
+
+
+def _holds(content: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return False
+        content = content[part]
+    return True

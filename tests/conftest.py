@@ -1,0 +1,60 @@
+"""What every test shares: a quiet offline environment, tiny photos, tiny shards."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+CONF = Path(__file__).parent / "conf"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning reads PL_* as trainer defaults; a launcher's variables would make us a rank."""
+    for name in list(os.environ):
+        if name.startswith(("PL_", "SLURM_", "SDM_")) or name in ("RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that runs/ lands there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve PNGs, 24 x 20 pixels: smooth gradients, each of its own colour."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    across, down = np.meshgrid(np.linspace(0, 1, 24), np.linspace(0, 1, 20))
+    for number in range(12):
+        colors = rng.uniform(0, 255, (3, 3))
+        pixels = across[..., None] * colors[0] + down[..., None] * colors[1] + colors[2]
+        Image.fromarray((pixels / 3).astype(np.uint8)).save(folder / f"photo{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Path:
+    """The same twelve, packed into three shards."""
+    from sdm_lightning.data import pack_shards
+
+    folder = tmp_path_factory.mktemp("shards") / "tiny"
+    pack_shards(str(tiny_images), str(folder), max_samples=4, num_workers=0)
+    return folder
+
+
+@pytest.fixture
+def micro() -> Path:
+    """A config that trains on ``tiny_shards`` within seconds."""
+    return CONF / "micro.yaml"

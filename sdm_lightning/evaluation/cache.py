@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -71,7 +72,7 @@ class RealFeatureCache:
             with np.load(file, allow_pickle=False) as data:
                 digests, features = data["digests"], torch.from_numpy(data["features"])
                 stored = str(data["description"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{file}: damaged feature cache ({type(error).__name__}); delete it"
             ) from error

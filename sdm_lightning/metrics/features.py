@@ -99,9 +99,11 @@ class InceptionFeatures(FeatureExtractor):
         self.label = "" if standard else f"{self.name}-{self.sha256[:8]}"
         try:
             # torch-fidelity unpickles without restriction; it gets tensors that are already safe.
-            self.network = FeatureExtractorInceptionV3(
-                self.name, ["2048"], feature_extractor_weights_path=as_file(state)
-            )
+            # Its first random weights must not move the generator a model is initialised from.
+            with torch.random.fork_rng(devices=[]):
+                self.network = FeatureExtractorInceptionV3(
+                    self.name, ["2048"], feature_extractor_weights_path=as_file(state)
+                )
         except RuntimeError as error:
             raise InputError(
                 f"{file}: its tensors are not those of {INCEPTION.file_name} "

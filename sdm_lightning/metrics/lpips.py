@@ -67,7 +67,8 @@ class LPIPS(nn.Module):
         else:
             raise InputError(f"lpips: {backbone!r} is unknown; choose alex or random-alex")
         # The package would download the backbone itself; pnet_rand leaves it to us.
-        with warnings.catch_warnings():
+        # Its first random weights must not move the generator that a model is initialised from.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it names arguments of torchvision that were renamed
             self.network = Network(net="alex", pnet_rand=True, verbose=False)
         if file is None:

@@ -233,7 +233,7 @@ def describe_data(trainer: pl.Trainer, split: str) -> dict[str, Any]:
 def _publish(trainer: pl.Trainer, record: dict[str, Any]) -> None:
     """Put the record into the summary of loggers that keep one (W&B)."""
     for run_logger in trainer.loggers:
-        summary = getattr(run_logger.experiment, "summary", None)
+        summary = getattr(getattr(run_logger, "experiment", None), "summary", None)
         if summary is not None and hasattr(summary, "update"):
             summary.update({"record": to_json(record)})
 

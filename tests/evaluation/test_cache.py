@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation import RealFeatureCache
+from sdm_lightning.evaluation.cache import write_atomically
+
+DESCRIPTION = {"manifest": "abc", "crop": 64, "extractor": "random-conv", "weights": "123"}
+
+
+def test_rows_come_back_by_pixels_from_disk(tmp_path):
+    digests, rows = torch.tensor([5, -7, 9]), torch.randn(3, 4)
+    cache = RealFeatureCache(tmp_path, DESCRIPTION)
+    assert cache.lookup(digests) is None
+    cache.add(digests, rows)
+    file = cache.save()
+    assert cache.save() is None  # nothing new
+    again = RealFeatureCache(tmp_path, DESCRIPTION, rank=1)
+    assert torch.equal(again.lookup(digests.flip(0)), rows.flip(0))
+    assert again.hits == 3
+    assert again.lookup(torch.tensor([5, 6])) is None  # one is unknown: all are extracted
+    again.add(torch.tensor([6]), torch.zeros(1, 4))
+    assert again.save() != file  # each process writes its own
+    assert len(RealFeatureCache(tmp_path, DESCRIPTION)) == 4
+
+
+@pytest.mark.parametrize("changed", ["manifest", "crop", "extractor", "weights"])
+def test_another_description_is_another_file(tmp_path, changed):
+    cache = RealFeatureCache(tmp_path, DESCRIPTION)
+    cache.add(torch.tensor([1]), torch.ones(1, 2))
+    cache.save()
+    assert len(RealFeatureCache(tmp_path, {**DESCRIPTION, changed: "other"})) == 0
+
+
+def test_damaged_files_are_named(tmp_path):
+    cache = RealFeatureCache(tmp_path, DESCRIPTION)
+    cache.add(torch.tensor([1]), torch.ones(1, 2))
+    file = cache.save()
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(InputError, match=f"{file.name}: damaged"):
+        RealFeatureCache(tmp_path, DESCRIPTION)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "f"
+    path.write_text("old")
+
+    def write(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, write)
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert path.read_text() == "old"

@@ -1,0 +1,192 @@
+import math
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation import Evaluation, Evaluator, RealFeatureCache
+from sdm_lightning.evaluation.evaluator import metric_name
+from sdm_lightning.metrics import RandomConvFeatures, inception_discriminative_scores
+from sdm_lightning.metrics.features import FeatureExtractor
+from sdm_lightning.metrics.images import to_uint8
+from sdm_lightning.metrics.paired import psnr, uncertainty_error_correlation
+
+COUNT = 30
+
+
+class CountingFeatures(RandomConvFeatures):
+    """Counts the images that pass through it."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=6)
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        return super().forward(images)
+
+
+def samples(count=COUNT):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(count, 3, 16, 16, generator=generator) * 2 - 1
+    mask = (torch.rand(count, 1, 16, 16, generator=generator) > 0.4).float()
+    mask[0] = 1
+    mean = (image + torch.randn(image.shape, generator=generator) * 0.3).clamp(-1, 1)
+    return {
+        "completed": image * mask + mean * (1 - mask),
+        "image": image,
+        "mask": mask,
+        "keys": [f"photo{i}" for i in range(count)],
+        "uncertainty": torch.rand(count, 1, 16, 16, generator=generator),
+        "mean": mean,
+    }
+
+
+def feed(evaluator, data, indices, batch=1):
+    indices = list(indices)
+    for start in range(0, len(indices), batch):
+        chosen = indices[start : start + batch]
+        evaluator.update(
+            **{
+                name: [value[i] for i in chosen] if isinstance(value, list) else value[chosen]
+                for name, value in data.items()
+            }
+        )
+    return evaluator
+
+
+def test_one_pass_per_image_feeds_every_metric():
+    data, network = samples(), CountingFeatures()
+    evaluator = feed(Evaluator(network, few_pairs=True), data, range(COUNT), batch=8)
+    found = evaluator.compute()
+    assert network.seen == 2 * COUNT
+    fake, real = to_uint8(data["completed"]), to_uint8(data["image"])
+    # The image without a hole is identical to its original: no PSNR, no hole-only scores.
+    expected = psnr(fake, real)[1:].mean().item()
+    assert found.metrics["psnr"] == pytest.approx(expected, rel=1e-12)
+    assert found.counts["psnr"] == found.counts["psnr_hole"] == COUNT - 1
+    assert found.counts["ssim"] == COUNT
+    correlation = uncertainty_error_correlation(
+        *(data[n][1:] for n in ("uncertainty", "mean", "image", "mask"))
+    )
+    assert found.metrics["uncertainty_error_correlation"] == pytest.approx(
+        correlation.mean().item(), abs=1e-12
+    )
+    scores = inception_discriminative_scores(
+        network.extract(real), network.extract(fake), few_pairs=True
+    )
+    assert found.metrics["p_ids[random-conv,n<2500]"] == pytest.approx(scores[0])
+    assert found.metrics["u_ids[random-conv,n<2500]"] == pytest.approx(scores[1])
+    assert found.num_images == COUNT
+    assert found.networks["features"]["sha256"] == network.sha256
+
+
+def test_floats_in_memory_and_8_bit_files_give_the_same_numbers():
+    data = {k: v for k, v in samples().items() if k not in ("uncertainty", "mean")}
+    stored = {**data, "completed": to_uint8(data["completed"]), "image": to_uint8(data["image"])}
+    results = [
+        feed(Evaluator(RandomConvFeatures(6)), each, range(COUNT), batch=8).compute()
+        for each in (data, stored)
+    ]
+    assert results[0] == results[1]
+
+
+def test_identical_sets():
+    data = samples()
+    data["completed"] = data["image"]
+    found = feed(Evaluator(RandomConvFeatures(6), few_pairs=True), data, range(COUNT), 8).compute()
+    assert found.metrics["fid[random-conv]"] == pytest.approx(0, abs=1e-6)
+    assert found.metrics["p_ids[random-conv,n<2500]"] == 0
+    assert found.metrics["u_ids[random-conv,n<2500]"] == 50
+    assert found.metrics["psnr"] == math.inf
+    assert found.metrics["precision[random-conv]"] == 1
+
+
+def test_scores_that_mean_nothing_are_refused_and_the_rest_reported():
+    found = feed(Evaluator(RandomConvFeatures(6)), samples(3), range(3)).compute()
+    assert set(found.refused) == {
+        f"{name}[random-conv]" for name in ("p_ids", "u_ids", "precision", "recall")
+    }
+    assert "3 pairs; below 2500" in found.refused["p_ids[random-conv]"]
+    assert "fid[random-conv]" in found.metrics
+    assert not any(name.startswith(("p_ids", "u_ids")) for name in found.metrics)
+    one = feed(Evaluator(RandomConvFeatures(6)), samples(1), range(1)).compute()
+    assert "fid[random-conv]" in one.refused
+
+
+def test_no_image_or_one_twice():
+    with pytest.raises(InputError, match="gave no image"):
+        Evaluator().compute()
+    with pytest.raises(InputError, match="seen more than once"):
+        feed(Evaluator(), samples(3), [0, 1, 1]).compute()
+
+
+def test_sizes_must_agree():
+    data = samples(1)
+    data["completed"] = data["completed"][..., :8]
+    with pytest.raises(InputError, match=r"photo0: the result is"):
+        feed(Evaluator(), data, [0])
+
+
+def test_names_with_labels():
+    assert metric_name("fid") == metric_name("fid", "") == "fid"
+    assert metric_name("p_ids", "random-conv", "n<2500") == "p_ids[random-conv,n<2500]"
+
+
+def test_cached_originals_do_not_pass_the_network_again(tmp_path):
+    data, network = samples(), CountingFeatures()
+    results: list[Evaluation] = []
+    for expected in (2 * COUNT, COUNT):
+        cache = RealFeatureCache(tmp_path, {"set": "x"})
+        network.seen = 0
+        results.append(feed(Evaluator(network, cache=cache), data, range(COUNT), 8).compute())
+        cache.save()
+        assert network.seen == expected
+    assert results[0] == results[1]
+    data["image"][3, 0, 0, 0] *= -1  # a changed image is extracted again, with its batch of 8
+    network.seen = 0
+    feed(Evaluator(network, cache=RealFeatureCache(tmp_path, {"set": "x"})), data, range(COUNT), 8)
+    assert network.seen == COUNT + 8
+
+
+def worker(rank, folder, shards, results):
+    os.environ["OMP_NUM_THREADS"] = "1"
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(shards[0])
+    )
+    found = []
+    for shard in shards:
+        network: FeatureExtractor = RandomConvFeatures(6)
+        evaluator = Evaluator(network, few_pairs=True)
+        found.append(feed(evaluator, samples(), shard[rank]).compute())
+    results[rank] = found
+    dist.destroy_process_group()
+
+
+def test_any_split_over_processes_gives_one_processs_numbers(tmp_path):
+    order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(3)).tolist()
+    shards = [
+        (order[::2], order[1::2]),  # even, shuffled
+        (order[:23], order[23:]),  # uneven
+        (order, []),  # one process without any image
+    ]
+    with mp.get_context("fork").Manager() as manager:
+        results = manager.dict()
+        mp.start_processes(
+            worker, args=(str(tmp_path), shards, results), nprocs=2, start_method="fork"
+        )
+        both = dict(results)
+    single = feed(Evaluator(RandomConvFeatures(6), few_pairs=True), samples(), range(COUNT))
+    expected = single.compute()
+    for split in range(len(shards)):
+        assert both[0][split] == both[1][split]
+        found = both[0][split]
+        assert found.metrics == pytest.approx(expected.metrics, rel=1e-12, abs=1e-9)
+        assert (found.counts, found.num_images) == (expected.counts, expected.num_images)
+        assert (found.images_digest, found.masks_digest) == (
+            expected.images_digest,
+            expected.masks_digest,
+        )

@@ -1,0 +1,105 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdm_lightning.data import free_form_mask, mask_seed
+from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation.folders import evaluate_folders
+from sdm_lightning.evaluation.mask_sets import check_mask_set, sample_keys, write_mask_set
+
+
+@pytest.fixture
+def mask_set(folders):
+    target = folders.root / "set"
+    write_mask_set(str(target), folders.real, preset="mat256_small", size=48, seed=3)
+    return target
+
+
+def test_files_are_the_masks_that_a_test_draws(mask_set, folders):
+    manifest = check_mask_set(mask_set)
+    assert [entry["file"] for entry in manifest["files"]] == [f"photo{i}.png" for i in range(6)]
+    for entry in manifest["files"]:
+        pixels = cv2.imread(str(mask_set / entry["file"]), cv2.IMREAD_UNCHANGED)
+        expected = free_form_mask("mat256_small", 48, mask_seed(3, entry["file"][:-4]))
+        assert set(np.unique(pixels)) <= {0, 255}
+        assert np.array_equal(pixels == 255, expected == 1)
+        assert entry["hole_ratio"] == pytest.approx((expected == 0).mean(), abs=1e-6)
+    ratios = [entry["hole_ratio"] for entry in manifest["files"]]
+    assert manifest["mean_hole_ratio"] == pytest.approx(np.mean(ratios))
+    assert {p.name for p in folders.root.iterdir()} == {"real", "fake", "masks", "set"}
+
+
+def test_what_is_printed(folders, capsys):
+    write_mask_set(str(folders.root / "set"), folders.real, preset="mat256_small", size=48)
+    out = capsys.readouterr().out
+    manifest = check_mask_set(folders.root / "set")
+    assert manifest["digest"] in out
+    assert f"mean {manifest['mean_hole_ratio']:.3f}" in out
+
+
+def test_a_set_depends_on_names_preset_and_seed_alone(mask_set, folders):
+    def digest(name, **changes):
+        settings = {"images": folders.real, "preset": "mat256_small", "size": 48, "seed": 3}
+        write_mask_set(str(folders.root / name), **{**settings, **changes})
+        return check_mask_set(folders.root / name)["digest"]
+
+    assert digest("again") == check_mask_set(mask_set)["digest"]
+    assert digest("other", seed=4) != check_mask_set(mask_set)["digest"]
+    assert digest("counted", images=None, count=2) != check_mask_set(mask_set)["digest"]
+    assert (folders.root / "counted" / "00000001.png").is_file()
+
+
+def test_names_of_shards(tiny_shards, tiny_images):
+    assert sorted(sample_keys(str(tiny_shards))) == sample_keys(str(tiny_images))
+
+
+def test_what_is_refused(mask_set, folders):
+    with pytest.raises(InputError, match="overwrite=true"):
+        write_mask_set(str(mask_set), folders.real)
+    with pytest.raises(InputError, match="is no mask set, so it is not replaced"):
+        write_mask_set(folders.real, folders.real, overwrite=True)
+    with pytest.raises(InputError, match="either images or a count"):
+        write_mask_set(str(folders.root / "x"))
+    with pytest.raises(InputError, match="the nearest is 'mat512_large'"):
+        write_mask_set(str(folders.root / "x"), folders.real, preset="mat512_lrge")
+    assert not (folders.root / "x").exists()
+    write_mask_set(str(mask_set), folders.real, size=48, seed=9, overwrite=True)
+    assert check_mask_set(mask_set)["seed"] == 9
+
+
+def test_a_changed_set_is_noticed(mask_set):
+    manifest = json.loads((mask_set / "manifest.json").read_text())
+    (mask_set / "extra.png").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"extra\.png: not in the manifest"):
+        check_mask_set(mask_set)
+    (mask_set / "extra.png").unlink()
+    Image.new("L", (48, 48), 255).save(mask_set / "photo2.png")
+    with pytest.raises(InputError, match=r"photo2\.png: changed"):
+        check_mask_set(mask_set)
+    (mask_set / "photo2.png").unlink()
+    with pytest.raises(InputError, match=r"photo2\.png: missing"):
+        check_mask_set(mask_set)
+    manifest["digest"] = "0"
+    (mask_set / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        check_mask_set(mask_set)
+
+
+def test_evaluation_records_the_set_and_holds_to_its_convention(mask_set, folders):
+    settings = {
+        "masks": str(mask_set), "crop": 48, "features": None, "lpips": None, "cache": None,
+        "num_workers": 0, "record": str(folders.root / "r.jsonl"),
+    }  # fmt: skip
+    evaluate_folders(folders.real, folders.fake, **settings)
+    record = json.loads((folders.root / "r.jsonl").read_text())
+    manifest = check_mask_set(mask_set)
+    assert record["masks"]["set"]["digest"] == manifest["digest"]
+    assert record["masks"]["set"]["preset"] == "mat256_small"
+    assert record["metrics"]["hole_ratio/custom"] == pytest.approx(
+        manifest["mean_hole_ratio"], abs=1e-6
+    )
+    with pytest.raises(InputError, match="leave masks_convention out"):
+        evaluate_folders(folders.real, folders.fake, masks_convention="hole255", **settings)

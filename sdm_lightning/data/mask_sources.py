@@ -15,10 +15,10 @@ import numpy.typing as npt
 from sdm_lightning.data.decode import BadImageError, decode_mask
 from sdm_lightning.data.masks import MASK_PRESETS, free_form_mask, get_preset, hole_ratio
 from sdm_lightning.data.naming import key_for_path
-from sdm_lightning.data.seeding import stable_seed
 from sdm_lightning.data.shards import RawSample
 from sdm_lightning.data.sources import Entry, ImageSource, open_source
 from sdm_lightning.errors import InputError
+from sdm_lightning.seeding import stable_seed
 
 __all__ = [
     "FolderMasks",

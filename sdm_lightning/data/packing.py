@@ -87,7 +87,7 @@ def _ours(output: Path) -> dict[str, Any] | None:
     return content if {path.name for path in output.iterdir()} <= known else None
 
 
-def _check_output(output: Path, settings: dict[str, Any], overwrite: bool) -> bool:
+def _check_output(output: Path, settings: dict[str, Any], newest: float, overwrite: bool) -> bool:
     """Say whether the output already is what is asked for; refuse what must not be touched."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
@@ -96,7 +96,7 @@ def _check_output(output: Path, settings: dict[str, Any], overwrite: bool) -> bo
         raise InputError(f"{output}: exists and holds other files; choose a folder that is new")
     if overwrite:
         return False
-    if content.get("settings") == settings:
+    if content.get("settings") == settings and newest <= (output / INDEX_NAME).stat().st_mtime:
         return True
     raise InputError(
         f"{output}: holds shards packed from other images or with other settings; "
@@ -210,16 +210,18 @@ def _pack(
         "invert_masks": invert_masks,
         "listing": hashlib.sha256(repr(listing).encode("utf-8", "surrogatepass")).hexdigest(),
     }
-    if _check_output(out, settings, overwrite):
+    newest = max(images.newest(), 0.0 if masks is None else masks.newest())
+    if _check_output(out, settings, newest, overwrite):
         print(f"{out}: already packed from these images with these settings; nothing to do")
         return
     plan = partial / WORK / "plan.json"
-    if plan.exists() and json.loads(plan.read_text(encoding="utf-8")) != settings:
+    planned = {**settings, "newest": newest}
+    if plan.exists() and json.loads(plan.read_text(encoding="utf-8")) != planned:
         raise InputError(
             f"{partial}: an unfinished packing of other images or with other settings; "
             "repeat that command or delete this folder"
         )
-    write_atomically(plan, json.dumps(settings))
+    write_atomically(plan, json.dumps(planned))
     if order is not None:
         random.Random(f"pack/{order}").shuffle(items)
     for path in partial.glob("*-*.tar"):  # interrupted while the final names were given

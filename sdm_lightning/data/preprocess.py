@@ -16,11 +16,11 @@ import torch
 from sdm_lightning.data.decode import decode_image
 from sdm_lightning.data.mask_sources import MaskSource
 from sdm_lightning.data.masks import free_form_mask
-from sdm_lightning.data.seeding import stable_rng
 from sdm_lightning.data.shards import RawSample
 from sdm_lightning.data.stream import Example
 from sdm_lightning.data.transforms import center_crop, pad_to, random_crop, random_flip, to_tensor
 from sdm_lightning.errors import InputError
+from sdm_lightning.seeding import stable_rng
 
 __all__ = ["EvalPreprocess", "TrainPreprocess"]
 

@@ -70,6 +70,10 @@ class ImageSource(ABC):
     def entries(self) -> list[Entry]:
         """List the images, sorted by name."""
 
+    def newest(self) -> float:
+        """Return the time, in seconds, of the last change to an image."""
+        return os.stat(self.path).st_mtime
+
     @abstractmethod
     def read(self, entry: Entry) -> bytes:
         """Return the encoded bytes of one image.
@@ -93,6 +97,11 @@ class FolderSource(ImageSource):
                 if is_image_name(name) and full.is_file():
                     found.append(Entry(name, full.stat().st_size))
         return sorted(found, key=lambda entry: entry.name)
+
+    def newest(self) -> float:
+        """Return the time, in seconds, of the last change to an image."""
+        times = ((Path(self.path) / entry.name).stat().st_mtime for entry in self.entries())
+        return max(times, default=0.0)
 
     def read(self, entry: Entry) -> bytes:
         """Return the encoded bytes of one image."""

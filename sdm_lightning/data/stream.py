@@ -286,7 +286,7 @@ class EvalStream(IterableDataset[Batch]):
 
     def _batches(self) -> Iterator[Batch]:
         start, stop = self._range(*_worker())
-        samples = self.source.read(start, stop) if start < stop else iter(())
+        samples = iter(self.source.read(start, stop) if start < stop else ())
         while raws := list(itertools.islice(samples, self.batch_size)):
             batch: Batch = default_collate([self._example(raw) for raw in raws])
             yield batch

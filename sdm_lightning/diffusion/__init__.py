@@ -1,4 +1,4 @@
-"""The spatial-diffusion loop: predict, pick, sample (Sec. 3.1.2, Eq. 4-5), and its mask schedules (Fig. 7)."""
+"""The spatial-diffusion loop (Sec. 3.1.2, Eq. 4-5) and its mask schedules (Fig. 7)."""
 
 from sdm_lightning.diffusion.process import (
     DiffusionState,

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdm_lightning.diffusion.schedules import MaskSchedule, UniformSchedule
 
 Network: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Maps the seven input channels ``(B, 7, H, W)`` to mean and log variance, each ``(B, 3, H, W)``."""
+"""Maps the seven input channels ``(B, 7, H, W)`` to mean and log variance ``(B, 3, H, W)``."""
 
 UncertaintyScale: TypeAlias = Literal["minmax", "clamp"]
 
@@ -111,9 +111,9 @@ def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
             f"not {(image.shape[0], 1, *image.shape[2:])} as the image asks"
         )
     # Reading values forces a device to finish its queue and breaks graph capture: on the CPU only.
-    if mask.device.type == "cpu" and not torch.compiler.is_compiling():
-        if not bool(((mask == 0) | (mask == 1)).all()):
-            raise ValueError("mask holds values other than 1 (known) and 0 (hole)")
+    readable = mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("mask holds values other than 1 (known) and 0 (hole)")
     mask = mask.to(image.dtype)
     # where() and not a product: a NaN or infinity inside the hole must not leak out of it.
     known = torch.where(mask.bool(), image, torch.zeros_like(image))
@@ -361,9 +361,7 @@ class SpatialDiffusion:
             state = DiffusionState(new_image, new_mask, uncertainty, step)
             if self.detach:
                 state = state.detach()
-            yield DiffusionStep(
-                prediction, complete(known, initial_mask, prediction.mean), state
-            )
+            yield DiffusionStep(prediction, complete(known, initial_mask, prediction.mean), state)
 
     def __call__(
         self,

@@ -51,7 +51,7 @@ def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
         module: The live module.
         decay: Weight of the old average, in [0, 1].
     """
-    old = list(average.parameters())
+    old: list[torch.Tensor] = list(average.parameters())
     torch._foreach_lerp_(old, [p.detach() for p in module.parameters()], 1.0 - decay)
     for target, source in zip(average.buffers(), module.buffers(), strict=True):
         target.copy_(source)

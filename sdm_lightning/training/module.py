@@ -113,6 +113,7 @@ class SDMModule(pl.LightningModule):
         self.seed = seed
         self.images_seen = 0
         # Sum of sign(D(real)) and number of logits since ADA's last update.
+        self.real_signs: Tensor
         self.register_buffer("real_signs", torch.zeros(2))
         if compile_generator:
             self.generator.compile()
@@ -149,7 +150,11 @@ class SDMModule(pl.LightningModule):
                 f"trainer.precision is {precision}: one gradient scaler shared by two optimizers "
                 "scales the discriminator wrongly; use bf16-mixed or 32-true"
             )
-        if self.losses.adversarial and stage == "fit":
+        if stage != "fit":
+            return
+        if self.perceptual is not None and self.losses.perceptual:
+            self.perceptual.prepare()  # missing weights are told before training, not during
+        if self.losses.adversarial:
             strategy = self.trainer.strategy
             options = getattr(strategy, "_ddp_kwargs", None)
             if options is not None and not options.get("find_unused_parameters"):
@@ -197,12 +202,13 @@ class SDMModule(pl.LightningModule):
             styles = draw_styles(self.generator, image.shape[0], self.style_mixing_probability)
             outputs: list[Tensor] = []
             kept: list[Tensor] = []
+            features = self._target_features(image)
             steps = self.diffusion.iterate(self._network(styles), image, mask)
             for iteration, step in enumerate(steps, start=1):
                 supervised = supervised_image(step, image, mask, self.decoupled)
                 logits = self._logits(supervised, mask) if self.losses.adversarial else None
                 found = generator_objective(
-                    step, supervised, logits, image, mask, self.perceptual, self.losses,
+                    step, supervised, logits, image, mask, features, self.perceptual, self.losses,
                     self.decoupled,
                 )  # fmt: skip
                 loss = weighted_sum(found, self.losses) / len(chunks)
@@ -242,7 +248,9 @@ class SDMModule(pl.LightningModule):
             with self._gradient_sync(index == len(chunks) - 1):
                 self.manual_backward(loss / len(chunks))
             signs = real_logits.detach().float().sign()
-            self.real_signs += torch.stack([signs.sum(), torch.full_like(signs.sum(), signs.numel())])
+            self.real_signs += torch.stack(
+                [signs.sum(), torch.full_like(signs.sum(), signs.numel())]
+            )
             logged.append(loss.detach())
         self.log("train/discriminator", torch.stack(logged).mean(), prog_bar=True)
 
@@ -265,7 +273,9 @@ class SDMModule(pl.LightningModule):
         update_average(self.generator_ema, self.generator, decay)
         if self.augment is not None and (self.global_step % self.augment.interval) == 0:
             signs = self._reduced(self.real_signs, "sum")
-            self.augment.update(signs[0] / signs[1].clamp_min(1), batch_images * self.augment.interval)
+            self.augment.update(
+                signs[0] / signs[1].clamp_min(1), batch_images * self.augment.interval
+            )
             self.real_signs.zero_()
         if self.augment is not None:
             self.log("train/ada_probability", self.augment.probability)
@@ -361,6 +371,13 @@ class SDMModule(pl.LightningModule):
             image, mask = self.augment(image, mask)
         logits: Tensor = self.discriminator(image, mask)
         return logits
+
+    def _target_features(self, image: Tensor) -> list[Tensor] | None:
+        """The target's side of Eq. 9, the same in all iterations."""
+        if self.perceptual is None or not self.losses.perceptual:
+            return None
+        with torch.no_grad():
+            return self.perceptual.encode(image)
 
     def _micro_batches(self, image: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
         if image.shape[0] % self.num_micro_batches:

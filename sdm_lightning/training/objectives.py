@@ -1,10 +1,14 @@
 """The generator's loss of one iteration (Eq. 10), in plain torch."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdm_lightning.diffusion import DiffusionStep, complete
-from sdm_lightning.losses import discretized_gaussian_nll, generator_adversarial_loss
+from sdm_lightning.losses import (
+    PerceptualLoss,
+    discretized_gaussian_nll,
+    generator_adversarial_loss,
+)
 from sdm_lightning.training.settings import LossSettings
 
 
@@ -28,7 +32,9 @@ def supervised_image(step: DiffusionStep, image: Tensor, mask: Tensor, decoupled
     return complete(image, mask, drawn)
 
 
-def likelihood_loss(step: DiffusionStep, image: Tensor, mask: Tensor, losses: LossSettings) -> Tensor:
+def likelihood_loss(
+    step: DiffusionStep, image: Tensor, mask: Tensor, losses: LossSettings
+) -> Tensor:
     """Eq. 1, reduced as the settings say; scalar, the mean over the batch."""
     nats = discretized_gaussian_nll(step.mean, step.log_variance, image)
     counted = torch.ones_like(mask) if losses.likelihood_region == "image" else 1 - mask
@@ -46,7 +52,8 @@ def generator_objective(
     fake_logits: Tensor | None,
     image: Tensor,
     mask: Tensor,
-    perceptual: nn.Module | None,
+    target_features: list[Tensor] | None,
+    perceptual: PerceptualLoss | None,
     losses: LossSettings,
     decoupled: bool,
 ) -> dict[str, Tensor]:
@@ -59,7 +66,8 @@ def generator_objective(
             adversarial weight is 0.
         image: ``(B, 3, H, W)`` target.
         mask: ``(B, 1, H, W)``, 1 = known.
-        perceptual: Maps (prediction, target) to a loss per image ``(B,)``.
+        target_features: ``perceptual.encode(image)``; None leaves the perceptual loss out.
+        perceptual: Eq. 9.
         losses: Weights; a term of weight 0 is not computed.
         decoupled: Without it the likelihood has no place: everything is asked of the sample.
 
@@ -69,8 +77,8 @@ def generator_objective(
     terms: dict[str, Tensor] = {}
     if fake_logits is not None:
         terms["adversarial"] = generator_adversarial_loss(fake_logits)
-    if perceptual is not None and losses.perceptual:
-        terms["perceptual"] = perceptual(supervised, image).mean()
+    if perceptual is not None and target_features is not None:
+        terms["perceptual"] = perceptual(supervised, target_features).mean()
     if decoupled and losses.likelihood:
         terms["likelihood"] = likelihood_loss(step, image, mask, losses)
     return terms

@@ -29,7 +29,7 @@ class Styles:
         if self.second is None:
             return first
         second: Tensor = generator.mapping(self.second)  # type: ignore[operator]
-        count = int(generator.num_styles)  # type: ignore[call-overload]
+        count = int(generator.num_styles)  # type: ignore[arg-type]
         layers = torch.arange(count, device=first.device)[None, :, None]
         return torch.where(layers < self.crossover, first[:, None], second[:, None])
 
@@ -58,7 +58,7 @@ def draw_styles(
         mixing_probability: Chance that the batch gets a second code from a random layer on.
         generator: One random generator per image; the global one if None.
     """
-    size = int(generator_network.latent_dim)  # type: ignore[call-overload]
+    size = int(generator_network.latent_dim)  # type: ignore[arg-type]
     if generator is not None:
         rows = [torch.randn(size, generator=g, device=g.device) for g in generator]
         return Styles(torch.stack(rows))
@@ -66,6 +66,6 @@ def draw_styles(
     latent = torch.randn(batch_size, size, device=device)
     if not mixing_probability or torch.rand(()).item() >= mixing_probability:
         return Styles(latent)
-    count = int(generator_network.num_styles)  # type: ignore[call-overload]
+    count = int(generator_network.num_styles)  # type: ignore[arg-type]
     crossover = int(torch.randint(1, count, ()).item()) if count > 1 else 1
     return Styles(latent, torch.randn_like(latent), crossover)

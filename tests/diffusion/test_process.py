@@ -186,7 +186,8 @@ def test_gradient_reaches_the_previous_iteration_only_when_asked(detach, expecte
     assert last.completed.requires_grad is expected
     if expected:
         last.completed.sum().backward()
-        assert weight.grad is not None and weight.grad != 0
+        assert weight.grad is not None
+        assert weight.grad != 0
 
 
 def test_noise_of_a_sample_does_not_depend_on_its_batch():

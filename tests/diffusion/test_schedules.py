@@ -34,5 +34,7 @@ def test_runs_from_zero_to_one_without_falling(schedule):
 
 def test_order_of_the_paper_s_figure():
     """Cubic fills least at first, then cosine, uniform, square root."""
-    early = [s()(1 / 3) for s in (CubicSchedule, CosineSchedule, UniformSchedule, SquareRootSchedule)]
+    early = [
+        s()(1 / 3) for s in (CubicSchedule, CosineSchedule, UniformSchedule, SquareRootSchedule)
+    ]
     assert early == sorted(early)

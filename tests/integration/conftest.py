@@ -22,7 +22,9 @@ def shards(tmp_path_factory):
         for index in range(count):
             rng = np.random.default_rng([index, split == "test"])
             coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-            coarse.resize((20, 18), Image.Resampling.BICUBIC).save(folder / f"{split}{index:02d}.png")
+            coarse.resize((20, 18), Image.Resampling.BICUBIC).save(
+                folder / f"{split}{index:02d}.png"
+            )
         pack_shards(folder, root / split, max_samples=per_shard, num_workers=0)
     return root
 

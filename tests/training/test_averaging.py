@@ -22,7 +22,8 @@ def test_ramp_up_shortens_the_half_life_at_the_start():
 def test_average_moves_by_lerp_and_copies_buffers():
     live = nn.BatchNorm1d(2)
     average = averaged_copy(live)
-    assert not average.training and not any(p.requires_grad for p in average.parameters())
+    assert not average.training
+    assert not any(p.requires_grad for p in average.parameters())
     with torch.no_grad():
         live.weight.fill_(3.0)
         live.running_mean.fill_(7.0)

@@ -42,7 +42,9 @@ def loss_curve():
     return curve.values
 
 
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:Found .* in eval mode")
+@pytest.mark.filterwarnings(
+    "ignore:You defined a `validation_step`", "ignore:Found .* in eval mode"
+)
 def test_ten_steps_are_the_golden_ones():
     golden = json.loads(GOLDEN.read_text())
     found = loss_curve()

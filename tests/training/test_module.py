@@ -11,7 +11,6 @@ from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.training import AdamSettings, AdaptiveAugment, LossSettings
 
-
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:Found .* in eval mode"
 )
@@ -51,7 +50,9 @@ def test_every_network_moves_and_the_average_follows(make_module, make_loader):
     moved = {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
     for room in ("generator.", "discriminator.", "generator_ema."):
         assert any(name.startswith(room) for name in moved), room
-    assert not torch.equal(module.generator_ema.mapping.average, before["generator_ema.mapping.average"])
+    assert not torch.equal(
+        module.generator_ema.mapping.average, before["generator_ema.mapping.average"]
+    )
 
 
 def test_average_is_the_closed_form_of_the_live_weights(make_module, make_loader):
@@ -164,7 +165,8 @@ def test_augmentation_follows_the_signs_of_real_logits(make_module, make_loader)
 
 def test_optimizers_are_the_paper_s(make_module):
     generator, discriminator = make_module(losses=LossSettings()).configure_optimizers()
-    assert generator.defaults["lr"] == 1e-3 and generator.defaults["betas"] == (0.0, 0.99)
+    assert generator.defaults["lr"] == 1e-3
+    assert generator.defaults["betas"] == (0.0, 0.99)
     assert discriminator.defaults["lr"] == pytest.approx(1e-3 * 16 / 17)
     chosen = make_module(optimizer_g=AdamSettings(lazy_interval=4)).configure_optimizers()[0]
     assert chosen.defaults["lr"] == pytest.approx(8e-4)

@@ -5,8 +5,9 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-SHOWN = {
-    "images_seen": "images",
+from sdm_lightning.training.callbacks.budget import ImageBudget
+
+SHORT_NAMES = {
     "train/adversarial": "G",
     "train/discriminator": "D",
     "train/likelihood": "nll",
@@ -14,7 +15,10 @@ SHOWN = {
 
 
 class ImageProgressBar(TQDMProgressBar):
-    """Shows images seen, the generator's terms and the discriminator's loss, in short names.
+    """Counts images towards the budget, with images per second, time left and the losses.
+
+    A run has one endless epoch, so Lightning's own bar would know neither its length nor, after a
+    resume, its speed.
 
     Args:
         refresh_rate: Batches between two updates.
@@ -23,15 +27,33 @@ class ImageProgressBar(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Sets the bar to the images seen so far, of the budget."""
+        super().on_train_epoch_start(trainer, *args)
+        bar = self.train_progress_bar
+        budgets = [c.max_images for c in trainer.callbacks if isinstance(c, ImageBudget)]  # type: ignore[attr-defined]
+        bar.total = min(budgets, default=None)
+        bar.unit, bar.unit_scale = " images", True
+        bar.n = bar.initial = trainer.lightning_module.images_seen  # type: ignore[assignment]
+        bar.set_description("Training")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar."""
+        bar = self.train_progress_bar
+        if self._should_update(batch_idx + 1, bar.total):
+            bar.n = pl_module.images_seen
+            bar.set_postfix(self.get_metrics(trainer, pl_module))
+
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """The figures behind the bar."""
+        """The figures behind the bar, in short names."""
         found: dict[str, Any] = super().get_metrics(trainer, pl_module)
-        shown: dict[str, int | str | float | dict[str, float]] = {}
-        for name, value in found.items():
-            if name == "v_num":
-                continue
-            label = SHOWN.get(name, name.removeprefix("train/"))
-            shown[label] = f"{int(value):,}" if name == "images_seen" else value
-        return shown
+        hidden = ("v_num", "images_seen")
+        return {
+            SHORT_NAMES.get(name, name.removeprefix("train/")): value
+            for name, value in found.items()
+            if name not in hidden
+        }

@@ -1,0 +1,131 @@
+"""Budget, preemption, pictures and checkpoints."""
+
+import os
+import signal
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.training.callbacks import (
+    ImageBudget,
+    ImageProgressBar,
+    PredictionWriter,
+    Preemption,
+    SampleGrid,
+)
+from sdm_lightning.training.callbacks.pictures import paste_grid, to_pixels
+from sdm_lightning.training.checkpointing import AtomicCheckpointIO
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:You defined a `validation_step`", "ignore:Found .* in eval mode"
+)
+
+
+def trainer_in(folder, callbacks, **options):
+    return pl.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        **({"enable_progress_bar": False} | options),
+    )
+
+
+def test_budget_counts_images(make_module, make_loader, tmp_path):
+    module = make_module()
+    trainer = trainer_in(tmp_path, [ImageBudget(10)])
+    trainer.fit(module, make_loader())
+    assert (module.images_seen, trainer.global_step) == (12, 3)  # the first batch at or past 10
+
+
+def test_budget_must_be_positive():
+    with pytest.raises(InputError, match="max_images is 0"):
+        ImageBudget(0)
+
+
+def test_signal_stops_between_batches_with_a_whole_checkpoint(make_module, make_loader, tmp_path):
+    class Signal(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    preemption = Preemption()
+    module = make_module()
+    trainer = trainer_in(tmp_path, [preemption, Signal()], max_steps=9)
+    trainer.fit(module, make_loader())
+    assert preemption.requested
+    assert trainer.global_step == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+    saved = torch.load(tmp_path / "checkpoints" / "preempted.ckpt", weights_only=True)
+    assert saved["images_seen"] == 8
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, saved["state_dict"][name]), name
+
+
+def test_pixels_are_rounded():
+    levels = torch.arange(256) / 127.5 - 1
+    image = levels.expand(3, 1, 256)
+    assert to_pixels(image)[0, :, 0].tolist() == list(range(256))
+    assert to_pixels(image * 3)[0, [0, -1], 0].tolist() == [0, 255]
+
+
+def test_grid_places_tiles():
+    tiles = [[np.full((4, 5, 3), 10 * (2 * row + column), np.uint8) for column in range(2)]
+             for row in range(2)]  # fmt: skip
+    sheet = np.asarray(paste_grid(tiles))
+    assert sheet.shape == (4 + 2 + 4, 5 + 2 + 5, 3)
+    assert [sheet[0, 0, 0], sheet[0, 7, 0], sheet[6, 0, 0], sheet[6, 7, 0]] == [0, 10, 20, 30]
+    assert (sheet[4:6] == 255).all()
+
+
+def test_samples_and_predictions_are_written(make_module, make_loader, tmp_path):
+    module = make_module()
+    trainer = trainer_in(tmp_path, [SampleGrid(num_images=3), PredictionWriter()], max_steps=2,
+                         val_check_interval=2, num_sanity_val_steps=0)  # fmt: skip
+    trainer.fit(module, make_loader(), make_loader(length=8))
+    sheet = Image.open(tmp_path / "samples" / "000000008.png")
+    tiles = 1 + module.test_iterations + 2
+    assert sheet.size == (tiles * (32 + 2) - 2, 3 * (32 + 2) - 2)
+
+    loader = make_loader(length=2)
+    trainer.predict(module, loader, return_predictions=False)
+    batch = next(iter(loader))
+    written = np.asarray(Image.open(tmp_path / "predictions" / "0001.png"))
+    known = batch["mask"][1, 0].bool().numpy()
+    original = to_pixels(batch["image"][1])
+    assert (written[known] == original[known]).all()
+    assert (written[~known] != original[~known]).any()
+
+
+def test_predictions_stay_in_their_folder(tmp_path):
+    writer = PredictionWriter()
+    trainer = trainer_in(tmp_path, [])
+    prediction = {"key": ["../outside"], "completed": torch.zeros(1, 3, 4, 4)}
+    with pytest.raises(InputError, match=r"'\.\./outside' leads out"):
+        writer.write_on_batch_end(trainer, None, prediction, None, None, 0, 0)
+    assert not (tmp_path / "outside.png").exists()
+
+
+def test_progress_bar_counts_images_of_the_budget(make_module, make_loader, tmp_path, capsys):
+    trainer = trainer_in(tmp_path, [ImageBudget(8), ImageProgressBar()], enable_progress_bar=True)
+    trainer.fit(make_module(), make_loader())
+    shown = capsys.readouterr()
+    assert "8.00/8.00" in shown.err + shown.out
+    assert "nll=" in shown.err + shown.out
+
+
+def test_failed_save_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    with pytest.raises(Exception, match="pickle"):
+        AtomicCheckpointIO().save_checkpoint({"step": lambda: None}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

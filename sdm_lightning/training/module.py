@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -122,21 +123,30 @@ class SDMModule(pl.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Two Adam optimizers: generator, discriminator."""
-        optimizers: list[torch.optim.Optimizer] = []
-        for module, settings, interval in (
-            (self.generator, self.optimizer_g, self.optimizer_g.lazy_interval),
-            (
-                self.discriminator,
-                self.optimizer_d,
-                self.optimizer_d.lazy_interval
-                or (self.losses.r1_interval if self.losses.r1_gamma else None),
-            ),
-        ):
-            lr, betas = settings.corrected(interval)
-            optimizers.append(
-                torch.optim.Adam(module.parameters(), lr=lr, betas=betas, eps=settings.eps)
-            )
-        return optimizers
+        modules = (self.generator, self.discriminator)
+        return [
+            torch.optim.Adam(module.parameters(), **options)
+            for module, options in zip(modules, self._adam_options(), strict=True)
+        ]
+
+    def _adam_options(self) -> list[dict[str, Any]]:
+        interval_d = self.optimizer_d.lazy_interval
+        if interval_d is None and self.losses.r1_gamma:
+            interval_d = self.losses.r1_interval
+        pairs = (
+            (self.optimizer_g, self.optimizer_g.lazy_interval),
+            (self.optimizer_d, interval_d),
+        )
+        return [settings.corrected(interval) for settings, interval in pairs]
+
+    def on_train_start(self) -> None:
+        """A resumed run takes learning rates from its config, not from the checkpoint."""
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        for optimizer, options in zip(optimizers, self._adam_options(), strict=True):  # type: ignore[arg-type]
+            for group in optimizer.param_groups:
+                if any(group[name] != value for name, value in options.items()):
+                    rank_zero_info(f"Adam goes on with the config's {options}")
+                group.update(options)
 
     def setup(self, stage: str) -> None:
         """Refuses what would train wrongly.

@@ -1,7 +1,7 @@
 """The numbers of the training recipe, grouped as they stand in a config file."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,11 @@ class AdamSettings:
     eps: float = 1e-8
     lazy_interval: int | None = None
 
-    def corrected(self, interval: int | None) -> tuple[float, tuple[float, float]]:
-        """Learning rate and betas for a phase with an extra step every ``interval`` batches."""
-        if interval is None:
-            return self.lr, self.betas
-        ratio = interval / (interval + 1)
-        return self.lr * ratio, (self.betas[0] ** ratio, self.betas[1] ** ratio)
+    def corrected(self, interval: int | None) -> dict[str, Any]:
+        """Adam's arguments for a phase with an extra step every ``interval`` batches."""
+        ratio = 1.0 if interval is None else interval / (interval + 1)
+        betas = (self.betas[0] ** ratio, self.betas[1] ** ratio)
+        return {"lr": self.lr * ratio, "betas": betas, "eps": self.eps}
 
 
 @dataclass(frozen=True)

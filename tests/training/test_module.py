@@ -172,6 +172,17 @@ def test_optimizers_are_the_paper_s(make_module):
     assert chosen.defaults["lr"] == pytest.approx(8e-4)
 
 
+def test_resumed_run_takes_the_learning_rate_of_its_config(make_module, make_loader, tmp_path):
+    trainer = fit(make_module(), make_loader(), steps=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    module = make_module(optimizer_g=AdamSettings(lr=5e-4))
+    trainer = pl.Trainer(max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False,
+                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.fit(module, make_loader(), ckpt_path=tmp_path / "last.ckpt")
+    assert next(o.param_groups[0]["lr"] for o in trainer.optimizers) == 5e-4
+    assert trainer.global_step == 2
+
+
 def test_result_of_an_image_does_not_depend_on_its_batch(make_module, make_loader):
     module = make_module().eval()
     batch = next(iter(make_loader(batch_size=3)))

@@ -54,7 +54,7 @@ class PlainDecode:
     def __call__(self, sample: dict[str, Any]) -> torch.Tensor:
         """Return one image ``(3, size, size)`` in [-1, 1]."""
         image = np.array(Image.open(io.BytesIO(sample["jpg"])).convert("RGB"))
-        top, left = (np.random.randint(0, n - self.size + 1) for n in image.shape[:2])
+        top, left = (int(torch.randint(0, n - self.size + 1, ())) for n in image.shape[:2])
         crop = image[top : top + self.size, left : left + self.size]
         tensor = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
         return tensor.float().div_(127.5).sub_(1)
@@ -79,16 +79,21 @@ def stream_loader(
     return StreamLoader(stream, num_workers=workers)
 
 
-def images_per_second(loader: Iterable[Any], batch: int, images: int) -> float:
-    """Time a loader after its first batches, which pay for starting the workers."""
+def images_per_second(loader: Iterable[Any], batch: int, images: int) -> tuple[float, float]:
+    """Time a loader after its first batches, which pay for starting the workers.
+
+    Returns:
+        Images per second, and milliseconds per image on the processor of this process.
+    """
     batches = iter(loader)
     for _ in itertools.islice(batches, 4):
         pass
     count = max(images // batch, 1)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     for _ in itertools.islice(batches, count):
         pass
-    return count * batch / (time.perf_counter() - start)
+    seconds, used = time.perf_counter() - start, time.process_time() - used
+    return count * batch / seconds, 1000 * used / (count * batch)
 
 
 def main() -> None:
@@ -117,16 +122,23 @@ def main() -> None:
             f"{args.batch}, {os.cpu_count()} cores ({platform.processor() or platform.machine()}), "
             f"torch {torch.__version__}, webdataset {wds.__version__}"
         )
-        print("workers   webdataset   sdm stream   ratio   (images/s, best of", args.repeats, ")")
+        print(f"workers  webdataset  sdm stream  ratio  (images/s, best of {args.repeats})")
         paths = [shard.url for shard in index.shards]
         for workers in args.workers:
-            plain, ours = 0.0, 0.0
+            runs = []
             for _ in range(args.repeats):
-                loader = plain_loader(paths, args.size, args.batch, workers)
-                plain = max(plain, images_per_second(loader, args.batch, args.images))
-                loader = stream_loader(index, args.size, args.batch, workers, args.preset)
-                ours = max(ours, images_per_second(loader, args.batch, args.images))
-            print(f"{workers:7d}   {plain:10.0f}   {ours:10.0f}   {ours / plain:5.2f}", flush=True)
+                plain = plain_loader(paths, args.size, args.batch, workers)
+                ours = stream_loader(index, args.size, args.batch, workers, args.preset)
+                runs.append(
+                    [images_per_second(loader, args.batch, args.images) for loader in (plain, ours)]
+                )
+            best = [max(run[i][0] for run in runs) for i in range(2)]
+            line = f"{workers:7d}  {best[0]:10.0f}  {best[1]:10.0f}  {best[1] / best[0]:5.2f}"
+            if workers == 0:
+                # On a busy machine this is the steadier figure.
+                cost = [min(run[i][1] for run in runs) for i in range(2)]
+                line += f"  ({cost[0]:.2f} and {cost[1]:.2f} ms of one core per image)"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

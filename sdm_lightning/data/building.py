@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -19,6 +20,8 @@ from tqdm import tqdm
 from webdataset.writer import TarWriter
 
 from sdm_lightning.data.decode import BadImageError, decode_mask, probe_image
+from sdm_lightning.data.mask_sources import MOSTLY_HOLE
+from sdm_lightning.data.masks import hole_ratio
 from sdm_lightning.data.shards import MASK_MEMBER
 from sdm_lightning.data.sources import Entry, ImageSource
 
@@ -70,6 +73,7 @@ class Built:
     bytes: int
     sha256: str
     skipped: tuple[tuple[str, str], ...]
+    mostly_hole: int = 0
 
 
 class _HashingFile:
@@ -102,11 +106,12 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _mask_png(data: bytes, invert: bool) -> bytes:
+def _mask_png(data: bytes, invert: bool) -> tuple[bytes, bool]:
+    """Return the mask as a PNG, white = known, and whether nearly all of it is hole."""
     known = decode_mask(data, invert=invert)
     out = io.BytesIO()
     Image.fromarray(known * 255).save(out, "PNG", optimize=False)
-    return out.getvalue()
+    return out.getvalue(), bool(hole_ratio(known) > MOSTLY_HOLE)
 
 
 def _finished(task: Task) -> Built | None:
@@ -131,7 +136,7 @@ def build_shard(task: Task) -> Built:
     if done is not None:
         return done
     partial = task.tar.with_suffix(".part")
-    skipped, samples = [], 0
+    skipped, samples, mostly_hole = [], 0, 0
     with open(partial, "wb") as raw:
         out = _HashingFile(raw)
         # mtime 0 and no user name: the same images give the same bytes.
@@ -144,10 +149,11 @@ def build_shard(task: Task) -> Built:
                     sample: dict[str, Any] = {"__key__": item.key, probe_image(data): data}
                     if item.mask is not None and task.masks is not None:
                         try:
-                            mask = _mask_png(task.masks.read(item.mask), task.invert_masks)
+                            mask, suspect = _mask_png(task.masks.read(item.mask), task.invert_masks)
                         except BadImageError as error:
                             raise BadImageError(f"mask {item.mask.name} {error}") from error
                         sample[MASK_MEMBER] = mask
+                        mostly_hole += suspect
                 except (BadImageError, OSError) as error:
                     skipped.append((item.image.name, str(error)))
                     continue
@@ -159,7 +165,9 @@ def build_shard(task: Task) -> Built:
         os.replace(partial, task.tar)
     else:
         partial.unlink()
-    built = Built(task.number, samples, out.count, out.digest.hexdigest(), tuple(skipped))
+    built = Built(
+        task.number, samples, out.count, out.digest.hexdigest(), tuple(skipped), mostly_hole
+    )
     write_atomically(task.record, json.dumps(asdict(built)))
     return built
 
@@ -184,7 +192,11 @@ def run_all(
             # Forked workers start at once and need no __main__ guard in a user's script.
             method = "fork" if sys.platform == "linux" else "spawn"
             context = multiprocessing.get_context(method)
-            with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            # Ctrl-C reaches every process of a terminal; the workers finish their shard, which
+            # then need not be built again.
+            with ProcessPoolExecutor(
+                workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)
+            ) as pool:
                 futures: dict[Future[T], int] = {
                     pool.submit(function, task): i for i, task in enumerate(tasks)
                 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -23,6 +24,9 @@ from sdm_lightning.errors import InputError
 __all__ = ["InpaintingDataModule"]
 
 _log = logging.getLogger(__name__)
+
+# The evaluation stream knows how many batches its workers make between them.
+warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
 
 
 class InpaintingDataModule(pl.LightningDataModule):
@@ -174,6 +178,8 @@ class InpaintingDataModule(pl.LightningDataModule):
         """Read the indexes that a stage needs, so that what is missing shows before it starts."""
         if stage == "fit":
             _ = self.train_index
+            if self.val is not None:
+                self.eval_source("val")
 
     # -- loaders -------------------------------------------------------------------------------
 
@@ -253,7 +259,8 @@ class InpaintingDataModule(pl.LightningDataModule):
     def _conditions(self) -> dict[str, int | str]:
         return {
             "world_size": self._topology()[1],
-            "num_workers": self.num_workers,
+            # Loading in this process and in one worker give the same order.
+            "num_workers": max(self.num_workers, 1),
             "batch_size": self.batch_size,
             "seed": self.seed,
             "shuffle_shards": self.shuffle_shards,

@@ -14,6 +14,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,10 @@ def _read_index(url: str) -> tuple[dict[str, Shard], bool]:
             f"{url}: no such index; `sdm shards IMAGES OUT` packs images and writes it, "
             "`sdm index SHARDS` writes one for WebDataset shards that exist already"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, HTTPException) as error:
         raise InputError(f"{url}: not a readable index ({error}); write it again") from error
+    except OSError as error:
+        raise InputError(f"{url}: the index cannot be read ({error})") from error
     return parse_index(content, url)
 
 

@@ -201,14 +201,17 @@ def _pack(
         pairs = pair_masks([entry.name for entry in entries], list(listed), masks.path)
         mask_of = {image: listed[mask] for image, mask in pairs.items()}
     items = [Item(keys[entry.name], entry, mask_of.get(entry.name)) for entry in entries]
-    listing = [(i.key, i.image.size, i.mask.size if i.mask else -1) for i in items]
+    listing = hashlib.sha256()
+    for item in items:
+        line = f"{item.key} {item.image.size} {item.mask.size if item.mask else -1}\n"
+        listing.update(line.encode("utf-8", "surrogatepass"))
     settings: dict[str, Any] = {
         "shard_size": shard_size,
         "max_samples": max_samples,
         "shuffle_seed": order,
         "masks": masks is not None,
         "invert_masks": invert_masks,
-        "listing": hashlib.sha256(repr(listing).encode("utf-8", "surrogatepass")).hexdigest(),
+        "listing": listing.hexdigest(),
     }
     newest = max(images.newest(), 0.0 if masks is None else masks.newest())
     if _check_output(out, settings, newest, overwrite):
@@ -234,6 +237,13 @@ def _pack(
     built = run_all(build_shard, tasks, sizes, num_workers, "pack")
     skipped = sorted(entry for shard in built for entry in shard.skipped)
     _report_skipped(skipped, len(entries), images.path)
+    suspects = sum(shard.mostly_hole for shard in built)
+    if suspects:
+        opposite = "false" if invert_masks else "true"
+        print(
+            f"{suspects} of {len(mask_of)} masks are nearly all hole; white means known. If your "
+            f"masks mean the opposite, pack again with --invert_masks {opposite}"
+        )
     whole = [shard for shard in built if shard.samples]
     if not whole:
         raise InputError(f"{images.path}: none of its {len(entries)} images can be decoded")

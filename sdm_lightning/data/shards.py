@@ -7,6 +7,7 @@ are not used, because both can run code that comes with the data.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import itertools
 import logging
 import lzma
@@ -36,7 +37,15 @@ _log = logging.getLogger(__name__)
 # Only these members are ever read out of a shard; the rest, pickles included, is passed over.
 _READ = re.compile(rf"^(.*/)?[^/.]+\.(mask\.png|{'|'.join(IMAGE_EXTENSIONS)})$", re.IGNORECASE)
 
-_READ_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OSError)
+_READ_ERRORS = (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    http.client.HTTPException,
+    ValueError,
+    OSError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +179,7 @@ class ShardReader:
             return self._read(shard, shard.url)
         try:
             path = cached_copy(shard.url, self.cache_dir, size=shard.bytes, sha256=shard.sha256)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise InputError(f"{shard.url}: shard cannot be fetched ({error})") from error
         return self._read(shard, path)
 

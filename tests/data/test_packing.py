@@ -167,7 +167,7 @@ def test_an_interrupted_packing_goes_on_and_ends_the_same(tmp_path: Path, monkey
     with pytest.raises(KeyboardInterrupt):
         pack_shards(source, str(out), max_samples=2, num_workers=0)
     assert not out.exists()
-    with pytest.raises(InputError, match="unfinished packing .* with other settings"):
+    with pytest.raises(InputError, match=r"unfinished packing .* with other settings"):
         pack_shards(source, str(out), max_samples=3, num_workers=0)
     # A finished shard that was damaged meanwhile is built again.
     tar = tmp_path / "out.partial" / "000000.tar"
@@ -258,3 +258,19 @@ def test_shards_packed_elsewhere_get_an_index(tmp_path: Path):
     assert sorted(read_all(tmp_path)) == [f"d/{n}{i}" for n in range(2) for i in range(3)]
     with pytest.raises(InputError, match="exists"):
         index_shards(str(tmp_path), num_workers=0)
+
+
+def test_masks_that_are_nearly_all_hole_are_pointed_out(tmp_path: Path, capsys):
+    make_images(tmp_path / "in", 2)
+    (tmp_path / "masks").mkdir()
+    for number in range(2):
+        mask = np.zeros((12, 14), np.uint8)
+        mask[:2, :2] = 255
+        (tmp_path / "masks" / f"{number:03d}.png").write_bytes(encoded(mask))
+    source, masks = str(tmp_path / "in"), str(tmp_path / "masks")
+    pack_shards(source, str(tmp_path / "a"), masks=masks, num_workers=0)
+    printed = capsys.readouterr().out
+    assert "2 of 2 masks are nearly all hole" in printed
+    assert "--invert_masks true" in printed
+    pack_shards(source, str(tmp_path / "b"), masks=masks, invert_masks=True, num_workers=0)
+    assert "nearly all hole" not in capsys.readouterr().out

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -287,8 +288,8 @@ def test_cache_reads_once_and_never_mixes_up_base_names(tmp_path: Path, server):
 def test_object_stores_go_through_fsspec(tmp_path: Path, monkeypatch):
     class Store(MemoryFileSystem):
         protocol = "s3"
-        store: dict[str, object] = {}
-        pseudo_dirs = [""]
+        store: ClassVar[dict[str, object]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
 
         @classmethod
         def _strip_protocol(cls, path: str) -> str:

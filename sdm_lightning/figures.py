@@ -155,9 +155,7 @@ def _ablation(
         [example.input, *(column[k] for column in columns), example.image]
         for k, example in enumerate(examples)
     ]
-    return panels(
-        rows, ["input", *models, "original"], caption=f"As Fig. 5. {_about(examples)}"
-    )
+    return panels(rows, ["input", *models, "original"], caption=f"As Fig. 5. {_about(examples)}")
 
 
 def _samples(
@@ -223,7 +221,7 @@ def _side_by_side(
     images: str | None, masks: str | None, methods: dict[str, str] | None, count: int
 ) -> Any:
     if not methods or images is None or masks is None:
-        raise InputError("fig8 needs images, masks and methods, such as '{\"MAT\": \"out/mat\"}'")
+        raise InputError('fig8 needs images, masks and methods, such as \'{"MAT": "out/mat"}\'')
     examples = read_examples(images, masks, count, 0)
     rows = []
     for example in examples:

@@ -51,6 +51,7 @@ class PaperTable:
         place_heading: Heading of what ``where`` of the columns names.
         reference: Row that the others are compared with.
         same_as: Row -> table and row of which it is the same run.
+        protocols: Protocol of ``sdm evaluate`` -> setting of a column, for other methods' folders.
         digits: After the point.
     """
 
@@ -64,6 +65,7 @@ class PaperTable:
     place_heading: str
     reference: str | None
     same_as: dict[str, dict[str, str]]
+    protocols: dict[str, str]
     digits: int
 
 
@@ -160,6 +162,7 @@ def read_paper_table(name: str) -> PaperTable:
         place_heading=content.get("place_heading", "Test set"),
         reference=content.get("reference"),
         same_as=content.get("same_as", {}),
+        protocols=content.get("protocols", {}),
         digits=content.get("digits", 2),
     )
 
@@ -209,10 +212,22 @@ def _as_row_of(line: Line, table: PaperTable) -> Line | None:
     place = (label_of(line, "table"), label_of(line, "row"))
     if place[0] == table.name:
         return line if place[1] is not None else None
+    if line.get("method") is not None and line.get("protocol") in table.protocols:
+        # A folder of results that `sdm evaluate --method NAME --protocol ...` scored.
+        method = _plain(str(line["method"]))
+        for row in table.rows:
+            if method in (_plain(row["row"]), _plain(row["name"])):
+                setting = table.protocols[line["protocol"]]
+                return {**line, "table": table.name, "row": row["row"], "setting": setting}
     for row, other in table.same_as.items():
         if place == (other["table"], other["row"]):
             return {**line, "table": table.name, "row": row}
     return None
+
+
+def _plain(name: str) -> str:
+    """``DeepFill v2`` and ``deepfill-v2`` are one method."""
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) -> Ours | None:
@@ -355,8 +370,8 @@ def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> 
     scales = all_of("scale")
     if scales and scales != ["paper"]:
         notes.append(
-            "These runs are scaled down: their numbers are no reproduction of the paper's, and only "
-            "the order of the rows can be compared."
+            "These runs are scaled down: their numbers are no reproduction of the paper's, and "
+            "only the order of the rows can be compared."
         )
     labels = sorted({split_metric(m)[1] for m in metrics if split_metric(m)[1]})
     if labels:

@@ -93,6 +93,9 @@ def _run_copy(words: Sequence[str], environment: Mapping[str, str], log: IO[byte
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+        # Whatever stood in their place here (a test's capture, a notebook) is the parent's.
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         os.environ.clear()
         os.environ.update(environment)
         sys.argv = ["sdm", *words]

@@ -1,4 +1,4 @@
-"""The typed numbers of the paper against a second transcription, cut out of its text by a script."""
+"""The typed numbers of the paper against a second transcription that a script cut out of it."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def printed(value: float | None, digits: int) -> str:
 
 
 def test_every_table_is_there():
-    assert TABLES == sorted(transcription())
+    assert sorted(transcription()) == TABLES
     assert TABLES == ["table1", "table2", "table3", "table4", "tableB1", "tableC2", "tableD3"]
 
 

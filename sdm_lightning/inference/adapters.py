@@ -1,0 +1,286 @@
+"""Other methods on the same pictures and masks: classical ones, your own function, TorchScript.
+
+Every method is brought to one form, ``method(image, known) -> result`` on uint8 arrays, so that all
+of Table 3's systems are run and scored alike: ``sdm baseline`` writes a folder of results, and
+``sdm evaluate`` scores any folder, whoever wrote it.
+"""
+
+import importlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference.baselines import (
+    Bools,
+    Bytes,
+    mean_fill,
+    navier_stokes,
+    telea,
+)
+from sdm_lightning.inference.weights import write_atomically
+
+Method: TypeAlias = Callable[[Bytes, Bools], Bytes]
+"""Takes ``(H, W, 3)`` uint8 and ``(H, W)`` bool, True = known; returns ``(H, W, 3)`` uint8."""
+
+CLASSICAL: dict[str, Method] = {
+    "mean": mean_fill,
+    "telea": telea,
+    "navier-stokes": navier_stokes,
+}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class TorchScriptMethod:
+    """An inpainting network as a TorchScript file, such as the released one of LaMa.
+
+    Networks differ in what they are fed; the defaults are LaMa's: picture in [0, 1] with the hole
+    blanked, mask with 1 = hole, two arguments, sides padded to multiples of 8. A TorchScript file
+    is a program: run only files that you trust.
+
+    Args:
+        path: The file.
+        value_range: ``"unit"`` feeds and reads pictures in [0, 1], ``"signed"`` in [-1, 1].
+        mask_value: What marks the hole in the mask that is fed: 1 or 0.
+        arguments: ``"image,mask"``, ``"mask,image"`` (two arguments), or ``"concatenated"`` (one
+            tensor ``(B, 4, H, W)``, picture first).
+        blank_hole: Feed zeros in the hole (0 of the value range fed).
+        multiple: Both sides are padded to a multiple of it, by mirroring at the right and bottom.
+        device: ``"cpu"``, ``"cuda"``, ...
+
+    Raises:
+        InputError: If the file is missing or is no TorchScript.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        value_range: Literal["unit", "signed"] = "unit",
+        mask_value: Literal[0, 1] = 1,
+        arguments: Literal["image,mask", "mask,image", "concatenated"] = "image,mask",
+        blank_hole: bool = True,
+        multiple: int = 8,
+        device: str = "cpu",
+    ) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{path}: no such TorchScript file")
+        try:
+            self.network = torch.jit.load(str(path), map_location=device).eval()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"{path}: no TorchScript file ({reason})") from None
+        self.value_range = value_range
+        self.mask_value = mask_value
+        self.arguments = arguments
+        self.blank_hole = blank_hole
+        self.multiple = multiple
+        self.device = device
+
+    @torch.no_grad()
+    def __call__(self, image: Bytes, known: Bools) -> Bytes:
+        """Fills the hole; known pixels keep their bits.
+
+        Args:
+            image: ``(H, W, 3)`` uint8.
+            known: ``(H, W)`` bool.
+
+        Raises:
+            InputError: If the network fails, or returns no picture of this size.
+        """
+        height, width = known.shape
+        picture = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None].float()
+        picture = picture / 255 if self.value_range == "unit" else picture / 127.5 - 1
+        hole = torch.from_numpy(~known).to(self.device)[None, None].float()
+        if self.blank_hole:
+            picture = picture * (1 - hole)
+        picture, hole = self._padded(picture), self._padded(hole)
+        mask = hole if self.mask_value == 1 else 1 - hole
+        result = self._run(picture, mask)[0, :, :height, :width].float()
+        levels = result * 255 if self.value_range == "unit" else result * 127.5 + 127.5
+        filled = levels.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        return np.where(known[:, :, None], image, filled)
+
+    def _padded(self, tensor: Tensor) -> Tensor:
+        height, width = tensor.shape[-2:]
+        rows = _mirrored(height, -height % self.multiple)
+        columns = _mirrored(width, -width % self.multiple)
+        return tensor[:, :, rows][:, :, :, columns]
+
+    def _run(self, picture: Tensor, mask: Tensor) -> Tensor:
+        try:
+            if self.arguments == "concatenated":
+                result = self.network(torch.cat([picture, mask], dim=1))
+            elif self.arguments == "mask,image":
+                result = self.network(mask, picture)
+            else:
+                result = self.network(picture, mask)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"{self.path}: fails with arguments '{self.arguments}' ({reason}); see what the "
+                "network was exported for"
+            ) from None
+        result = result[0] if isinstance(result, tuple | list) else result
+        if not isinstance(result, Tensor) or result.shape != picture.shape:
+            found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise InputError(f"{self.path}: returns {found}, not a picture {tuple(picture.shape)}")
+        return result
+
+
+def _mirrored(length: int, more: int) -> list[int]:
+    """Indices 0 .. length - 1 and ``more`` behind them, reflected with the edge included."""
+    period = [*range(length), *reversed(range(length))]
+    return [period[k % len(period)] for k in range(length + more)]
+
+
+def load_method(name: str, **options: Any) -> Method:
+    """Finds a method by name.
+
+    Args:
+        name: ``mean``, ``telea`` or ``navier-stokes``; ``FILE.py:FUNCTION`` or
+            ``PACKAGE.MODULE:FUNCTION``, called as ``FUNCTION(image, known)``; or a TorchScript
+            file ending in ``.pt``, ``.pth``, ``.ts`` or ``.torchscript``.
+        options: Of ``TorchScriptMethod``.
+
+    Raises:
+        InputError: If there is no such method.
+    """
+    if name in CLASSICAL:
+        return CLASSICAL[name]
+    if Path(name).suffix in (".pt", ".pth", ".ts", ".torchscript"):
+        return TorchScriptMethod(name, **options)
+    if options:
+        raise InputError(f"{name}: {', '.join(options)} are for TorchScript files only")
+    module_name, colon, function_name = name.rpartition(":")
+    if not colon:
+        raise InputError(
+            f"no method {name!r}: give one of {', '.join(CLASSICAL)}, path/to/file.py:function, "
+            "package.module:function, or a TorchScript file"
+        )
+    function = getattr(_module(module_name), function_name, None)
+    if not callable(function):
+        raise InputError(f"{module_name}: has no function {function_name!r}")
+    method: Method = function
+    return method
+
+
+def _module(name: str) -> Any:
+    path = Path(name)
+    if path.suffix == ".py" or "/" in name:
+        path = path if path.suffix == ".py" else path.with_suffix(".py")
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        spec = importlib.util.spec_from_file_location(f"_method_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{name}: cannot be imported ({error})") from None
+
+
+def checked(method: Method, image: Bytes, known: Bools, name: str) -> Bytes:
+    """Calls a method on copies, and holds its answer to size, type and known pixels.
+
+    Known pixels are put back: most networks change them a little, and the protocol compares
+    composites.
+
+    Raises:
+        InputError: If the answer is no ``(H, W, 3)`` uint8 array of the picture's size.
+    """
+    result = np.asarray(method(image.copy(), known.copy()))
+    if result.shape != image.shape or result.dtype != np.uint8:
+        raise InputError(f"{name}: returned {result.dtype} {result.shape}, not uint8 {image.shape}")
+    return np.where(known[:, :, None], image, result)
+
+
+def run_baseline(
+    method: str,
+    images: str,
+    masks: str,
+    output: str,
+    invert_masks: bool = False,
+    overwrite: bool = False,
+    value_range: Literal["unit", "signed"] | None = None,
+    mask_value: Literal[0, 1] | None = None,
+    arguments: Literal["image,mask", "mask,image", "concatenated"] | None = None,
+    multiple: int | None = None,
+    device: str | None = None,
+) -> None:
+    """Fill the holes of a folder of pictures with another method, for comparison.
+
+    The results are PNGs with the pictures' names, composited with the known pixels; score them
+    with: sdm evaluate IMAGES OUTPUT --masks MASKS
+
+    Args:
+        method: mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, called with
+            uint8 (H, W, 3) and bool (H, W), True = known; or a TorchScript file such as LaMa's.
+        images: Folder of pictures.
+        masks: Folder of masks with the pictures' names, white = known.
+        output: Folder for the results.
+        invert_masks: The masks have white = hole.
+        overwrite: Do pictures again whose result is there.
+        value_range: TorchScript: unit (0 to 1, the default) or signed (-1 to 1).
+        mask_value: TorchScript: what marks the hole, 1 (the default) or 0.
+        arguments: TorchScript: image,mask (the default), mask,image or concatenated.
+        multiple: TorchScript: sides are padded to multiples of it; 8 if not given.
+        device: TorchScript: cpu (the default), cuda, ...
+
+    Raises:
+        InputError: If a folder, a mask or the method is missing or wrong.
+    """
+    options = {
+        "value_range": value_range,
+        "mask_value": mask_value,
+        "arguments": arguments,
+        "multiple": multiple,
+        "device": device,
+    }
+    run = load_method(method, **{key: v for key, v in options.items() if v is not None})
+    files = _pictures(images)
+    by_stem = {path.stem: path for path in _pictures(masks)}
+    missing = [path.name for path in files if path.stem not in by_stem]
+    if missing:
+        raise InputError(f"{masks}: no mask for {len(missing)} pictures, the first {missing[0]}")
+    target = Path(output)
+    started, done = time.perf_counter(), 0
+    for file in tqdm(files, unit="picture", disable=not sys.stderr.isatty()):
+        result_file = target / f"{file.stem}.png"
+        if result_file.exists() and not overwrite:
+            continue
+        image = np.asarray(Image.open(file).convert("RGB"))
+        known = np.asarray(Image.open(by_stem[file.stem]).convert("L")) >= 128
+        known = ~known if invert_masks else known
+        if known.shape != image.shape[:2]:
+            raise InputError(f"{by_stem[file.stem]}: another size than {file}")
+        buffer = BytesIO()
+        Image.fromarray(checked(run, image, known, method)).save(buffer, format="PNG")
+        target.mkdir(parents=True, exist_ok=True)
+        write_atomically(result_file, buffer.getvalue())
+        done += 1
+    seconds = time.perf_counter() - started
+    print(f"{target}: {done} of {len(files)} pictures filled by {method} in {seconds:.1f} s")
+    print(f"score them: sdm evaluate {images} {output} --masks {masks}")
+
+
+def _pictures(folder: str) -> list[Path]:
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InputError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
+    return found

@@ -1,0 +1,191 @@
+"""Every overlay says what it asks, and every row of every table builds the model that it names."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sdm_lightning.cli_trainer import SDMCommandLine
+from sdm_lightning.sweeps.grid import Cell, read_sweep
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
+OVERLAYS = sorted(p for p in EXPERIMENTS.glob("table*/*.yaml"))
+SWEEPS = sorted(p for p in (EXPERIMENTS / "sweeps").glob("*.yaml") if p.stem != "search")
+MOST_LINES = 15
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: str(p.relative_to(EXPERIMENTS)))
+def test_overlay_is_short_and_says_what_it_asks(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# "), "begins with what it asks"
+    assert len([line for line in lines if not line.startswith("#")]) <= MOST_LINES
+    content = yaml.safe_load(path.read_text())
+    assert set(content) <= {"model", "data", "budget", "evaluation", "trainer"}
+    facts = (content.get("evaluation") or {}).get("facts")
+    if facts is not None:
+        paper = yaml.safe_load((EXPERIMENTS / "paper" / f"{facts['table']}.yaml").read_text())
+        assert facts["row"] in {row["row"] for row in paper["rows"]}
+
+
+def first_of_each_row(path: Path, scale: str) -> list[Cell]:
+    """One seed of each row, one number of iterations."""
+    cells = read_sweep(path).cells(scale)
+    return [c for c in cells if "seed" not in c.name or c.name.endswith(("seed0", "seed0-t4"))]
+
+
+def cells_of(scale: str) -> list[Any]:
+    found = [(path, cell) for path in SWEEPS for cell in first_of_each_row(path, scale)]
+    return [pytest.param(cell, id=f"{path.stem}/{cell.name}") for path, cell in found]
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks with downloaded weights are not at hand; everything else is built for real."""
+    import sdm_lightning.cli_trainer as trainer
+
+    monkeypatch.setattr(trainer, "resolve_checkpoint", lambda *_: None)
+    monkeypatch.setattr(
+        "sdm_lightning.training.callbacks.evaluation.build_features", lambda *_: None
+    )
+    monkeypatch.setattr("sdm_lightning.training.callbacks.evaluation.build_lpips", lambda *_: None)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+WITHOUT_DOWNLOADS = (
+    "--model.perceptual=sdm_lightning.losses.PixelPyramidLoss",
+    "--trainer.accelerator=cpu",
+    "--trainer.logger=false",
+)
+
+
+# Seen from the paper's tables, independently of the overlays.
+EXPECTED = {
+    "table1/A-seed0": {"num_iterations": 3, "test_iterations": 3},
+    "table1/B-seed0": {"num_iterations": 1, "test_iterations": 1},
+    "table1/C-seed0": {"num_iterations": 2, "test_iterations": 2},
+    "table1/D-seed0": {"num_iterations": 3, "test_iterations": 3, "decoupled": False},
+    "table1/E-seed0": {"num_iterations": 3, "test_iterations": 3, "alpha": 0.0},
+    "table1/F-seed0": {"num_iterations": 3, "test_iterations": 3, "guided": False},
+    "table1/G-seed0": {"num_iterations": 3, "test_iterations": 3, "attention": 1},
+    "table4/cubic-seed0": {"num_iterations": 3, "schedule": "CubicSchedule"},
+    "table4/cosine-seed0": {"num_iterations": 3, "schedule": "CosineSchedule"},
+    "table4/sqrt-seed0": {"num_iterations": 3, "schedule": "SquareRootSchedule"},
+    "table2A/A-seed0-t4": {"num_iterations": 3, "test_iterations": 4},
+    "table2B/B-seed0-t4": {"num_iterations": 1, "test_iterations": 4},
+    "table3_places2/run": {
+        "num_iterations": 2,
+        "test_iterations": 4,
+        "size": 512,
+        "images": 20_000_000,
+    },
+    "table3_celebahq/run": {
+        "num_iterations": 2,
+        "test_iterations": 4,
+        "size": 512,
+        "images": 20_000_000,
+    },
+    "table3_places2_test/places2-small": {
+        "test_iterations": 4,
+        "size": 512,
+        "masks": "mat512_small",
+    },
+    "table3_places2_test/places2-large": {
+        "test_iterations": 4,
+        "size": 512,
+        "masks": "mat512_large",
+    },
+    "table3_places2_test/sdm": {"test_iterations": 4, "size": 1024, "masks": "mat512_large"},
+    "table3_celebahq_test/celebahq-small": {"size": 512, "masks": "mat512_small"},
+    "table3_celebahq_test/celebahq-large": {"size": 512, "masks": "mat512_large"},
+    "tableD3_train/run": {"num_iterations": 2, "size": 256, "images": 12_000_000},
+    "tableD3/small": {"test_iterations": 4, "size": 256, "masks": "mat256_small"},
+    "tableD3/large": {"test_iterations": 4, "size": 256, "masks": "mat256_large"},
+}
+ABLATION = ("table1/", "table2", "table4/")
+
+
+def test_every_row_is_expected() -> None:
+    assert {str(p.id) for p in cells_of("paper")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("cell", cells_of("paper"))
+def test_row_at_paper_scale(
+    cell: Cell, build: Callable[..., SDMCommandLine], request: pytest.FixtureRequest
+) -> None:
+    name = request.node.callspec.id
+    cli = build(*cell.argv, *WITHOUT_DOWNLOADS)
+    model, data, expected = cli.model, cli.datamodule, EXPECTED[name]
+    ablation = name.startswith(ABLATION)
+    assert data.resolution == expected.get("size", 256)
+    assert model.diffusion.alpha == expected.get("alpha", 0.01)
+    assert model.decoupled is expected.get("decoupled", True)
+    assert type(model.diffusion.schedule).__name__ == expected.get("schedule", "UniformSchedule")
+    if "num_iterations" in expected:
+        assert model.diffusion.num_iterations == expected["num_iterations"]
+    if "test_iterations" in expected:
+        assert model.test_iterations == expected["test_iterations"]
+    if "masks" in expected:
+        assert data.masks["test"] == expected["masks"]
+    blocks = [stage for stage in model.generator.encoder if stage.attention is not None]
+    assert len(blocks) == expected.get("attention", 2)
+    guided = [
+        name for name, _ in model.generator.named_modules() if name.endswith("attention.bias")
+    ]
+    assert bool(guided) is expected.get("guided", True)
+    if cell.verb == "fit":
+        budget = next(c for c in cli.trainer.callbacks if type(c).__name__ == "ImageBudget")
+        assert budget.max_images == expected.get("images", 6_000_000 if ablation else None)
+
+
+@pytest.mark.parametrize("scale", ["tiny", "small", "cpu"])
+def test_other_scales_build(scale: str, build: Callable[..., SDMCommandLine]) -> None:
+    """One row with a setting of its own at each scale; the slow test below runs all of them."""
+    sweep = read_sweep(EXPERIMENTS / "sweeps" / "table1.yaml")
+    wanted = "F-seed0" if scale == "cpu" else "G-seed0"  # one attention size only at cpu
+    cell = next(c for c in sweep.cells(scale) if c.name == wanted)
+    cli = build(*cell.argv, *WITHOUT_DOWNLOADS)
+    assert cli.datamodule.resolution == {"tiny": 64, "small": 128, "cpu": 32}[scale]
+    if wanted == "G-seed0":
+        stage = [k for k, s in enumerate(cli.model.generator.encoder) if s.attention is not None]
+        assert [cli.datamodule.resolution // 2**k for k in stage] == [16]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_every_row_trains_and_tests_at_tiny_scale(
+    path: Path, tiny_shards: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """Through the sweep's own runner; a test row gets the checkpoint of its training row."""
+    import json
+
+    from sdm_lightning.sweeps.runner import run_sweep
+
+    data = [f"--data.{split}={tiny_shards}" for split in ("train", "val", "test")]
+    short = ["--budget.max_images=4", "--data.batch_size=2", "--data.num_workers=0"]
+    short += [
+        "--trainer.accelerator=cpu",
+        "--trainer.logger=false",
+        "--trainer.limit_val_batches=0",
+    ]
+    trained = {"table2A": "table1", "table2B": "table1", "tableD3": "tableD3_train"}
+    source = trained.get(path.stem, path.stem.removesuffix("_test"))
+    extra = [*data, *short]
+    names = ",".join(cell.name for cell in first_of_each_row(path, "tiny"))
+    if source != path.stem:
+        row = "A-seed0" if path.stem == "table2A" else "B-seed0"
+        run_sweep(
+            str(EXPERIMENTS / "sweeps" / f"{source}.yaml"), "tiny", str(tmp_path / "trained"),
+            extra=extra, only=row if source == "table1" else None, test=False,
+        )  # fmt: skip
+        (checkpoint,) = (tmp_path / "trained").glob("*/checkpoints/last.ckpt")
+        extra = [*extra, f"--ckpt_path={checkpoint}"]
+    run_sweep(str(path), "tiny", str(tmp_path / "runs"), extra=extra, only=names)
+    lines = (tmp_path / "runs" / "results.jsonl").read_text().splitlines()
+    assert len(lines) == len(names.split(","))
+    for line in map(json.loads, lines):
+        assert line["scale"] == "tiny"
+        assert line["command"] == "test"
+        assert any(metric.startswith("fid[random-conv]/") for metric in line["metrics"])

@@ -1,0 +1,349 @@
+"""Sweep files hold for W&B and for the local runner; the runner keeps what is done."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+from sdm_lightning.cli_trainer import SDMCommandLine
+from sdm_lightning.errors import InputError
+from sdm_lightning.sweeps import processes, read_sweep, runner
+from sdm_lightning.sweeps.grid import agent_command
+
+ROOT = Path(__file__).parents[2]
+SWEEPS = sorted((ROOT / "experiments" / "sweeps").glob("*.yaml"))
+BY_NAME = pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+
+
+@BY_NAME
+def test_valid_by_wandbs_schema(path: Path) -> None:
+    """The schema is wandb's own, of its package ``sweeps`` 0.3.0 (MIT)."""
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(__file__).parent / "wandb_sweep_schema.json").read_text())
+    jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+
+
+def wandb_agents_command(content: dict[str, Any], parameters: Mapping[str, Any]) -> list[str]:
+    """What wandb's agent starts, by wandb's own functions, put together as its agent does."""
+    words = create_sweep_command(list(content["command"]))
+    made = create_sweep_command_args({"args": {k: {"value": v} for k, v in parameters.items()}})
+    macros = {"env": ["/usr/bin/env"], "program": [content["program"]], **made}
+    command: list[str] = []
+    for word in map(str, words):
+        if word.startswith("${") and word.endswith("}"):
+            command += macros.get(word[2:-1]) or []
+        else:
+            command.append(word)
+    return command
+
+
+@BY_NAME
+def test_same_command_as_wandbs_agent(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDM_SCALE", "paper")
+    content = yaml.safe_load(path.read_text())
+    sweep = read_sweep(path)
+    parameters = {key: values[-1] for key, values in sweep.values.items()}
+    parameters |= {key: spec["max"] for key, spec in sweep.searched.items()}
+    expected = wandb_agents_command(content, parameters)
+    found = agent_command(sweep.command, sweep.program, parameters, {"SDM_SCALE": "paper"})
+    assert found == expected
+    verb = expected.index(content["program"]) + 1
+    assert sweep.argv(parameters, "paper") == expected[verb:]
+    assert expected[verb] in ("fit", "test")
+
+
+def test_the_searchs_command_parses(
+    build: Callable[..., SDMCommandLine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grids' cells are built one by one in test_overlays; this is the one that is no grid."""
+    monkeypatch.setattr(
+        "sdm_lightning.training.callbacks.evaluation.build_features", lambda *_: None
+    )
+    sweep = read_sweep(ROOT / "experiments" / "sweeps" / "search.yaml")
+    with pytest.raises(InputError, match="wandb sweep"):
+        sweep.cells()
+    point = {key: spec["min"] for key, spec in sweep.searched.items()}
+    assert set(point) == {
+        "model.optimizer_g.lr", "model.optimizer_d.lr", "model.losses.r1_gamma",
+        "model.losses.perceptual", "model.losses.likelihood", "model.diffusion.init_args.alpha",
+    }  # fmt: skip
+    words = sweep.argv(point, "tiny")
+    cli = build(*words, "--trainer.logger=false")
+    assert cli.model.optimizer_g.lr == 1e-4
+    assert cli.model.losses.likelihood == 1e-6
+    with pytest.raises(SystemExit):
+        build(*words, "--model.losses.likelyhood=1")
+
+
+def test_cell_script_names_the_run_and_tests_it(tmp_path: Path) -> None:
+    """What W&B's agent starts: training and test under the agent's own run id."""
+    stub = tmp_path / "sdm"
+    stub.write_text('#!/bin/sh\necho "$@ RESUME=$WANDB_RESUME" >> "$CALLS"\n')
+    stub.chmod(stub.stat().st_mode | stat.S_IEXEC)
+    calls = tmp_path / "calls"
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "CALLS": str(calls),
+        "WANDB_RUN_ID": "abc123",
+    }
+    script = ROOT / "experiments" / "sweeps" / "cell.sh"
+    subprocess.run(["sh", script, "fit", "--config=a b.yaml", "--x=1"], env=environment, check=True)
+    assert calls.read_text().splitlines() == [
+        "fit --config=a b.yaml --x=1 --name abc123 --ckpt_path auto RESUME=allow",
+        "test --config=a b.yaml --x=1 --name abc123 --ckpt_path last RESUME=allow",
+    ]
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def write_sweep(folder: Path, **changes: Any) -> Path:
+    content = {
+        "name": "four",
+        "program": "sdm",
+        "method": "grid",
+        "command": ["${env}", "${program}", "fit", "${args}", "--scale=${envvar:SDM_SCALE}"],
+        "parameters": {
+            "seed_everything": {"values": [0, 1]},
+            "config": {"values": ["rows/A.yaml", "rows/B.yaml"]},
+        },
+    }
+    (folder / "rows").mkdir(exist_ok=True)
+    for row in "AB":
+        (folder / "rows" / f"{row}.yaml").write_text(f"row: {row}\n")
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
+    return path
+
+
+def test_cells(workdir: Path) -> None:
+    cells = read_sweep(write_sweep(workdir)).cells("tiny")
+    assert [cell.name for cell in cells] == ["A-seed0", "B-seed0", "A-seed1", "B-seed1"]
+    assert cells[3].argv == (
+        "fit", "--seed_everything=1", "--config=rows/B.yaml", "--scale=tiny",
+    )  # fmt: skip
+
+
+def test_a_file_for_the_scale_follows_its_row(workdir: Path) -> None:
+    path = write_sweep(workdir)
+    (workdir / "rows" / "B.tiny.yaml").write_text("row: small B\n")
+    tiny, paper = (read_sweep(path).cells(scale)[1].argv for scale in ("tiny", "paper"))
+    assert tiny[2:4] == ("--config=rows/B.yaml", "--config=rows/B.tiny.yaml")
+    assert "--config=rows/B.tiny.yaml" not in paper
+
+
+def test_checkpoints_of_other_sweeps_follow_the_scale(workdir: Path) -> None:
+    place = "runs/paper/table1/A-seed1/checkpoints/last.ckpt"
+    path = write_sweep(
+        workdir,
+        parameters={"ckpt_path": {"values": [place, place.replace("seed1", "seed2")]},
+                    "model.test_iterations": {"values": [4, 10]}},
+    )  # fmt: skip
+    cells = read_sweep(path).cells("tiny")
+    assert [c.name for c in cells] == ["A-seed1-t4", "A-seed1-t10", "A-seed2-t4", "A-seed2-t10"]
+    assert cells[0].parameters["ckpt_path"] == place.replace("runs/paper", "runs/tiny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "bayes"}, "method is bayes"),
+        ({"parameters": {"x": {"min": 0, "max": 1}}}, "values only"),
+        ({"parameters": {"x": 3}}, "parameter x has neither"),
+        ({"command": ["${env}", "python", "train.py", "${args}"]}, "does not hold the program"),
+        ({"parameters": {"a": {"values": ["x/k.yaml", "y/k.yaml"]}}}, "two cells have the name"),
+    ],
+)
+def test_bad_sweeps_are_named(workdir: Path, changes: dict[str, Any], message: str) -> None:
+    path = write_sweep(workdir, **changes)
+    with pytest.raises(InputError, match=message):
+        read_sweep(path).cells()
+
+
+def test_missing_and_broken_files(workdir: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_sweep("none.yaml")
+    Path("broken.yaml").write_text("a: [")
+    with pytest.raises(InputError, match="no valid YAML"):
+        read_sweep("broken.yaml")
+    Path("other.yaml").write_text("a: 1")
+    with pytest.raises(InputError, match="not a W&B sweep file"):
+        read_sweep("other.yaml")
+
+
+# ---------------------------------------------------------------------- running
+
+FAKE = """
+import json, os, pathlib, sys
+verb, *rest = sys.argv[1:]
+options = dict(word.removeprefix("--").split("=", 1) for word in rest)
+folder = pathlib.Path(options["runs_dir"]) / options["name"]
+with open("calls.txt", "a") as calls:
+    calls.write(f"{verb} {options['name']} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\\n")
+if verb == "fit" and options["name"] in os.environ.get("FAIL", "").split(","):
+    print("the disk is full")
+    sys.exit(int(os.environ.get("CODE", "1")))
+if verb == "test":
+    row = pathlib.Path(options["config"]).stem
+    line = {"metrics": {"psnr_hole/x": 10 + int(options["seed_everything"])}, "table": "table1",
+            "row": row, "seed": int(options["seed_everything"]), "protocol": "x"}
+    with open(folder / "results.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\\n")
+"""
+
+
+@pytest.fixture
+def fake_runs(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs that take no time: the sweep's own processes, but of a ten-line program."""
+    program = workdir / "fake.py"
+    program.write_text(FAKE)
+
+    def start(
+        words: Sequence[str], environment: Mapping[str, str], log: IO[bytes], fork: bool = False
+    ) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-S", str(program), *words]
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    monkeypatch.setattr(runner, "start_process", start)
+    return workdir
+
+
+def calls(folder: Path) -> list[str]:
+    file = folder / "calls.txt"
+    found = file.read_text().splitlines() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return found
+
+
+def test_a_failed_cell_stops_no_other_and_a_second_call_does_only_what_is_left(
+    fake_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write_sweep(fake_runs))
+    monkeypatch.setenv("FAIL", "B-seed0")
+    with pytest.raises(SystemExit) as end:
+        runner.run_sweep(path, "tiny", "out", table="table1")
+    assert end.value.code == 1
+    printed = capsys.readouterr().out
+    assert "B-seed0: fit failed (exit status 1)" in printed
+    assert "the disk is full" in printed
+    assert "four: 3 done, 0 skipped, 1 failed (B-seed0)" in printed
+    assert "10.50 ± 0.71" in printed, "the table: A over two seeds"
+    assert len(calls(fake_runs)) == 7
+    lines = (fake_runs / "out" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["cell"]["cell"] for line in lines] == ["A-seed0", "A-seed1", "B-seed1"]
+
+    monkeypatch.delenv("FAIL")
+    runner.run_sweep(path, "tiny", "out")
+    printed = capsys.readouterr().out
+    assert printed.count("done before, skipped") == 3
+    assert "four: 1 done, 3 skipped, 0 failed" in printed
+    assert calls(fake_runs) == ["fit B-seed0 -", "test B-seed0 -"]
+
+    runner.run_sweep(path, "tiny", "out")
+    assert calls(fake_runs) == []
+
+
+def test_a_changed_recipe_is_another_run_and_keeps_the_first(
+    fake_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write_sweep(fake_runs))
+    runner.run_sweep(path, "tiny", "out", only="A-seed0")
+    calls(fake_runs)
+    (fake_runs / "rows" / "A.yaml").write_text("row: A, edited\n")
+    runner.run_sweep(path, "tiny", "out", only="A-seed0,B-seed1")
+    assert "set aside" in capsys.readouterr().out
+    assert calls(fake_runs) == [
+        "fit A-seed0 -", "test A-seed0 -", "fit B-seed1 -", "test B-seed1 -",
+    ]  # fmt: skip
+    assert (fake_runs / "out" / ".A-seed0.before1" / "results.jsonl").is_file()
+
+
+def test_a_run_that_was_asked_to_stop_is_taken_up_again(
+    fake_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_sweep(fake_runs))
+    monkeypatch.setenv("FAIL", "A-seed0")
+    monkeypatch.setenv("CODE", "75")
+    with pytest.raises(SystemExit) as end:
+        runner.run_sweep(path, "tiny", "out", only="A-seed0")
+    assert end.value.code == 75
+    state = json.loads((fake_runs / "out" / "A-seed0" / "cell.json").read_text())
+    assert state["status"] == "preempted"
+    monkeypatch.delenv("FAIL")
+    runner.run_sweep(path, "tiny", "out", only="A-seed0")
+    assert calls(fake_runs)[-2:] == ["fit A-seed0 -", "test A-seed0 -"]
+
+
+def test_devices_are_shared_out(fake_runs: Path) -> None:
+    runner.run_sweep(str(write_sweep(fake_runs)), "tiny", "out", devices="2,5")
+    made = [call.split() for call in calls(fake_runs)]
+    assert {device for _, _, device in made} == {"2", "5"}
+    for cell in {name for _, name, _ in made}:
+        assert len({device for _, name, device in made if name == cell}) == 1
+    with pytest.raises(InputError, match="fork is for a CPU"):
+        runner.run_sweep(str(write_sweep(fake_runs)), "tiny", "out", devices="2", fork=True)
+
+
+def test_dry_run_and_unknown_cells(fake_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write_sweep(fake_runs))
+    runner.run_sweep(path, "tiny", "out", only="A-seed1", dry_run=True)
+    fit, test = capsys.readouterr().out.splitlines()
+    assert fit == (
+        "sdm fit --seed_everything=1 --config=rows/A.yaml --scale=tiny "
+        "--runs_dir=out --name=A-seed1 --ckpt_path=auto"
+    )
+    assert test.endswith("--runs_dir=out --name=A-seed1 --ckpt_path=last")
+    assert calls(fake_runs) == []
+    with pytest.raises(InputError, match="no cell's name contains 'C'"):
+        runner.run_sweep(path, "tiny", "out", only="C")
+
+
+def test_slurm_array_requeues_by_exit_status(
+    fake_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The script with stand-ins for ``sdm`` and ``scontrol``."""
+    runner.run_sweep(str(write_sweep(fake_runs)), "tiny", "out", slurm="array.sh", test=False)
+    assert "4 cells; start them with: sbatch array.sh" in capsys.readouterr().out
+    text = (fake_runs / "array.sh").read_text()
+    assert "#SBATCH --array=0-3" in text
+    for name, body in {
+        "sdm": 'echo "sdm $@" >> calls.txt; exit $CODE',
+        "scontrol": 'echo "scontrol $@" >> calls.txt',
+    }.items():
+        (fake_runs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (fake_runs / name).chmod(0o755)
+    for code in (0, 1, 75):
+        environment = {
+            **os.environ,
+            "PATH": f"{fake_runs}:{os.environ['PATH']}",
+            "CODE": str(code),
+            "SLURM_ARRAY_TASK_ID": "2",
+            "SLURM_ARRAY_JOB_ID": "17",
+        }
+        assert subprocess.run(["bash", "array.sh"], env=environment).returncode == code
+        expected = ["sdm sweep sweep.yaml --scale tiny --output out --test false --only A-seed1"]
+        expected += ["scontrol requeue 17_2"] if code == 75 else []
+        found = [call.replace(f"{fake_runs}/", "") for call in calls(fake_runs)]
+        assert found == expected
+
+
+def test_forked_runs_end_with_their_own_status(tmp_path: Path) -> None:
+    """A copy of this process runs ``sdm`` and reports as a process of its own would."""
+    for words, code, text in (
+        (["--version"], 0, "sdm-lightning"),
+        (["nonsense"], 2, "unknown verb 'nonsense'"),
+    ):
+        with (tmp_path / "log").open("w+b") as log:
+            process = processes.start_process(words, {**os.environ, "A": "1"}, log, fork=True)
+            assert process.wait() == code
+            log.seek(0)
+            assert text in log.read().decode()

@@ -1,0 +1,237 @@
+"""Tables from result lines: means, deviations, differences, blanks, formats."""
+
+import csv
+import io
+import json
+import statistics
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.reports import results
+from sdm_lightning.reports.tables import print_table, read_paper_table, select_lines, table_text
+
+
+def line(row: str, seed: int, table: str = "table1", **values: Any) -> dict[str, Any]:
+    metrics = values.pop("metrics", {"fid": 2.5})
+    return {
+        "time": "2026-01-01T00:00:00",
+        "protocol": "p",
+        "metrics": {f"{name}/p": value for name, value in metrics.items()},
+        "num_images": 36500,
+        "images_seen": 6000000,
+        "seed": seed,
+        "table": table,
+        "row": row,
+        "scale": "paper",
+        "hardware": {"cpu": "C", "threads": 1, "gpus": ["H"] * 8},
+        "git_commit": "0123456789abcdef",
+        **values,
+    }
+
+
+def write(path: Path, lines: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(item) + "\n" for item in lines))
+    return str(path)
+
+
+def cells(name: str, lines: list[dict[str, Any]], path: Path, **options: Any) -> dict[str, dict]:
+    """The CSV of a table as row -> heading -> cell; rows of several places by name/place."""
+    text = table_text(name, format="csv", results=[write(path / "r.jsonl", lines)], **options)
+    rows = list(csv.reader(io.StringIO(text)))
+    headings = rows[0]
+    found = {}
+    for row in rows[1:]:
+        if len(row) == len(headings) and not row[0].startswith("#"):
+            cell = dict(zip(headings, row, strict=True))
+            place = cell.get("Iterations") or cell.get("Test set")
+            found[f"{row[0]}/{place}" if place else row[0]] = cell
+    return found
+
+
+def test_mean_deviation_and_difference(tmp_path: Path) -> None:
+    values = [2.40, 2.50, 2.65]
+    lines = [line("A", seed, metrics={"fid": v}) for seed, v in enumerate(values)]
+    lines.append(line("B", 0, metrics={"fid": 3.0}))
+    found = cells("table1", lines, tmp_path)
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    assert found["A (full)"]["FID, ours"] == f"{mean:.2f} ± {deviation:.2f}"
+    assert found["A (full)"]["difference"] == f"{mean - 2.36:+.2f}"
+    assert found["B"]["FID, ours"] == "3.00"
+    assert found["B"]["vs A, paper"] == "+0.59"
+    assert found["B"]["vs A, ours (fid)"] == f"{3 - mean:+.2f}"
+    assert [found["C"][k] for k in ("FID, ours", "difference", "vs A, ours (fid)")] == ["", "", ""]
+    assert found["C"]["FID, paper"] == "2.55"
+
+
+def test_a_stand_in_never_stands_in_the_papers_column(tmp_path: Path) -> None:
+    lines = [line("A", 0, metrics={"fid[random-conv]": 0.25, "psnr_hole": 15.0}, scale="cpu")]
+    text = table_text("table1", results=[write(tmp_path / "r.jsonl", lines)])
+    found = cells("table1", lines, tmp_path)
+    assert found["A (full)"]["FID, ours"] == ""
+    assert found["A (full)"]["difference"] == ""
+    assert found["A (full)"]["fid[random-conv], ours"] == "0.25"
+    assert found["A (full)"]["psnr_hole, ours"] == "15.00"
+    assert "not the paper's metric" in text
+    assert "scaled down" in text
+    assert "CPU C, 1 thread" not in text
+    assert "8 x H" in text
+
+
+def test_nothing_run_is_all_blank(tmp_path: Path) -> None:
+    text = table_text("table4", results=[write(tmp_path / "r.jsonl", [])])
+    assert "nothing was run" in text
+    assert "2.54" in text
+
+
+def test_newest_line_of_a_run_counts(tmp_path: Path) -> None:
+    old = line("A", 0, metrics={"fid": 9.0})
+    new = line("A", 0, metrics={"fid": 2.0}, time="2026-01-02T00:00:00")
+    assert cells("table1", [new, old], tmp_path)["A (full)"]["FID, ours"] == "2.00"
+    other = line("A", 0, metrics={"fid": 4.0}, checkpoint={"path": "another/run.ckpt"})
+    assert cells("table1", [new, other], tmp_path)["A (full)"]["FID, ours"].startswith("3.00 ±")
+
+
+def test_iterations_pick_their_column(tmp_path: Path) -> None:
+    lines = [
+        line(row, 0, "table2", num_iterations=t, metrics={"fid": 2 + t / 100})
+        for row in "AB"
+        for t in (4, 10)
+    ]
+    found = cells("table2", lines, tmp_path)
+    assert found["Model A/4"]["FID, ours"] == "2.04"
+    assert found["Model A/5"]["FID, ours"] == ""
+    assert found["Model B/10"]["difference"] == f"{2.10 - 2.11:+.2f}"
+
+
+def test_linear_is_model_a(tmp_path: Path) -> None:
+    found = cells("table4", [line("A", 0, metrics={"fid": 2.4})], tmp_path)
+    assert found["Linear"]["FID, ours"] == "2.40"
+    assert found["Cubic"]["FID, ours"] == ""
+
+
+def test_other_methods_come_from_evaluated_folders(tmp_path: Path) -> None:
+    metrics = {"fid": 1.07, "p_ids": 27.0, "u_ids": 41.0, "lpips": 0.1}
+    evaluated = {
+        "metrics": {f"{k}/places36500-512-small": v for k, v in metrics.items()},
+        "protocol": "places36500-512-small",
+        "method": "DeepFill-v2",
+        "command": "evaluate",
+    }
+    found = cells("table3", [evaluated], tmp_path)["DeepFill v2/places2-small"]
+    assert found["FID, ours"] == "1.07"
+    assert found["P-IDS (%), difference"] == "+17.83"
+    assert (
+        cells("tableC2", [evaluated], tmp_path)["DeepFill v2/places2-small"]["LPIPS, ours"]
+        == "0.100"
+    )
+
+
+def test_lpips_of_table3s_runs_fill_c2(tmp_path: Path) -> None:
+    run = line("sdm", 0, "table3", setting="places2-large", metrics={"lpips": 0.1654})
+    found = cells("tableC2", [run], tmp_path)["SDM/places2-large"]
+    assert (found["LPIPS, ours"], found["difference"]) == ("0.165", "+0.004")
+
+
+def test_scale_is_a_filter(tmp_path: Path) -> None:
+    lines = [line("A", 0), line("A", 0, scale="tiny", metrics={"fid": 50.0})]
+    assert cells("table1", lines, tmp_path, scale="tiny")["A (full)"]["FID, ours"] == "50.00"
+    assert cells("table1", lines, tmp_path, scale="paper")["A (full)"]["FID, ours"] == "2.50"
+
+
+def test_a_sweeps_label_stands_in_for_facts(tmp_path: Path) -> None:
+    bare = line("A", 0)
+    gathered = {**bare, "cell": {"sweep": "table1", "scale": "tiny", "cell": "A-seed0"}}
+    assert results.unique([bare, gathered, bare]) == [gathered]
+    without = {k: v for k, v in gathered.items() if k not in ("scale", "table")}
+    assert results.label_of(without, "scale") == "tiny"
+    assert results.label_of(without, "table") == "table1"
+
+
+class Cells(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        self.inside = tag in ("td", "th")
+        if self.inside:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_all_formats_hold_the_same_cells(tmp_path: Path) -> None:
+    """Each format is read back by its own rules."""
+    place = write(tmp_path / "r.jsonl", [line("A", 0), line("A", 1, metrics={"fid": 2.7})])
+    expected = list(csv.reader(io.StringIO(table_text("table1", format="csv", results=[place]))))
+    expected = [row for row in expected if not row[0].startswith("#")]
+
+    markdown = table_text("table1", results=[place]).splitlines()
+    rows = [[c.strip() for c in r.strip("|").split("|")] for r in markdown if r.startswith("|")]
+    assert [rows[0], *rows[2:]] == expected
+
+    parser = Cells()
+    parser.feed(table_text("table1", format="html", results=[place]))
+    assert parser.rows == expected
+
+    latex = table_text("table1", format="latex", results=[place])
+    body = [r for r in latex.splitlines() if r.endswith(r"\\")]
+    plain = [r.removesuffix(r"\\").replace(r"$\pm$", "±").replace(r"\_", "_") for r in body]
+    assert [[c.strip() for c in r.split("&")] for r in plain] == expected
+
+
+def test_output_file_and_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = write(tmp_path / "r.jsonl", [line("A", 0)])
+    print_table("table1", results=[place], output=str(tmp_path / "t" / "table1.md"))
+    assert (tmp_path / "t" / "table1.md").read_text().startswith("**Table 1")
+    with pytest.raises(InputError, match="no table 'table9'; there are table1"):
+        print_table("table9")
+    with pytest.raises(InputError, match="no such file"):
+        print_table("table1", results=["nowhere.jsonl"])
+
+
+def test_half_a_line_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "r.jsonl"
+    file.write_text(json.dumps(line("A", 0)) + '\n{"metrics": {"fid/p": 9')
+    assert len(results.read_result_lines(file)) == 1
+
+
+def test_gather_finds_files_below_folders_but_not_set_aside_ones(tmp_path: Path) -> None:
+    for folder, row in (("a", "A"), (".a.before1", "B"), ("b/c", "C")):
+        (tmp_path / folder).mkdir(parents=True)
+        write(tmp_path / folder / "results.jsonl", [line(row, 0)])
+    assert [found["row"] for found in results.gather([tmp_path])] == ["A", "C"]
+
+
+def test_wandb_lines() -> None:
+    record = json.dumps(line("A", 0))
+    assert results.wandb_line({"record": record}, {}, [])["row"] == "A"
+    summary = {"test/fid": 2.5, "test/psnr": 20.0, "val/fid": 9.0, "test/name": "x"}
+    made = results.wandb_line(summary, {"facts": {"table": "table1", "row": "B"}}, ["table1"])
+    assert made == {
+        "metrics": {"fid": 2.5, "psnr": 20.0}, "tags": ["table1"], "table": "table1", "row": "B",
+    }  # fmt: skip
+    assert results.wandb_line({"train/x": 1.0}, {}, []) is None
+
+
+def test_metric_names() -> None:
+    assert results.split_metric("fid[random-conv]/demo-64") == ("fid", "random-conv", "demo-64")
+    assert results.split_metric("p_ids[random-conv,n<2500]") == ("p_ids", "random-conv,n<2500", "")
+    assert results.split_metric("psnr_hole") == ("psnr_hole", "", "")
+
+
+def test_paper_lines_select_by_table() -> None:
+    table = read_paper_table("table1")
+    assert select_lines([line("A", 0), line("A", 0, "table4")], table, None) == [line("A", 0)]

@@ -26,7 +26,7 @@ TRAINER_VERBS = {
 }
 
 VERBS = {
-    "demo": "sdm_lightning.reports.demo:run_demo",
+    "demo": "sdm_lightning.demo:run_demo",
     "shards": "sdm_lightning.data.packing:pack_shards",
     "index": "sdm_lightning.data.packing:index_shards",
     "masks": "sdm_lightning.evaluation.mask_sets:write_mask_set",

@@ -183,6 +183,8 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
         descriptions: One line of help for each verb.
     """
     quieten()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # so that --model.generator my_file.MyGenerator is found
     try:
         SDMCommandLine(words, descriptions)
     finally:

@@ -25,8 +25,8 @@ def build(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> Callable[..., SDMCo
     built: list[SDMCommandLine] = []
     monkeypatch.setattr(SDMCommandLine, "_run_subcommand", lambda cli, _: built.append(cli))
 
-    def run(*words: Any) -> SDMCommandLine:
-        with torch.device("meta"):
+    def run(*words: Any, device: str = "meta") -> SDMCommandLine:
+        with torch.device(device):
             main(["fit", *map(str, words)])
         return built[-1]
 
@@ -41,12 +41,16 @@ def with_bases(path: Path) -> list[Any]:
     for folder, name in chosen.items():
         if name:
             words += ["--config", CONFIGS / folder / f"{name}.yaml"]
-    return [*words, "--config", path, "--trainer.accelerator=cpu"]
+    words += ["--config", path, "--trainer.accelerator=cpu"]
+    if path.parent.name == "evaluation":  # without the networks' weights
+        words += ["--evaluation.features=random-conv", "--evaluation.lpips=random-alex"]
+    return words
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_builds(path: Path, build: Callable[..., SDMCommandLine]) -> None:
-    cli = build(*with_bases(path))
+    # Scoring networks are built with values: their hash goes into the record.
+    cli = build(*with_bases(path), device="cpu" if path.parent.name == "evaluation" else "meta")
     assert isinstance(cli.trainer, pl.Trainer)
     discriminator = cli.model.discriminator
     assert discriminator.resolution == cli.datamodule.resolution
@@ -132,3 +136,16 @@ def test_shipped_configs_are_found_from_anywhere(workdir: Path) -> None:
     mine.parent.mkdir(parents=True)
     mine.write_text("{}")
     assert shipped.find_config("configs/model/demo.yaml") == "configs/model/demo.yaml"
+
+
+def test_a_part_from_a_file_in_the_working_directory(
+    build: Callable[..., SDMCommandLine], workdir: Path
+) -> None:
+    (workdir / "my_schedules.py").write_text(
+        "class Late:\n    def __call__(self, progress: float) -> float:\n"
+        "        return progress**5\n"
+    )
+    cli = build(
+        *with_bases(CONFIGS / "model" / "demo.yaml"), "--model.diffusion.schedule=my_schedules.Late"
+    )
+    assert cli.model.diffusion.schedule(0.5) == 0.5**5

@@ -340,6 +340,10 @@ class SDMModule(pl.LightningModule):
         """Inpaints; callbacks measure and draw. Images in [-1, 1], uncertainty of iteration 1."""
         return self._evaluation_step(batch)
 
+    def on_validation_epoch_end(self) -> None:
+        """Puts the clock beside the validation's scores, as the axis to draw them over."""
+        self.log("images_seen", float(self.images_seen))
+
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """As ``validation_step``."""
         return self._evaluation_step(batch)

@@ -28,7 +28,7 @@ TRAINER_VERBS = {
 VERBS = {
     "demo": "sdm_lightning.demo:run_demo",
     "shards": "sdm_lightning.data.packing:pack_shards",
-    "index": "sdm_lightning.data.packing:index_shards",
+    "index": "sdm_lightning.data.indexing:index_shards",
     "masks": "sdm_lightning.evaluation.mask_sets:write_mask_set",
     "evaluate": "sdm_lightning.evaluation.folders:evaluate_folders",
     "inpaint": "sdm_lightning.inference.files:inpaint_files",

@@ -67,8 +67,6 @@ def test_floors(path: Path) -> None:
 
 def test_reports_read_results_only() -> None:
     for path in (PACKAGE / "reports").glob("*.py"):
-        if path.name == "demo.py":
-            continue  # the verb that runs everything else
         assert not rooms_used(path) & {"training", "models", "losses", "diffusion"}, path
 
 

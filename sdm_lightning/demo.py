@@ -22,15 +22,7 @@ from PIL import Image
 from sdm_lightning.errors import InputError
 
 CONFIGS = "configs"
-MASKS = "lama_thick"
 SHOWN = 8
-ITERATIONS = (1, 2, 4)
-PHOTO_MASKS = {
-    "astronaut": "lama_medium",
-    "chelsea": "lama_thin",
-    "coffee": "lama_medium",
-    "flower": "lama_thin",
-}
 
 
 def run_demo(
@@ -96,7 +88,7 @@ def run_demo(
 
     checkpoint = folder / name / "checkpoints" / "last.ckpt"
     _say(5, "The same windows and masks for OpenCV's methods and a mean-colour fill")
-    comparison = _compare(folder / name, checkpoint, shards / "test", seed)
+    comparison = _compare(folder / name, checkpoint, seed)
 
     _say(6, "Inpainting the held-out photos at their full size")
     _write_photos(folder / name)
@@ -175,8 +167,9 @@ def _time(seconds: float) -> str:
     )
 
 
-def _compare(run: Path, checkpoint: Path, shards: Path, seed: int) -> dict[str, Any]:
+def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
     """Scores model and baselines on the images and masks of ``sdm test``; saves the first few."""
+    import yaml
     from tqdm import tqdm
 
     from sdm_lightning.data.datamodule import InpaintingDataModule
@@ -184,9 +177,11 @@ def _compare(run: Path, checkpoint: Path, shards: Path, seed: int) -> dict[str, 
     from sdm_lightning.inference.comparison import compare
     from sdm_lightning.seeding import stable_seed
 
-    data = InpaintingDataModule(
-        test=str(shards), resolution=64, num_workers=0, test_masks=MASKS, batch_size=16
-    )
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    settings = config["data"]
+    taken = ("test", "test_masks", "mask_seed", "resolution", "batch_size", "pad_small")
+    data = InpaintingDataModule(num_workers=0, **{key: settings[key] for key in taken})
+    iterations = sorted({1, 2, int(config["model"]["test_iterations"])})
     images: list[npt.NDArray[np.uint8]] = []
     masks: list[npt.NDArray[np.bool_]] = []
     keys: list[str] = []
@@ -205,13 +200,13 @@ def _compare(run: Path, checkpoint: Path, shards: Path, seed: int) -> dict[str, 
             _write_pictures(place, images[index], masks[index], steps, filled)
 
     found = compare(
-        Inpainter.from_pretrained(checkpoint, "auto"), images, masks, seeds, ITERATIONS, show
+        Inpainter.from_pretrained(checkpoint, "auto"), images, masks, seeds, iterations, show
     )
     bar.close()
     for method, scores in found.scores.items():
         values = "  ".join(f"{name} {value:7.3f}" for name, value in scores.items())
         print(f"{method:<22} {values}")
-    return {**asdict(found), "keys": keys[:SHOWN]}
+    return {**asdict(found), "keys": keys[:SHOWN], "masks": str(settings["test_masks"])}
 
 
 def _write_pictures(
@@ -235,21 +230,17 @@ def _write_pictures(
 
 
 def _write_photos(run: Path) -> None:
-    """The held-out photos and fixed free-form masks of their size, as a user would have them."""
-    from sdm_lightning.data.masks import free_form_mask
+    """The held-out photos with damage as people meet it, in files as people have them."""
     from sdm_lightning.data.photos import test_photos
+    from sdm_lightning.demo_masks import photo_mask
 
     for folder in ("photos", "photo-masks", "photo-inputs"):
         (run / folder).mkdir(parents=True, exist_ok=True)
-    for number, (name, photo) in enumerate(test_photos().items()):
-        height, width = photo.shape[:2]
-        # Masks are square; drawn at 512 as published, then cut or mirrored to the photo's size.
-        mask = free_form_mask(PHOTO_MASKS.get(name, MASKS), 512, number + 1)
-        mask = np.pad(mask, ((0, max(0, height - 512)), (0, max(0, width - 512))), "symmetric")
-        mask = mask[:height, :width]
+    for name, photo in test_photos().items():
+        mask = photo_mask(name, photo.shape[0], photo.shape[1])
         shown = np.where(mask[:, :, None] > 0, photo, np.uint8(128))
         Image.fromarray(photo).save(run / "photos" / f"{name}.png")
-        Image.fromarray(mask * np.uint8(255)).save(run / "photo-masks" / f"{name}.png")
+        Image.fromarray(mask).save(run / "photo-masks" / f"{name}.png")
         Image.fromarray(shown).save(run / "photo-inputs" / f"{name}.png")
 
 
@@ -263,6 +254,7 @@ def _facts(
     seconds: float,
 ) -> dict[str, Any]:
     from sdm_lightning.data.photos import PHOTOS
+    from sdm_lightning.demo_masks import DAMAGE
     from sdm_lightning.evaluation.record import git_commit, hardware, versions
     from sdm_lightning.inference import load_generator
 
@@ -278,13 +270,12 @@ def _facts(
         "minutes": minutes,
         "seed": seed,
         "run": name,
-        "masks": MASKS,
         "comparison": comparison,
         "commands": commands,
         "seconds": round(seconds, 1),
         "weights": weights,
         "photos": [asdict(photo) for photo in PHOTOS],
-        "photo_masks": PHOTO_MASKS,
+        "damage": DAMAGE,
         "versions": versions(),
         "hardware": hardware(),
         "git_commit": git_commit(),

@@ -1,20 +1,13 @@
 """The demo's report: one web page and one picture, built from the files of a demo run alone."""
 
-import csv
 import html
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sdm_lightning.errors import InputError
-from sdm_lightning.reports.charts import Line, bar_chart, line_chart
+from sdm_lightning.reports.charts import bar_chart, line_chart
+from sdm_lightning.reports.demo_run import DemoRun, read_run, stand_ins, verdict
 from sdm_lightning.reports.html_page import figure, filling, image_tag, page, wipe
+from sdm_lightning.reports.panels import write_sheet
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
-STAND_INS = ("pixel-pyramid", "random")
 COLUMNS = {
     "psnr_hole": ("PSNR in the hole, dB", 2, True),
     "l1_hole": ("L1 in the hole", 4, False),
@@ -24,44 +17,12 @@ COLUMNS = {
 """Score -> heading, digits, whether more is better."""
 
 CURVES = {
+    "val/psnr_hole": "Validation: PSNR in the hole, dB",
     "perceptual": "Perceptual loss",
     "likelihood": "Negative log-likelihood, nats per image",
     "adversarial": "Generator's adversarial loss",
     "discriminator": "Discriminator's loss",
 }
-
-
-@dataclass(frozen=True)
-class DemoRun:
-    """Everything that a demo run left.
-
-    Attributes:
-        folder: The run folder.
-        facts: ``demo.json``.
-        record: The last line of ``results.jsonl``.
-        curves: Name of a training term -> lines over images seen, bundled weights' own first.
-    """
-
-    folder: Path
-    facts: dict[str, Any]
-    record: dict[str, Any]
-    curves: dict[str, list[Line]]
-
-    @property
-    def scores(self) -> dict[str, dict[str, float]]:
-        """Method -> score -> value."""
-        found: dict[str, dict[str, float]] = self.facts["comparison"]["scores"]
-        return found
-
-    @property
-    def best_model(self) -> str:
-        """The model's row with the most iterations."""
-        return [name for name in self.scores if name.startswith("SDM")][-1]
-
-    @property
-    def images_seen(self) -> int:
-        """Of the tested checkpoint."""
-        return int(self.record.get("images_seen") or 0)
 
 
 def write_report(run: Path, output: Path) -> tuple[Path, Path]:
@@ -75,98 +36,10 @@ def write_report(run: Path, output: Path) -> tuple[Path, Path]:
     Raises:
         InputError: If the run is not complete.
     """
-    from sdm_lightning.reports.panels import write_sheet
-
     found = read_run(run)
     path = output / "report.html"
     path.write_text(build_page(found), encoding="utf-8")
     return path, write_sheet(found, output / "report.png")
-
-
-def read_run(run: Path) -> DemoRun:
-    """Reads a demo run's files.
-
-    Raises:
-        InputError: If one is missing.
-    """
-    for name in ("demo.json", "metrics.csv", "results.jsonl"):
-        if not (run / name).is_file():
-            raise InputError(f"{run / name}: missing; the demo did not get that far")
-    facts = json.loads((run / "demo.json").read_text(encoding="utf-8"))
-    lines = (run / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    curves: dict[str, list[Line]] = {}
-    if facts.get("start") == "pretrained":
-        read_curves(ASSETS / "demo.metrics.csv", "before", curves)
-    read_curves(run / "metrics.csv", "now", curves)
-    return DemoRun(run, facts, json.loads(lines[-1]), curves)
-
-
-def read_curves(path: Path, css: str, curves: dict[str, list[Line]]) -> None:
-    """Adds the training columns of a metrics file; a file that is not there adds none."""
-    if not path.is_file():
-        return
-    found: dict[str, tuple[list[float], list[float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if name.startswith("train/") and value and row.get("images_seen"):
-                    x, y = found.setdefault(name.removeprefix("train/"), ([], []))
-                    x.append(float(row["images_seen"]))
-                    y.append(float(value))
-    for name, (x, y) in found.items():
-        curves.setdefault(name, []).append(Line(x, y, css))
-
-
-# ---------------------------------------------------------------------- text
-
-
-def verdict(scores: Mapping[str, Mapping[str, float]], model: str) -> str:
-    """Where the model stands, in one plain sentence."""
-    ours = scores[model]["psnr_hole"]
-    parts = []
-    for method in scores:
-        if method.startswith("SDM"):
-            continue
-        gap = ours - scores[method]["psnr_hole"]
-        where = "level with" if abs(gap) < 0.05 else f"{abs(gap):.1f} dB "
-        where += "" if abs(gap) < 0.05 else ("ahead of" if gap > 0 else "behind")
-        name = "filling with the mean colour" if method.startswith("mean") else method
-        parts.append(f"{where} {name} ({scores[method]['psnr_hole']:.1f})")
-    joined = ", ".join(parts[:-1]) + f" and {parts[-1]}" if len(parts) > 1 else "".join(parts)
-    return f"{ours:.1f} dB in the hole: {joined}."
-
-
-def stand_ins(run: DemoRun) -> list[str]:
-    """What is not what the paper used, said out loud."""
-    found = []
-    for name in run.curves:
-        label = re.fullmatch(r"perceptual\[(.+)\]", name)
-        if label and any(mark in label[1] for mark in STAND_INS):
-            found.append(
-                f"<b>perceptual[{html.escape(label[1])}]</b> stands in for the paper's perceptual "
-                "network, whose ADE20K weights are a download: it compares pixels at several "
-                "scales, so results are smoother."
-            )
-    names = {name.split("/")[0].split("[")[0] for name in run.record.get("metrics", {})}
-    missing = [name for name in ("fid", "p_ids", "u_ids", "lpips") if name not in names]
-    if missing:
-        spelled = ", ".join(
-            {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}[name]
-            for name in missing
-        )
-        found.append(
-            f"<b>No {spelled}</b>: their networks' weights are downloads too, and a hundred images "
-            "are too few for them. Nothing stands in their place."
-        )
-    found.append(
-        f"<b>A small model</b> ({run.record.get('num_parameters', 0) / 1e6:.1f} M parameters, "
-        "64×64) trained on about a dozen photos and made-up scenes; the paper's has 74 M, "
-        "512×512, and millions of photos. None of these numbers belong beside the paper's."
-    )
-    return found
-
-
-# ---------------------------------------------------------------------- page
 
 
 def build_page(run: DemoRun) -> str:
@@ -292,13 +165,13 @@ def _photos(run: DemoRun) -> list[str]:
     if not filled:
         return []
     cards = []
-    masks: dict[str, str] = run.facts.get("photo_masks", {})
+    damage: dict[str, str] = run.facts.get("damage", {})
     for path in filled:
         before = run.folder / "photo-inputs" / path.name
-        mask = masks.get(path.stem, run.facts["masks"]).replace("_", " ")
+        what = damage.get(path.stem, "holes")
         cards.append(
             f"<figure>{wipe(before, path, path.stem)}"
-            f"<figcaption>{html.escape(path.stem)}, {mask} mask</figcaption></figure>"
+            f"<figcaption>{html.escape(path.stem)}: {html.escape(what)}</figcaption></figure>"
         )
     return [
         "<h2>Whole photos, at their own size</h2>",
@@ -329,11 +202,12 @@ def _numbers(run: DemoRun) -> list[str]:
         rows.append(f"<tr{css}>{''.join(cells)}</tr>")
     heads = "".join(f"<th>{title}</th>" for title, _, _ in COLUMNS.values())
     number = run.facts["comparison"]["num_images"]
+    masks = html.escape(run.facts["comparison"]["masks"])
     return [
         "<h2>Beside the classical methods</h2>",
-        f'<div class="scroll"><table><caption>Mean over {number} held-out windows, the same images '
-        f"and masks for every row ({html.escape(run.facts['masks'])}). Higher is better, but for "
-        f"L1; the best of each column in bold.</caption><thead><tr><th>method</th>{heads}</tr>"
+        f"<p>Mean over {number} held-out windows, the same images and masks for every row "
+        f"({masks}). Higher is better, but for L1; the best of each column is bold.</p>",
+        f'<div class="scroll"><table><thead><tr><th>method</th>{heads}</tr>'
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>",
         f'<p class="note">{_same_number(run)}</p>',
     ]
@@ -367,7 +241,7 @@ def _uncertainty(run: DemoRun) -> list[str]:
         "<p>Hole pixels sorted by the uncertainty of the first iteration, in tenths, and the error "
         f"that each tenth turned out to have: {ratio:.1f} times as large in the least sure as in "
         f"the surest.{rank_text}</p>",
-        '<div class="charts"><div class="panel"><h3>Mean absolute error, of 1</h3>'
+        '<div class="charts one"><div class="panel"><h3>Mean absolute error, of 1</h3>'
         f"{chart}</div></div>",
     ]
 
@@ -394,10 +268,20 @@ def _training(run: DemoRun) -> list[str]:
     ]
 
 
+def _folded(command: str) -> str:
+    """A long command over several lines, as a shell would take it."""
+    return command if len(command) < 90 else command.replace(" --", " \\\n    --")
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:g} minute" + ("" if minutes == 1 else "s")
+
+
 def _what_was_run(run: DemoRun) -> list[str]:
     facts, record = run.facts, run.record
     lines = [
-        f"$ {html.escape(entry['command'])}\n<span class='soft'># {entry['seconds']:.0f} s</span>"
+        f"$ {html.escape(_folded(entry['command']))}\n"
+        f'<span class="soft"># {entry["seconds"]:.0f} s</span>'
         for entry in facts["commands"]
     ]
     checkpoint = (record.get("checkpoint") or {}).get("sha256") or ""
@@ -415,11 +299,11 @@ def _what_was_run(run: DemoRun) -> list[str]:
     minutes, seconds = divmod(int(facts["seconds"]), 60)
     rows: list[tuple[str, str]] = [
         ("started from", begin),
-        ("trained for", f"{facts['minutes']:g} minutes, to {run.images_seen:,} images seen"),
+        ("trained for", f"{_minutes(facts['minutes'])}, to {run.images_seen:,} images seen"),
         ("whole demo", f"{minutes} min {seconds} s"),
         ("iterations", f"{record.get('train_iterations')} in training, "
          f"{record.get('num_iterations')} in the test"),
-        ("masks", f"{facts['masks']}, fixed for the test; SHA-256 "
+        ("masks", f"{facts['comparison']['masks']}, fixed for the test; SHA-256 "
          f"<code>{str(record.get('masks_digest'))[:16]}…</code>"),
         ("test images", f"{record.get('num_images')}; SHA-256 "
          f"<code>{str(record.get('images_digest'))[:16]}…</code>"),

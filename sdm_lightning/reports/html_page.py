@@ -22,7 +22,7 @@ h1{font-size:clamp(1.9rem,5vw,3rem);line-height:1.12;letter-spacing:-.02em;margi
 text-wrap:balance}
 h2{font-size:1.35rem;letter-spacing:-.01em;margin:3.2rem 0 .4rem}
 p{max-width:44rem;margin:.4rem 0 1rem}
-.over,.note,figcaption,caption,.soft{color:var(--soft)}
+.over,.note,figcaption,.soft{color:var(--soft)}
 .over{font-size:.85rem;letter-spacing:.02em;margin:0}
 .lead{font-size:1.12rem}
 .note{font-size:.9rem}
@@ -49,8 +49,11 @@ align-items:center;margin:1rem 0}
 .stages .side,.stages .head{font-size:.7rem}}
 .ends{display:flex;gap:1rem;max-width:24rem;margin:1rem 0}
 .ends figure{flex:1}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,28rem),1fr));gap:1.4rem}
+.cards{columns:2;column-gap:1.2rem}
+.cards figure{break-inside:avoid;margin-bottom:1.2rem}
+@media(max-width:40rem){.cards{columns:1}}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:1rem}
+.charts.one{max-width:30rem}
 .panel{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:1rem}
 .panel h3{font-size:.95rem;margin:0 0 .3rem;font-weight:600}
 .chart{width:100%;height:auto;display:block}
@@ -67,7 +70,6 @@ background:var(--accent);margin-right:.35em}
 .key.before{background:var(--before)}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;margin:.8rem 0}
-caption{text-align:left;font-size:.9rem;padding-bottom:.5rem}
 th,td{padding:.5rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th{font-weight:600;font-size:.85rem;color:var(--soft)}
 th:first-child,td:first-child{text-align:left;padding-left:.3rem}
@@ -76,6 +78,8 @@ td .bar{display:inline-block;height:.55em;border-radius:3px;background:var(--bef
 margin-right:.6em;vertical-align:.05em}
 tr.ours .bar{background:var(--accent)}
 .best{font-weight:700}
+@media(max-width:40rem){td .bar{display:none}th{white-space:normal}th,td{padding:.45rem .4rem;
+font-size:.82rem}}
 .wipe{position:relative;overflow:hidden;border-radius:12px;--at:50%}
 .wipe img{border-radius:0}
 .wipe .after{position:absolute;inset:0;clip-path:inset(0 0 0 var(--at))}
@@ -87,8 +91,8 @@ background:#fff;box-shadow:0 0 6px #0008;pointer-events:none}
 .fill img{border-radius:0}
 .fill img+img{position:absolute;inset:0;opacity:0;animation:0s infinite both}
 @media(prefers-reduced-motion:reduce){.fill img+img{animation:none;opacity:1}}
-pre{background:var(--code);border-radius:10px;padding:1rem;overflow-x:auto;font-size:.82rem;
-line-height:1.55;margin:.8rem 0}
+pre{background:var(--code);border-radius:10px;padding:1rem;white-space:pre-wrap;
+overflow-wrap:anywhere;font-size:.82rem;line-height:1.55;margin:.8rem 0}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.92em}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1.2rem;
 font-size:.92rem;margin:.8rem 0}

@@ -1,21 +1,20 @@
 """The demo's report as one picture, to look at without a browser."""
 
+import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from sdm_lightning.reports.charts import smoothed
-
-if TYPE_CHECKING:
-    from sdm_lightning.reports.demo import DemoRun
+from sdm_lightning.reports.demo_run import DemoRun, verdict
 
 INK, SOFT, ACCENT, BEFORE, PAPER = "#1d1d22", "#63636e", "#3b5bdb", "#a9abb8", "#faf9f6"
 ROWS = 6
 
 
-def write_sheet(run: "DemoRun", path: Path) -> Path:
+def write_sheet(run: DemoRun, path: Path) -> Path:
     """Draws examples, scores and loss curves on one sheet.
 
     Args:
@@ -23,8 +22,6 @@ def write_sheet(run: "DemoRun", path: Path) -> Path:
         path: ``*.png``.
     """
     from matplotlib.figure import Figure
-
-    from sdm_lightning.reports.demo import verdict
 
     folders = sorted(p for p in (run.folder / "pictures").iterdir() if p.is_dir())[:ROWS]
     columns = _columns(folders[0]) if folders else []
@@ -34,7 +31,7 @@ def write_sheet(run: "DemoRun", path: Path) -> Path:
     lines = [
         f"{run.facts['comparison']['num_images']} windows of four photos it never saw, "
         f"{run.facts['comparison']['hole_ratio']:.0%} of each missing.",
-        verdict(run.scores, run.best_model),
+        *textwrap.wrap(verdict(run.scores, run.best_model), 118),
     ]
     sheet.text(0.03, 1 - 0.72 / height, "\n".join(lines), fontsize=10.5, color=SOFT, va="top")
     top, left, size = 1 - 1.75 / height, 0.03, 0.94 / max(len(columns), 1)
@@ -68,7 +65,7 @@ def _plain(axes: Any) -> None:
     axes.tick_params(colors=SOFT, labelsize=9)
 
 
-def _draw_scores(axes: Any, run: "DemoRun") -> None:
+def _draw_scores(axes: Any, run: DemoRun) -> None:
     _plain(axes)
     names = list(run.scores)[::-1]
     values = [run.scores[name]["psnr_hole"] for name in names]
@@ -79,12 +76,12 @@ def _draw_scores(axes: Any, run: "DemoRun") -> None:
     axes.set_title("PSNR in the hole, dB", fontsize=10, color=INK, loc="left")
 
 
-def _draw_curve(axes: Any, run: "DemoRun") -> None:
+def _draw_curve(axes: Any, run: DemoRun) -> None:
     _plain(axes)
     name = next((name for name in run.curves if name.startswith("perceptual")), None)
     name = name or next(iter(run.curves), None)
     for line in run.curves.get(name, []) if name else []:
         colour = ACCENT if line.css == "now" else BEFORE
-        axes.plot(line.x, line.y, color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(line.x, line.y, color=colour, alpha=0.25, linewidth=0.8, marker=".", ms=2)
         axes.plot(line.x, smoothed(line.y), color=colour, linewidth=1.8)
     axes.set_title(f"{name or 'loss'} over images seen", fontsize=10, color=INK, loc="left")

@@ -78,13 +78,17 @@ def compare(
             on_result(index, steps, filled)
     return Comparison(
         {
-            name: {score: float(np.mean(values)) for score, values in found.items()}
+            name: {score: _mean(values) for score, values in found.items()}
             for name, found in sums.scores.items()
         },
-        [float(np.mean(values)) if values else 0.0 for values in sums.bins],
+        [_mean(values) for values in sums.bins],
         len(sums.holes),
-        float(np.mean(sums.holes)) if sums.holes else 0.0,
+        _mean(sums.holes),
     )
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 def _add(sums: _Sums, name: str, filled: Bytes, image: Bytes, known: Bools) -> None:

@@ -1,0 +1,69 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference import save_weights
+from sdm_lightning.models import Discriminator, Generator
+from sdm_lightning.training.callbacks.starting import StartingWeights
+
+TINY = {
+    "base_channels": 4, "max_channels": 4, "num_downsamples": 2, "attention_strides": [4],
+    "attention_heads": 1, "bias_channels": 4, "latent_dim": 4, "mapping_layers": 1,
+}  # fmt: skip
+
+
+def networks(**changes: object) -> SimpleNamespace:
+    settings = {**TINY, **changes}
+    return SimpleNamespace(
+        generator=Generator(**settings),  # type: ignore[arg-type]
+        generator_ema=Generator(**settings),  # type: ignore[arg-type]
+        discriminator=Discriminator(resolution=16, base_channels=4, max_channels=4),
+        images_seen=0,
+    )
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> tuple[Path, SimpleNamespace]:
+    trained = networks()
+    path = save_weights(
+        tmp_path / "w.safetensors",
+        {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
+        trained.generator.state_dict(),
+        {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"},
+        images_seen=500,
+        discriminator_state=trained.discriminator.state_dict(),
+    )
+    return path, trained
+
+
+def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    others = other.state_dict()
+    return all(torch.equal(value, others[name]) for name, value in one.state_dict().items())
+
+
+def test_a_new_run_starts_from_the_weights(weights: tuple[Path, SimpleNamespace]) -> None:
+    path, trained = weights
+    module = networks()
+    assert not equal(module.generator, trained.generator)
+    StartingWeights(str(path)).on_fit_start(SimpleNamespace(ckpt_path=None), module)  # type: ignore[arg-type]
+    for name, source in (("generator", "generator"), ("generator_ema", "generator")):
+        assert equal(getattr(module, name), getattr(trained, source))
+    assert equal(module.discriminator, trained.discriminator)
+    assert module.images_seen == 500
+
+
+def test_a_resumed_run_keeps_its_own(weights: tuple[Path, SimpleNamespace]) -> None:
+    path, trained = weights
+    module = networks()
+    StartingWeights(str(path)).on_fit_start(SimpleNamespace(ckpt_path="last.ckpt"), module)  # type: ignore[arg-type]
+    assert not equal(module.generator, trained.generator)
+    assert module.images_seen == 0
+
+
+def test_another_architecture_is_told(weights: tuple[Path, SimpleNamespace]) -> None:
+    callback = StartingWeights(str(weights[0]))
+    with pytest.raises(InputError, match=r"do not fit model\.generator as configured"):
+        callback.on_fit_start(SimpleNamespace(ckpt_path=None), networks(latent_dim=8))  # type: ignore[arg-type]

@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -172,6 +174,20 @@ def build_shard(task: Task) -> Built:
     return built
 
 
+def _start_worker(parent: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the workers finish their shard, which then need
+    # not be built again.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        # A killed parent leaves its workers waiting for ever, holding the lock of the output.
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run_all(
     function: Callable[[Any], T],
     tasks: Sequence[Any],
@@ -192,11 +208,7 @@ def run_all(
             # Forked workers start at once and need no __main__ guard in a user's script.
             method = "fork" if sys.platform == "linux" else "spawn"
             context = multiprocessing.get_context(method)
-            # Ctrl-C reaches every process of a terminal; the workers finish their shard, which
-            # then need not be built again.
-            with ProcessPoolExecutor(
-                workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)
-            ) as pool:
+            with ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),)) as pool:
                 futures: dict[Future[T], int] = {
                     pool.submit(function, task): i for i, task in enumerate(tasks)
                 }

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from sdm_lightning.errors import InputError
 __all__ = ["index_shards", "pack_shards"]
 
 SKIPPED_NAME = "skipped.txt"
+_LOCK_ATTEMPTS = 8
 
 
 def _split(items: Sequence[Item], shard_size: int, max_samples: int) -> Iterator[tuple[Item, ...]]:
@@ -67,12 +69,17 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
         return
     with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{folder.parent}: another process is packing here; wait for it to finish"
-            ) from None
+        # Forked workers share the lock and outlive a killed parent by a moment.
+        for attempt in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if attempt + 1 == _LOCK_ATTEMPTS:
+                    raise InputError(
+                        f"{folder.parent}: another process is packing here; wait for it to finish"
+                    ) from None
+                time.sleep(0.5)
         yield
 
 

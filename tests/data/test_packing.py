@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -274,3 +277,38 @@ def test_masks_that_are_nearly_all_hole_are_pointed_out(tmp_path: Path, capsys):
     assert "--invert_masks true" in printed
     pack_shards(source, str(tmp_path / "b"), masks=masks, invert_masks=True, num_workers=0)
     assert "nearly all hole" not in capsys.readouterr().out
+
+
+def test_two_processes_do_not_pack_into_one_output(tmp_path: Path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    make_images(tmp_path / "in", 2)
+    work = tmp_path / "out.partial" / ".work"
+    work.mkdir(parents=True)
+    monkeypatch.setattr(packing, "_LOCK_ATTEMPTS", 1)
+    with open(work / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is packing here"):
+            pack_shards(str(tmp_path / "in"), str(tmp_path / "out"), num_workers=0)
+    pack_shards(str(tmp_path / "in"), str(tmp_path / "out"), num_workers=0)
+    assert set(read_all(tmp_path / "out")) == {"000", "001"}
+
+
+@pytest.mark.slow
+def test_a_killed_packing_goes_on(tmp_path: Path):
+    """Kill the process that packs; its workers must let go of the output by themselves."""
+    make_images(tmp_path / "in", 300, height=200, width=200)
+    code = (
+        "from sdm_lightning.data.packing import pack_shards\n"
+        f"pack_shards({str(tmp_path / 'in')!r}, {str(tmp_path / 'out')!r}, "
+        "max_samples=5, num_workers=2)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    while len(list((tmp_path / "out.partial").glob("*.tar"))) < 4:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out").exists()
+    pack_shards(str(tmp_path / "in"), str(tmp_path / "out"), max_samples=5, num_workers=0)
+    pack_shards(str(tmp_path / "in"), str(tmp_path / "whole"), max_samples=5, num_workers=0)
+    assert checksums(tmp_path / "out") == checksums(tmp_path / "whole")

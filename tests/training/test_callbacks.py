@@ -122,6 +122,18 @@ def test_progress_bar_counts_images_of_the_budget(make_module, make_loader, tmp_
     assert "nll=" in shown.err + shown.out
 
 
+def test_progress_bar_of_a_resumed_run_goes_on(make_module, make_loader, tmp_path, capsys):
+    first = trainer_in(tmp_path, [ImageBudget(8)])
+    first.fit(make_module(), make_loader())
+    first.save_checkpoint(tmp_path / "first.ckpt")
+    bar = ImageProgressBar()
+    second = trainer_in(tmp_path, [ImageBudget(16), bar], enable_progress_bar=True)
+    second.fit(make_module(), make_loader(), ckpt_path=tmp_path / "first.ckpt")
+    shown = capsys.readouterr()
+    assert "16.0/16.0" in shown.err + shown.out
+    assert bar.train_progress_bar.format_dict["initial"] == 8  # speed is of this run's images
+
+
 def test_failed_save_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"step": 1}, path)

@@ -27,14 +27,24 @@ class ImageProgressBar(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate)
 
+    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Sets up the bar; a run resumed within its epoch gets no epoch start."""
+        super().on_train_start(trainer, *args)
+        self._count_images(trainer)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Sets the bar to the images seen so far, of the budget."""
+        """As ``on_train_start``, after Lightning has reset the bar."""
         super().on_train_epoch_start(trainer, *args)
+        self._count_images(trainer)
+
+    def _count_images(self, trainer: pl.Trainer) -> None:
         bar = self.train_progress_bar
-        budgets = [c.max_images for c in trainer.callbacks if isinstance(c, ImageBudget)]  # type: ignore[attr-defined]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        budgets = [c.max_images for c in callbacks if isinstance(c, ImageBudget)]
         bar.total = min(budgets, default=None)
         bar.unit, bar.unit_scale = " images", True
-        bar.n = bar.initial = trainer.lightning_module.images_seen  # type: ignore[assignment]
+        seen = trainer.lightning_module.images_seen
+        bar.n = bar.initial = bar.last_print_n = seen  # type: ignore[assignment]
         bar.set_description("Training")
 
     def on_train_batch_end(

@@ -5,7 +5,7 @@ by its EXIF orientation, and of any size. A mask may be black and white either w
 """
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -271,8 +271,3 @@ def _threshold(array: Array, name: str) -> npt.NDArray[np.bool_]:
 
 def _by(size: tuple[int, ...]) -> str:
     return f"{size[1]}x{size[0]}"
-
-
-def without_info(picture: Picture) -> Picture:
-    """The picture without profile and EXIF."""
-    return replace(picture, info={})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 360, 170
+FEW_POINTS = 30
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 24
 
 
@@ -92,7 +93,9 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str = "images seen") 
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{x_label}</text>')
     for line in lines:
-        soft = Line(line.x, smoothed(line.y), line.css)
+        # Few points are not noise around a trend: they are the curve.
+        few = len(line.x) < FEW_POINTS
+        soft = Line(line.x, line.y if few else smoothed(line.y), line.css)
         for curve, weight in ((line, "raw"), (soft, "smooth")):
             curve = thinned(curve)
             points = " ".join(

@@ -125,8 +125,9 @@ def stand_ins(run: DemoRun) -> list[str]:
             for name in missing
         )
         found.append(
-            f"<b>No {spelled}</b>: their networks' weights are downloads too, and a hundred images "
-            "are too few for them. Nothing stands in their place."
+            f"<b>No {spelled}</b>: their networks' weights are downloads too, and "
+            f"{run.record.get('num_images')} images are few for them. Nothing stands in their "
+            "place."
         )
     found.append(
         f"<b>A small model</b> ({run.record.get('num_parameters', 0) / 1e6:.1f} M parameters, "

@@ -52,9 +52,11 @@ align-items:center;margin:1rem 0}
 .cards{columns:2;column-gap:1.2rem}
 .cards figure{break-inside:avoid;margin-bottom:1.2rem}
 @media(max-width:40rem){.cards{columns:1}}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:1rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:1rem;
+align-items:start}
 .charts.one{max-width:30rem}
 .panel{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:1rem}
+.panel h3 code{display:block;font-weight:400;font-size:.82rem;color:var(--soft)}
 .panel h3{font-size:.95rem;margin:0 0 .3rem;font-weight:600}
 .chart{width:100%;height:auto;display:block}
 .chart text{font-size:11px;fill:var(--soft)}

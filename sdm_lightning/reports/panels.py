@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sdm_lightning.reports.charts import smoothed
+from sdm_lightning.reports.charts import FEW_POINTS, smoothed
 from sdm_lightning.reports.demo_run import DemoRun, verdict
 
 INK, SOFT, ACCENT, BEFORE, PAPER = "#1d1d22", "#63636e", "#3b5bdb", "#a9abb8", "#faf9f6"
@@ -83,5 +83,6 @@ def _draw_curve(axes: Any, run: DemoRun) -> None:
     for line in run.curves.get(name, []) if name else []:
         colour = ACCENT if line.css == "now" else BEFORE
         axes.plot(line.x, line.y, color=colour, alpha=0.25, linewidth=0.8, marker=".", ms=2)
-        axes.plot(line.x, smoothed(line.y), color=colour, linewidth=1.8)
+        soft = smoothed(line.y) if len(line.y) >= FEW_POINTS else line.y
+        axes.plot(line.x, soft, color=colour, linewidth=1.8)
     axes.set_title(f"{name or 'loss'} over images seen", fontsize=10, color=INK, loc="left")

@@ -56,3 +56,10 @@ def test_bars_are_as_high_as_their_values() -> None:
     svg = bar_chart("bars", [1.0, 2.0, 4.0], "low", "high")
     heights = [float(h) for h in re.findall(r'<rect [^>]*height="([\d.]+)"', svg)]
     assert heights == pytest.approx([heights[2] / 4, heights[2] / 2, heights[2]], abs=0.1)
+
+
+def test_few_points_are_not_smoothed_away() -> None:
+    few = line_chart("validation", [Line([0, 1, 2], [1.0, 5.0, 2.0])])
+    assert points(few, "smooth now") == points(few, "raw now")
+    many = line_chart("loss", [Line(range(60), [k % 2 for k in range(60)])])
+    assert points(many, "smooth now") != points(many, "raw now")

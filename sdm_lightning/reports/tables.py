@@ -215,10 +215,10 @@ def _as_row_of(line: Line, table: PaperTable) -> Line | None:
     if line.get("method") is not None and line.get("protocol") in table.protocols:
         # A folder of results that `sdm evaluate --method NAME --protocol ...` scored.
         method = _plain(str(line["method"]))
-        for row in table.rows:
-            if method in (_plain(row["row"]), _plain(row["name"])):
+        for known in table.rows:
+            if method in (_plain(known["row"]), _plain(known["name"])):
                 setting = table.protocols[line["protocol"]]
-                return {**line, "table": table.name, "row": row["row"], "setting": setting}
+                return {**line, "table": table.name, "row": known["row"], "setting": setting}
     for row, other in table.same_as.items():
         if place == (other["table"], other["row"]):
             return {**line, "table": table.name, "row": row}

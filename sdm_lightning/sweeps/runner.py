@@ -101,7 +101,9 @@ def run_sweep(
         raise InputError("fork is for a CPU: a copied process cannot use CUDA; leave devices out")
     if fork:
         preload()
-    places = [d.strip() for d in devices.split(",") if d.strip()] or [None] * max(1, workers)
+    places: list[str | None] = [d.strip() for d in devices.split(",") if d.strip()] or [None] * max(
+        1, workers
+    )
     outcomes = _run_all(plans, places, again)
     collect_results(folder, sweep.name)
     _print_end(sweep, outcomes, folder, table)
@@ -305,8 +307,10 @@ def _set_aside(folder: Path) -> None:
 
 
 def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-KEPT_LINES:]
-    return "\n".join(f"    | {line}" for line in lines)
+    """The end of what the last command of a run printed."""
+    lines = log.read_text(errors="replace").splitlines()
+    starts = [k for k, line in enumerate(lines) if line.startswith("$ sdm ")]
+    return "\n".join(f"    | {line}" for line in lines[max(starts, default=-1) + 1 :][-KEPT_LINES:])
 
 
 def collect_results(folder: Path, sweep: str) -> Path:

@@ -1,7 +1,6 @@
 """The one evaluator behind ``sdm validate``, ``sdm test`` and ``sdm evaluate``."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -268,12 +267,3 @@ class Evaluator:
 def _digest(ids: Tensor, digests: Tensor) -> str:
     rows = torch.stack([ids, digests], dim=1)
     return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()
-
-
-def format_value(name: str, value: float) -> str:
-    """A metric for people: percentages with two digits, the rest with four."""
-    if not math.isfinite(value):
-        return str(value)
-    base = name.split("/")[-1].split("[")[0]
-    digits = {"psnr": 3, "psnr_hole": 3, "fid": 4, "p_ids": 2, "u_ids": 2}.get(base, 4)
-    return f"{value:.{digits}f}"

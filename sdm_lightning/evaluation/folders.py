@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,30 +12,17 @@ from tqdm import tqdm
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
-from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator, format_value
+from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.evaluation.mask_sets import MANIFEST_NAME, check_mask_set, read_manifest
 from sdm_lightning.evaluation.pairs import BadPair, MaskConvention, PairedFolders, collate_pairs
 from sdm_lightning.evaluation.polarity import PolarityGuard
-from sdm_lightning.evaluation.record import append_record, make_record, protocol_name
+from sdm_lightning.evaluation.printing import remarks, table_lines
+from sdm_lightning.evaluation.record import append_record, make_record
 from sdm_lightning.metrics.features import ExtractorName, build_features
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-
-UNITS = {
-    "fid": "lower is better",
-    "p_ids": "%, higher is better",
-    "u_ids": "%, higher is better",
-    "lpips": "lower is better",
-    "psnr": "dB, higher is better",
-    "psnr_hole": "dB, higher is better",
-    "ssim": "higher is better",
-    "l1": "lower is better",
-    "l1_hole": "lower is better",
-    "precision": "higher is better",
-    "recall": "higher is better",
-}
 
 
 def evaluate_folders(
@@ -145,7 +131,7 @@ def evaluate_folders(
     if store is not None:
         store.save()
     seconds = time.monotonic() - started
-    notes = _notes(pairs, guard, skipped, store, composite)
+    notes = remarks(pairs, evaluator, evaluation, guard, skipped, composite)
     if record is not None:
         facts = {
             "command": "evaluate",
@@ -167,7 +153,7 @@ def evaluate_folders(
         }
         append_record(record, make_record(evaluation, protocol, seconds, **facts))
         notes.append(f"recorded in {record}")
-    print("\n".join([*_table(evaluation, protocol), *notes, f"{seconds:.1f} s"]))
+    print("\n".join([*table_lines(evaluation, protocol), *notes, f"{seconds:.1f} s"]))
 
 
 def run_pairs(
@@ -257,48 +243,3 @@ def _device(name: Device) -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _table(evaluation: Evaluation, protocol: str) -> list[str]:
-    rows = [("metric", "value", "images", "")]
-    for name, value in evaluation.metrics.items():
-        unit = UNITS.get(name.split("[")[0], "")
-        count = str(evaluation.counts[name])
-        rows.append((protocol_name(name, protocol), format_value(name, value), count, unit))
-    widths = [max(len(row[k]) for row in rows) for k in range(3)]
-    lines = [
-        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows
-    ]
-    lines += [f"not reported: {name}: {why}" for name, why in evaluation.refused.items()]
-    return lines
-
-
-def _notes(
-    pairs: PairedFolders,
-    guard: PolarityGuard | None,
-    skipped: Sequence[BadPair],
-    store: RealFeatureCache | None,
-    composite: bool,
-) -> list[str]:
-    notes = []
-    if pairs.dropped:
-        notes.append(f"note: {pairs.dropped} files without a counterpart were left out")
-    for pair in skipped[:10]:
-        notes.append(f"left out: {pair.reason}")
-    if len(skipped) > 10:
-        notes.append(f"left out: {len(skipped) - 10} more pairs")
-    lossy = sum(e.name.lower().endswith((".jpg", ".jpeg")) for e in pairs.fake.entries.values())
-    if lossy:
-        notes.append(
-            f"note: {lossy} results are JPEG files: their known pixels differ from the originals' "
-            "by the codec, which FID and the IDS scores see; published numbers are of PNG files"
-        )
-    if guard is not None and guard.known_error > 0 and not composite:
-        notes.append(
-            f"note: known pixels differ from the originals by {guard.known_error:.2f} levels on "
-            "average; published numbers are of results with the known pixels pasted back "
-            "(composite=true does that)"
-        )
-    if store is not None and store.hits:
-        notes.append(f"note: features of {store.hits} originals came from the cache")
-    return notes

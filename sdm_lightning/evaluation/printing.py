@@ -1,0 +1,87 @@
+"""What ``sdm evaluate`` prints: a table, and what a reader of it should know."""
+
+import math
+from collections.abc import Sequence
+
+from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
+from sdm_lightning.evaluation.pairs import BadPair, PairedFolders
+from sdm_lightning.evaluation.polarity import PolarityGuard
+from sdm_lightning.evaluation.record import protocol_name
+from sdm_lightning.metrics.ids import MIN_PAIRS
+
+UNITS = {
+    "fid": "lower is better",
+    "p_ids": "%, higher is better",
+    "u_ids": "%, higher is better",
+    "lpips": "lower is better",
+    "psnr": "dB, higher is better",
+    "psnr_hole": "dB, higher is better",
+    "ssim": "higher is better",
+    "l1": "lower is better",
+    "l1_hole": "lower is better",
+    "precision": "higher is better",
+    "recall": "higher is better",
+}
+
+
+def format_value(name: str, value: float) -> str:
+    """A metric for people: percentages with two digits, the rest with four."""
+    if not math.isfinite(value):
+        return str(value)
+    base = name.split("/")[-1].split("[")[0]
+    digits = {"psnr": 3, "psnr_hole": 3, "fid": 4, "p_ids": 2, "u_ids": 2}.get(base, 4)
+    return f"{value:.{digits}f}"
+
+
+def table_lines(evaluation: Evaluation, protocol: str) -> list[str]:
+    """The metrics as aligned lines, then those that were refused."""
+    rows = [("metric", "value", "images", "")]
+    for name, value in evaluation.metrics.items():
+        unit = UNITS.get(name.split("[")[0], "")
+        count = str(evaluation.counts[name])
+        rows.append((protocol_name(name, protocol), format_value(name, value), count, unit))
+    widths = [max(len(row[k]) for row in rows) for k in range(3)]
+    lines = [
+        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows
+    ]
+    lines += [f"not reported: {name}: {why}" for name, why in evaluation.refused.items()]
+    return lines
+
+
+def remarks(
+    pairs: PairedFolders,
+    evaluator: Evaluator,
+    evaluation: Evaluation,
+    guard: PolarityGuard | None,
+    skipped: Sequence[BadPair],
+    composite: bool,
+) -> list[str]:
+    """What a reader of the table should know about its files."""
+    notes = []
+    store = evaluator.cache
+    if pairs.dropped:
+        notes.append(f"note: {pairs.dropped} files without a counterpart were left out")
+    for pair in skipped[:10]:
+        notes.append(f"left out: {pair.reason}")
+    if len(skipped) > 10:
+        notes.append(f"left out: {len(skipped) - 10} more pairs")
+    lossy = sum(e.name.lower().endswith((".jpg", ".jpeg")) for e in pairs.fake.entries.values())
+    if lossy and not composite:
+        notes.append(
+            f"note: {lossy} results are JPEG files: their known pixels differ from the originals' "
+            "by the codec, which FID and the IDS scores see; published numbers are of PNG files"
+        )
+    if guard is not None and guard.known_error > 0 and not composite:
+        notes.append(
+            f"note: known pixels differ from the originals by {guard.known_error:.2f} levels on "
+            "average; published numbers are of results with the known pixels pasted back "
+            "(composite=true does that)"
+        )
+    if evaluator.features is not None and evaluation.num_images < MIN_PAIRS:
+        notes.append(
+            f"note: FID of {evaluation.num_images} images says little; it falls as their number "
+            "grows, so compare it at one number only"
+        )
+    if store is not None and store.hits:
+        notes.append(f"note: features of {store.hits} originals came from the cache")
+    return notes

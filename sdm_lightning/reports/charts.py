@@ -102,6 +102,10 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str = "images seen") 
                 place(x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(y)
             )
             parts.append(f'<polyline class="{weight} {line.css}" points="{points}"/>')
+        if few:
+            spots = zip(line.x, line.y, strict=True)
+            for x, y in (place(x, y).split(",") for x, y in spots if math.isfinite(y)):
+                parts.append(f'<circle class="{line.css}" cx="{x}" cy="{y}" r="2.6"/>')
     return "".join([*parts, "</svg>"])
 
 

@@ -66,6 +66,8 @@ align-items:start}
 .chart .smooth{stroke-width:2.2}
 .chart .now{stroke:var(--accent)}
 .chart .before{stroke:var(--before)}
+.chart circle.now{fill:var(--accent)}
+.chart circle.before{fill:var(--before)}
 .chart rect{fill:var(--accent)}
 .key{display:inline-block;width:.8em;height:.8em;border-radius:3px;vertical-align:-.05em;
 background:var(--accent);margin-right:.35em}

@@ -82,12 +82,12 @@ class Reader(HTMLParser):
         self.text: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("img", "meta", "input", "line", "rect", "polyline"):
+        if tag not in ("img", "meta", "input", "line", "rect", "circle", "polyline"):
             self.open.append(tag)
         self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("line", "rect", "polyline"):
+        if tag not in ("line", "rect", "circle", "polyline"):
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:

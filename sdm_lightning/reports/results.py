@@ -95,8 +95,7 @@ def unique(lines: Iterable[Line]) -> list[Line]:
 def read_wandb_project(name: str) -> list[Line]:
     """Result lines of a W&B project: one for each finished run that has ``test/...`` values.
 
-    Runs carry the record itself under ``record`` in their summary; where it is missing, a line is
-    made of the summary's test metrics and the configuration.
+    A line is made of the summary's test metrics and of the configuration that each run carries.
 
     Args:
         name: ``ENTITY/PROJECT`` or ``PROJECT``.
@@ -119,11 +118,13 @@ def read_wandb_project(name: str) -> list[Line]:
 def wandb_line(
     summary: Mapping[str, Any], config: Mapping[str, Any], tags: Sequence[str]
 ) -> Line | None:
-    """A result line from what W&B keeps of one run; None if it was not tested."""
-    record = summary.get("record")
-    if isinstance(record, str):
-        found = json.loads(record)
-        return found if isinstance(found, dict) else None
+    """A result line from what W&B keeps of one run; None if it was not tested.
+
+    Args:
+        summary: Last values; ``test/...`` are the metrics.
+        config: The whole configuration of the run, nested.
+        tags: Of the run.
+    """
     metrics = {
         key.removeprefix("test/"): value
         for key, value in dict(summary).items()
@@ -131,8 +132,17 @@ def wandb_line(
     }
     if not metrics:
         return None
-    facts = config.get("facts") or {}
-    return {"metrics": metrics, "tags": list(tags), **dict(facts)}
+    evaluation = config.get("evaluation") or {}
+    return {
+        "metrics": metrics,
+        "protocol": evaluation.get("protocol"),
+        "seed": config.get("seed_everything"),
+        "num_iterations": (config.get("model") or {}).get("test_iterations"),
+        "images_seen": summary.get("images_seen"),
+        "git_commit": config.get("commit"),
+        "tags": list(tags),
+        **(evaluation.get("facts") or {}),
+    }
 
 
 def split_metric(name: str) -> tuple[str, str, str]:

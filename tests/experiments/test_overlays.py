@@ -178,11 +178,11 @@ def test_every_row_trains_and_tests_at_tiny_scale(
         row = "A-seed0" if path.stem == "table2A" else "B-seed0"
         run_sweep(
             str(EXPERIMENTS / "sweeps" / f"{source}.yaml"), "tiny", str(tmp_path / "trained"),
-            extra=extra, only=row if source == "table1" else None, test=False,
+            extra=extra, only=row if source == "table1" else None, test=False, fork=True,
         )  # fmt: skip
         (checkpoint,) = (tmp_path / "trained").glob("*/checkpoints/last.ckpt")
         extra = [*extra, f"--ckpt_path={checkpoint}"]
-    run_sweep(str(path), "tiny", str(tmp_path / "runs"), extra=extra, only=names)
+    run_sweep(str(path), "tiny", str(tmp_path / "runs"), extra=extra, only=names, fork=True)
     lines = (tmp_path / "runs" / "results.jsonl").read_text().splitlines()
     assert len(lines) == len(names.split(","))
     for line in map(json.loads, lines):

@@ -215,15 +215,23 @@ def test_gather_finds_files_below_folders_but_not_set_aside_ones(tmp_path: Path)
     assert [found["row"] for found in results.gather([tmp_path])] == ["A", "C"]
 
 
-def test_wandb_lines() -> None:
-    record = json.dumps(line("A", 0))
-    assert results.wandb_line({"record": record}, {}, [])["row"] == "A"
+def test_wandb_lines(tmp_path: Path) -> None:
+    """What a tested run leaves in W&B: its summary and its whole configuration."""
     summary = {"test/fid": 2.5, "test/psnr": 20.0, "val/fid": 9.0, "test/name": "x"}
-    made = results.wandb_line(summary, {"facts": {"table": "table1", "row": "B"}}, ["table1"])
+    config = {
+        "seed_everything": 3,
+        "commit": "abc",
+        "model": {"test_iterations": 4},
+        "evaluation": {"protocol": "p", "facts": {"table": "table1", "row": "B", "scale": "paper"}},
+    }
+    made = results.wandb_line({**summary, "images_seen": 6e6}, config, ["table1"])
     assert made == {
-        "metrics": {"fid": 2.5, "psnr": 20.0}, "tags": ["table1"], "table": "table1", "row": "B",
+        "metrics": {"fid": 2.5, "psnr": 20.0}, "protocol": "p", "seed": 3, "num_iterations": 4,
+        "images_seen": 6e6, "git_commit": "abc", "tags": ["table1"],
+        "table": "table1", "row": "B", "scale": "paper",
     }  # fmt: skip
-    assert results.wandb_line({"train/x": 1.0}, {}, []) is None
+    assert cells("table1", [made], tmp_path)["B"]["difference"] == "-0.45"
+    assert results.wandb_line({"train/x": 1.0}, config, []) is None
 
 
 def test_metric_names() -> None:

@@ -179,6 +179,7 @@ def _explain_value(message: str, files: Mapping[str, Any] | None) -> str:
                 return f"{key}: {match[2]}"
         elif match := re.match(r"Problem with given class_path '(.*?)':", line):
             class_path = match[1]
+            expected.clear()  # of the other branches of a union around it
         elif match := re.match(r"Option '(.*?)' is not accepted", line):
             name = f"{key}.init_args.{match[1]}" if key else match[1]
             return _unknown_argument(name, match[1], class_path, files)
@@ -205,7 +206,7 @@ def _explain_value(message: str, files: Mapping[str, Any] | None) -> str:
         ):
             return f"{_prefix(key)}{line}"
     if expected:
-        wanted = " or ".join(dict.fromkeys(expected))
+        wanted = " or ".join(sorted(dict.fromkeys(expected), key=lambda name: name == "null"))
         return f"{_prefix(key)}{given!r} is not {wanted}"
     return " ".join(message.split())
 

@@ -1,5 +1,6 @@
 """``sdm fit|validate|test|predict``: Lightning's command line over this package's modules."""
 
+import copy
 import logging
 import os
 import sys
@@ -59,6 +60,8 @@ class SDMCommandLine(LightningCLI):
         words = locate_config_files(words)
         self.files = read_config_files(words)
         refuse_linked(words, self.files)
+        # Abbreviations would let a mistyped key pass for another.
+        exact = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             SDMModule,
             InpaintingDataModule,
@@ -67,9 +70,8 @@ class SDMCommandLine(LightningCLI):
             auto_configure_optimizers=False,
             save_config_callback=RunRecord,
             parser_kwargs={
-                "exit_on_error": False,
-                "allow_abbrev": False,
-                **{verb: {"description": text} for verb, text in descriptions.items()},
+                **exact,
+                **{verb: {"description": text, **exact} for verb, text in descriptions.items()},
             },
             trainer_defaults={
                 "max_epochs": -1,
@@ -126,16 +128,20 @@ class SDMCommandLine(LightningCLI):
             settings.return_predictions = False  # they go to disk; memory would not hold a data set
         method_arguments = tuple(self._subcommand_method_arguments[verb])
         self.save_config_kwargs = {"verb": verb, "skip": method_arguments}
-        place_loggers(trainer.logger, self.run_directory, settings.name)
 
     def instantiate_classes(self) -> None:
-        """As Lightning's, with errors in one line."""
+        """As Lightning's, with loggers in the run directory and errors in one line."""
+        settings = self.settings
+        as_written = copy.deepcopy(settings.trainer.logger)
+        place_loggers(settings.trainer.logger, self.run_directory, settings.name)
         try:
             super().instantiate_classes()
         except InputError:
             raise
         except (ValueError, MisconfigurationException) as error:
             raise InputError(explain(str(error))) from error
+        # The saved config must not lead another run into this one's directory.
+        settings.trainer.logger = as_written
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Fills in strategy, checkpoint writer, logger and directory."""
@@ -197,6 +203,7 @@ def quieten() -> None:
     """Silences remarks of libraries that are wrong or of no use here."""
     for text in (
         ".*does not have many workers.*",
+        ".*Couldn't infer the batch indices.*",
         ".*`training_step` returned `None`.*",
         ".*manual optimization.*checkpoint.*",
         ".*Experiment logs directory .* exists and is not empty.*",

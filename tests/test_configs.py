@@ -122,6 +122,8 @@ def test_wandb_runs_in_the_run_directory(build: Callable[..., SDMCommandLine]) -
     assert isinstance(metrics_file, MetricsFile)
     assert metrics_file.save_dir == "runs/x"
     assert wandb_logger.save_dir == "runs/x"
+    saved = [entry.init_args.save_dir for entry in cli.settings.trainer.logger]
+    assert "runs/x" not in saved  # another run may start from the saved config
 
 
 def test_seed_leads(build: Callable[..., SDMCommandLine]) -> None:

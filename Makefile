@@ -19,6 +19,8 @@ help: ## Show this list
 install: $(STAMP) ## Make the environment in .venv (again whenever pyproject.toml changes)
 
 $(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null \
+		|| { echo "error: no $(PYTHON) here; install Python 3.10 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "error: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.reports.results import read_result_lines
+from sdm_lightning.reports.results import label_of, read_result_lines
 from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep
 from sdm_lightning.sweeps.processes import Process, preload, start_process
 
@@ -69,7 +69,7 @@ def run_sweep(
         only: Only these cells: names or parts of names, separated by commas.
         dry_run: Print the commands and run nothing.
         slurm: Write a SLURM array script to this file instead of running; each cell is one task.
-        table: Table printed at the end; the sweep's own name if such a table exists.
+        table: Table printed at the end; those that the results belong to if not given.
         fork: Start cells as copies of this process with the libraries loaded already: saves some
             seconds a cell in grids of short runs on a CPU. Not with GPUs.
 
@@ -346,9 +346,9 @@ def _print_end(sweep: Sweep, outcomes: list[Outcome], folder: Path, table: str |
         f"\n{sweep.name}: {counts['done']} done, {counts['skipped']} skipped, "
         f"{counts['failed']} failed" + (f" ({', '.join(failed)})" if failed else "")
     )
-    name = table or sweep.name
-    if has_table(name):
+    results = folder / "results.jsonl"
+    found = [table] if table else [label_of(x, "table") for x in read_result_lines(results)]
+    for name in dict.fromkeys(name for name in found if name and has_table(name)):
         print()
-        print(table_text(name, results=[str(folder / "results.jsonl")]))
-    else:
-        print(f"results: {folder / 'results.jsonl'}")
+        print(table_text(name, results=[str(results)]))
+    print(f"\nresults: {results}")

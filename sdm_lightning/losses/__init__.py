@@ -2,6 +2,8 @@
 
 from sdm_lightning.losses.adversarial import (
     discriminator_adversarial_loss,
+    discriminator_fake_loss,
+    discriminator_real_loss,
     generator_adversarial_loss,
     r1_penalty,
 )
@@ -18,6 +20,8 @@ __all__ = [
     "ResNetPerceptualLoss",
     "discretized_gaussian_nll",
     "discriminator_adversarial_loss",
+    "discriminator_fake_loss",
+    "discriminator_real_loss",
     "generator_adversarial_loss",
     "r1_penalty",
 ]

@@ -34,7 +34,17 @@ def discriminator_adversarial_loss(real_logits: Tensor, fake_logits: Tensor) -> 
     Source:
         Eq. 8.
     """
-    return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
+    return discriminator_real_loss(real_logits) + discriminator_fake_loss(fake_logits)
+
+
+def discriminator_real_loss(real_logits: Tensor) -> Tensor:
+    """First term of Eq. 8: the mean of -log D(real); a scalar in nats."""
+    return F.softplus(-real_logits.float()).mean()
+
+
+def discriminator_fake_loss(fake_logits: Tensor) -> Tensor:
+    """Second term of Eq. 8: the mean of -log(1 - D(fake)); a scalar in nats."""
+    return F.softplus(fake_logits.float()).mean()
 
 
 def r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:

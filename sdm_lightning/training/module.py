@@ -18,7 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sdm_lightning.diffusion import DiffusionStep, Network, SpatialDiffusion
 from sdm_lightning.errors import InputError
-from sdm_lightning.losses import PerceptualLoss, discriminator_adversarial_loss, r1_penalty
+from sdm_lightning.losses import (
+    PerceptualLoss,
+    discriminator_fake_loss,
+    discriminator_real_loss,
+    r1_penalty,
+)
 from sdm_lightning.seeding import stable_seed
 from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
@@ -248,21 +253,29 @@ class SDMModule(pl.LightningModule):
     def _discriminator_phase(
         self, chunks: list[tuple[Tensor, Tensor]], fakes: list[list[Tensor]]
     ) -> None:
-        """Back-propagates Eq. 8, the fake term averaged over the T outputs."""
+        """Back-propagates Eq. 8, the fake term averaged over the T outputs.
+
+        One backward per pass through the discriminator: its memory, too, is that of one pass.
+        """
         logged: list[Tensor] = []
         for index, ((image, mask), outputs) in enumerate(zip(chunks, fakes, strict=True)):
             real_logits = self._logits(image, mask)
-            fake_logits = [self._logits(output, mask) for output in outputs]
-            pairs = [discriminator_adversarial_loss(real_logits, f) for f in fake_logits]
-            loss = torch.stack(pairs).mean()
-            with self._gradient_sync(index == len(chunks) - 1):
-                self.manual_backward(loss / len(chunks))
+            loss = discriminator_real_loss(real_logits) / len(chunks)
+            with self._gradient_sync(False):
+                self.manual_backward(loss)
+            logged.append(loss.detach())
             signs = real_logits.detach().float().sign()
             self.real_signs += torch.stack(
                 [signs.sum(), torch.full_like(signs.sum(), signs.numel())]
             )
-            logged.append(loss.detach())
-        self.log("train/discriminator", torch.stack(logged).mean(), prog_bar=True)
+            for iteration, output in enumerate(outputs, start=1):
+                loss = discriminator_fake_loss(self._logits(output, mask))
+                loss = loss / (len(outputs) * len(chunks))
+                final = iteration == len(outputs) and index == len(chunks) - 1
+                with self._gradient_sync(final):
+                    self.manual_backward(loss)
+                logged.append(loss.detach())
+        self.log("train/discriminator", torch.stack(logged).sum(), prog_bar=True)
 
     def _penalty_phase(self, chunks: list[tuple[Tensor, Tensor]]) -> None:
         """Back-propagates R1 on real images, weighted by the interval that it stands for."""

@@ -2,7 +2,6 @@
 
 from sdm_lightning.seeding import stable_rng, stable_seed
 
-
 SEED_OF_PHOTO = 8713144591579092179
 
 

@@ -199,7 +199,7 @@ def modulated_conv2d(
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         # Size 2H + 1, blurred to 2H; gain 4 makes up for the zeros that were put in between.
         return blur(x, padding=1, gain=4.0), coefficient
-    return F.conv2d(x, weight, padding=weight.shape[-1] // 2), coefficient
+    return F.conv2d(x, weight, padding=int(weight.shape[-1]) // 2), coefficient
 
 
 class StyledConv2d(nn.Module):

@@ -103,9 +103,10 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str = "images seen") 
             )
             parts.append(f'<polyline class="{weight} {line.css}" points="{points}"/>')
         if few:
-            spots = zip(line.x, line.y, strict=True)
-            for x, y in (place(x, y).split(",") for x, y in spots if math.isfinite(y)):
-                parts.append(f'<circle class="{line.css}" cx="{x}" cy="{y}" r="2.6"/>')
+            for x, y in zip(line.x, line.y, strict=True):
+                if math.isfinite(y):
+                    cx, cy = place(x, y).split(",")
+                    parts.append(f'<circle class="{line.css}" cx="{cx}" cy="{cy}" r="2.6"/>')
     return "".join([*parts, "</svg>"])
 
 

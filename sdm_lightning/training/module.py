@@ -362,8 +362,10 @@ class SDMModule(pl.LightningModule):
         return self._evaluation_step(batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """As ``validation_step``."""
-        return self._evaluation_step(batch)
+        """As ``validation_step``, without the steps: predictions are kept or sent elsewhere."""
+        output = self._evaluation_step(batch)
+        del output["steps"]
+        return output
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -61,7 +61,7 @@ class Preemption(pl.Callback):
             return
         self.requested = True
         path = Path(trainer.default_root_dir) / self.path
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         rank_zero_info(f"Stopped by a signal; continue with --ckpt_path {path}")
         trainer.should_stop = True
         trainer.limit_val_batches = 0

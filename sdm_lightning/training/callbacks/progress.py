@@ -3,7 +3,7 @@
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 
 from sdm_lightning.training.callbacks.budget import ImageBudget
 
@@ -28,20 +28,20 @@ class ImageProgressBar(TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate)
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Sets up the bar; a run resumed within its epoch gets no epoch start."""
+        """Sets the bar to the images seen so far, of the budget."""
         super().on_train_start(trainer, *args)
         self._count_images(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """As ``on_train_start``, after Lightning has reset the bar."""
-        super().on_train_epoch_start(trainer, *args)
-        self._count_images(trainer)
+        """Nothing: Lightning would reset the bar to the epoch's start."""
 
     def _count_images(self, trainer: pl.Trainer) -> None:
         bar = self.train_progress_bar
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         budgets = [c.max_images for c in callbacks if isinstance(c, ImageBudget)]
-        bar.total = min(budgets, default=None)
+        # A run that a clock will stop has no number of images to count towards.
+        timed = any(isinstance(c, Timer) for c in callbacks)
+        bar.total = None if timed else min(budgets, default=None)
         bar.unit, bar.unit_scale = " images", True
         seen = trainer.lightning_module.images_seen
         bar.n = bar.initial = bar.last_print_n = seen  # type: ignore[assignment]

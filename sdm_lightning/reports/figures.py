@@ -110,7 +110,7 @@ def schedule_curves(
     axes.set_ylabel("filled part of the hole")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.set_title("Mask schedules (dots: T = 3)", fontsize=9, color=INK)
     return figure
 
@@ -156,7 +156,7 @@ def iteration_curves(
                     **style,
                 )
     axes_list[0].set_title("paper: FID (lower is better)", fontsize=9, color=INK)
-    axes_list[0].legend(frameon=False, fontsize=8)
+    axes_list[0].legend(frameon=False, fontsize=8, loc="upper right")
     for axes, metric in zip(axes_list[1:], metrics, strict=True):
         axes.set_title(f"ours: {metric}", fontsize=9, color=INK)
     figure.tight_layout(rect=(0, 0.09, 1, 1))

@@ -345,7 +345,9 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _digits(metric: str) -> int:
-    base = split_metric(metric)[0]
+    base, label, _ = split_metric(metric)
+    if base == "fid" and label:
+        return 3  # stand-ins have scales of their own, often small
     return {"psnr": 2, "psnr_hole": 2, "fid": 2, "p_ids": 2, "u_ids": 2, "lpips": 3}.get(base, 4)
 
 

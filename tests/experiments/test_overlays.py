@@ -41,7 +41,7 @@ def cells_of(scale: str) -> list[Any]:
     return [pytest.param(cell, id=f"{path.stem}/{cell.name}") for path, cell in found]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks with downloaded weights are not at hand; everything else is built for real."""
     import sdm_lightning.cli_trainer as trainer
@@ -111,6 +111,7 @@ def test_every_row_is_expected() -> None:
     assert {str(p.id) for p in cells_of("paper")} == set(EXPECTED)
 
 
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("cell", cells_of("paper"))
 def test_row_at_paper_scale(
     cell: Cell, build: Callable[..., SDMCommandLine], request: pytest.FixtureRequest
@@ -140,6 +141,7 @@ def test_row_at_paper_scale(
         assert budget.max_images == expected.get("images", 6_000_000 if ablation else None)
 
 
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("scale", ["tiny", "small", "cpu"])
 def test_other_scales_build(scale: str, build: Callable[..., SDMCommandLine]) -> None:
     """One row with a setting of its own at each scale; the slow test below runs all of them."""
@@ -154,6 +156,7 @@ def test_other_scales_build(scale: str, build: Callable[..., SDMCommandLine]) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_every_row_trains_and_tests_at_tiny_scale(
     path: Path, tiny_shards: Path, checkout: Path, tmp_path: Path

@@ -73,7 +73,7 @@ def test_a_stand_in_never_stands_in_the_papers_column(tmp_path: Path) -> None:
     found = cells("table1", lines, tmp_path)
     assert found["A (full)"]["FID, ours"] == ""
     assert found["A (full)"]["difference"] == ""
-    assert found["A (full)"]["fid[random-conv], ours"] == "0.25"
+    assert found["A (full)"]["fid[random-conv], ours"] == "0.250"
     assert found["A (full)"]["psnr_hole, ours"] == "15.00"
     assert "not the paper's metric" in text
     assert "scaled down" in text

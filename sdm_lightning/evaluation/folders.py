@@ -1,6 +1,5 @@
 """``sdm evaluate``: scores a folder of results, of any method, against a folder of originals."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from sdm_lightning.evaluation.pairs import BadPair, MaskConvention, PairedFolder
 from sdm_lightning.evaluation.polarity import PolarityGuard
 from sdm_lightning.evaluation.printing import remarks, table_lines
 from sdm_lightning.evaluation.record import append_record, make_record
+from sdm_lightning.evaluation.workers import default_workers
 from sdm_lightning.metrics.features import ExtractorName, build_features
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
@@ -189,7 +189,7 @@ def run_pairs(
     """
     target = _device(device)
     evaluator.to(target)
-    workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+    workers = default_workers() if num_workers is None else num_workers
     loader = DataLoader(
         pairs,
         batch_size,

@@ -26,6 +26,7 @@ from sdm_lightning.data.shards import ShardReader
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import write_atomically
+from sdm_lightning.evaluation.workers import default_workers
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "sdm_lightning.masks"
@@ -119,7 +120,7 @@ def write_mask_set(
 
 
 def _mapped(draw: Any, names: list[str], num_workers: int | None) -> Iterator[MaskFile]:
-    workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
+    workers = default_workers() if num_workers is None else num_workers
     with tqdm(total=len(names), unit="mask", desc="masks", file=sys.stderr) as progress:
         if workers < 2 or len(names) < 500:
             results: Iterable[MaskFile] = map(draw, names)

@@ -50,7 +50,9 @@ class ExactMetric(Metric):
         state = getattr(self, name)
         if isinstance(state, Tensor):
             return state
-        return torch.cat(state) if state else self._empty_rows[name]
+        if not state:
+            return self._empty_rows[name]
+        return state[0] if len(state) == 1 else torch.cat(state)
 
     def sync(
         self,

@@ -11,6 +11,7 @@ import torch
 
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
+from sdm_lightning.evaluation.mask_sets import read_manifest
 from sdm_lightning.evaluation.record import append_record, make_record, to_json
 from sdm_lightning.metrics.features import ExtractorName, build_features
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
@@ -224,6 +225,8 @@ def describe_data(trainer: pl.Trainer, split: str) -> dict[str, Any]:
         facts[name] = getattr(data, name, None)
     facts["crop"] = "center"
     facts["masks"] = getattr(data, "masks", {}).get(split)
+    if isinstance(facts["masks"], str) and (manifest := read_manifest(facts["masks"])) is not None:
+        facts["mask_set"] = manifest["digest"]
     if hasattr(data, "eval_source"):
         source = data.eval_source(split)
         facts["manifest"] = getattr(getattr(source, "index", None), "digest", None)

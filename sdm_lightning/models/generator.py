@@ -16,6 +16,7 @@ from sdm_lightning.models.layers import (
     EqualizedLinear,
     StyledConv2d,
     fast_layout,
+    full_precision,
     widen,
 )
 from sdm_lightning.models.mapping import MappingNetwork
@@ -155,7 +156,7 @@ class Generator(nn.Module):
             x = self._run(stage, x, guide)
             skips.append(x)
 
-        feature = self.project_global(self.global_feature(x).mean(dim=(2, 3)))
+        feature = self.project_global(self._global_feature(x))
         feature = feature[:, None].expand(-1, self.num_styles, -1)
         style = torch.cat([feature, codes.to(feature.dtype)], dim=-1)
         stage_styles = style.split([*self._stage_styles, 1], dim=1)
@@ -169,6 +170,14 @@ class Generator(nn.Module):
         if self.mean_activation == "tanh":
             mean = torch.tanh(mean)
         return mean, log_variance + self.initial_log_variance
+
+    def _global_feature(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            # The CPU's bfloat16 kernel reads unset memory in the weight gradient of images as
+            # small as one pixel (seen with torch 2.15); in float32 this costs nothing.
+            with full_precision(x):
+                return self.global_feature(widen(x)).mean(dim=(2, 3))
+        return self.global_feature(x).mean(dim=(2, 3))
 
     def _run(self, stage: nn.Module, *args: Any) -> Tensor:
         if self.checkpoint_blocks and torch.is_grad_enabled():

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sdm_lightning.diffusion import DiffusionStep, Network, SpatialDiffusion
+from sdm_lightning.diffusion import DiffusionStep, SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import (
     PerceptualLoss,
@@ -29,11 +29,12 @@ from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
 from sdm_lightning.training.objectives import (
     generator_objective,
+    micro_batches,
     supervised_image,
     weighted_sum,
 )
 from sdm_lightning.training.settings import AdamSettings, LossSettings
-from sdm_lightning.training.styles import Styles, draw_styles
+from sdm_lightning.training.styles import draw_styles, styled_network
 
 
 class SDMModule(pl.LightningModule):
@@ -189,7 +190,7 @@ class SDMModule(pl.LightningModule):
         optimizer_g = self.optimizers()[0]  # type: ignore[index]
         # Stepping the bare optimizer keeps trainer.global_step equal to batches.
         optimizer_d = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
-        chunks = self._micro_batches(batch["image"], batch["mask"])
+        chunks = micro_batches(batch["image"], batch["mask"], self.num_micro_batches)
 
         with self.toggled_optimizer(optimizer_g):
             optimizer_g.zero_grad()
@@ -218,7 +219,7 @@ class SDMModule(pl.LightningModule):
             outputs: list[Tensor] = []
             kept: list[Tensor] = []
             features = self._target_features(image)
-            steps = self.diffusion.iterate(self._network(styles), image, mask)
+            steps = self.diffusion.iterate(styled_network(self.generator, styles), image, mask)
             for iteration, step in enumerate(steps, start=1):
                 supervised = supervised_image(step, image, mask, self.decoupled)
                 logits = self._logits(supervised, mask) if self.losses.adversarial else None
@@ -327,7 +328,7 @@ class SDMModule(pl.LightningModule):
         seeds = seeds if seeds is not None else [self.seed] * image.shape[0]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         styles = draw_styles(self.generator_ema, image.shape[0], generator=generators).to(image)
-        network = self._network(styles, self.generator_ema)
+        network = styled_network(self.generator_ema, styles)
         total = num_iterations or self.test_iterations
         with torch.no_grad():
             return list(
@@ -385,16 +386,6 @@ class SDMModule(pl.LightningModule):
 
     # ---------------------------------------------------------------- helpers
 
-    def _network(self, styles: Styles, generator: nn.Module | None = None) -> Network:
-        chosen = self.generator if generator is None else generator
-
-        def network(inputs: Tensor) -> tuple[Tensor, Tensor]:
-            # Mapped anew in each iteration: the mapping network's graph is freed with it.
-            mean, log_variance = chosen(inputs, styles.mapped(chosen))
-            return mean, log_variance
-
-        return network
-
     def _logits(self, image: Tensor, mask: Tensor) -> Tensor:
         if self.augment is not None:
             image, mask = self.augment(image, mask)
@@ -407,15 +398,6 @@ class SDMModule(pl.LightningModule):
             return None
         with torch.no_grad():
             return self.perceptual.encode(image)
-
-    def _micro_batches(self, image: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
-        if image.shape[0] % self.num_micro_batches:
-            raise InputError(
-                f"a batch of {image.shape[0]} does not split into "
-                f"model.num_micro_batches = {self.num_micro_batches} equal parts"
-            )
-        images, masks = (t.chunk(self.num_micro_batches) for t in (image, mask))
-        return list(zip(images, masks, strict=True))
 
     @contextmanager
     def _gradient_sync(self, enabled: bool) -> Iterator[None]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sdm_lightning.diffusion import DiffusionStep, complete
+from sdm_lightning.errors import InputError
 from sdm_lightning.losses import (
     PerceptualLoss,
     discretized_gaussian_nll,
@@ -92,3 +93,17 @@ def weighted_sum(terms: dict[str, Tensor], losses: LossSettings) -> Tensor:
         "likelihood": losses.likelihood,
     }
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def micro_batches(image: Tensor, mask: Tensor, number: int) -> list[tuple[Tensor, Tensor]]:
+    """Splits a batch into equal parts whose gradients are accumulated.
+
+    Raises:
+        InputError: If the batch does not split equally; the parts would not weigh the same.
+    """
+    if image.shape[0] % number:
+        raise InputError(
+            f"a batch of {image.shape[0]} does not split into "
+            f"model.num_micro_batches = {number} equal parts"
+        )
+    return list(zip(image.chunk(number), mask.chunk(number), strict=True))

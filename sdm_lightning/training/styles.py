@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from sdm_lightning.diffusion import Network
+
 
 @dataclass
 class Styles:
@@ -69,3 +71,14 @@ def draw_styles(
     count = int(generator_network.num_styles)  # type: ignore[arg-type]
     crossover = int(torch.randint(1, count, ()).item()) if count > 1 else 1
     return Styles(latent, torch.randn_like(latent), crossover)
+
+
+def styled_network(generator: nn.Module, styles: Styles) -> Network:
+    """The generator with its styles bound, as the diffusion loop takes it."""
+
+    def network(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        # Mapped anew in each iteration: the mapping network's graph is freed with it.
+        mean, log_variance = generator(inputs, styles.mapped(generator))
+        return mean, log_variance
+
+    return network

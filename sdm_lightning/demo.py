@@ -21,7 +21,6 @@ from PIL import Image
 
 from sdm_lightning.errors import InputError
 
-CONFIGS = "configs"
 SHOWN = 8
 
 
@@ -133,14 +132,8 @@ def _say(step: int, text: str) -> None:
     print(f"\n[{step}/7] {text}", flush=True)
 
 
-def _configs(*names: str) -> list[Any]:
-    """``--config`` options; configs lie beside the package in a checkout, inside it when built."""
-    package = Path(__file__).resolve().parent
-    here = Path(CONFIGS)
-    for folder in (here, package.parent / CONFIGS, package / CONFIGS):
-        if (folder / names[0]).is_file():
-            return [word for name in names for word in ("--config", folder / name)]
-    raise InputError(f"{CONFIGS}/{names[0]} is neither in {package.parent} nor in {package}")
+def _configs(*names: str) -> list[str]:
+    return [word for name in names for word in ("--config", f"configs/{name}")]
 
 
 def _no_callbacks(start: str) -> list[str]:

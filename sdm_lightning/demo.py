@@ -166,6 +166,7 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
     from tqdm import tqdm
 
     from sdm_lightning.data.datamodule import InpaintingDataModule
+    from sdm_lightning.data.transforms import to_uint8
     from sdm_lightning.inference import Inpainter
     from sdm_lightning.inference.comparison import compare
     from sdm_lightning.seeding import stable_seed
@@ -179,8 +180,7 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
     masks: list[npt.NDArray[np.bool_]] = []
     keys: list[str] = []
     for batch in data.test_dataloader():
-        pixels = ((batch["image"] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        images += list(pixels)
+        images += list(to_uint8(batch["image"]))
         masks += list(batch["mask"][:, 0].numpy() > 0.5)
         keys += list(batch["key"])
     seeds = [stable_seed(seed, key) for key in keys]

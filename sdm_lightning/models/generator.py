@@ -173,8 +173,8 @@ class Generator(nn.Module):
 
     def _global_feature(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
-            # The CPU's bfloat16 kernel reads unset memory in the weight gradient of images as
-            # small as one pixel (seen with torch 2.15); in float32 this costs nothing.
+            # The CPU's bfloat16 kernel reads unset memory in the weight gradient of a strided
+            # convolution of one pixel (seen with torch 2.15); in float32 this costs nothing.
             with full_precision(x):
                 return self.global_feature(widen(x)).mean(dim=(2, 3))
         return self.global_feature(x).mean(dim=(2, 3))

@@ -237,3 +237,24 @@ def test_compiled_pass_equals_the_eager_one():
     inputs, codes = network_input(), torch.randn(2, 8)
     expected = generator(inputs, codes)
     torch.testing.assert_close(compiled(inputs, codes), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_bfloat16_gradients_of_a_one_pixel_feature_are_of_this_pass():
+    """The CPU's own kernel took them from memory that nobody had written."""
+    torch.manual_seed(0)
+    generator = Generator(
+        base_channels=8, max_channels=16, num_downsamples=3, attention_strides=(8,),
+        attention_heads=2, bias_channels=4, latent_dim=8, mapping_layers=1,
+    )  # fmt: skip
+    inputs = torch.rand(2, 7, 32, 32)
+    found = []
+    for _ in range(6):
+        rubbish = [torch.full((16 * 16 * 9 * k,), torch.nan) for k in (1, 2, 4)]
+        del rubbish
+        generator.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mean, log_variance = generator(inputs)
+        (mean.sum() + log_variance.sum()).backward()
+        found.append(generator.global_feature[2].weight.grad.clone())
+    assert all(torch.equal(gradient, found[0]) for gradient in found)
+    assert found[0].isfinite().all()

@@ -5,20 +5,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
-from torch import Tensor
 
+from sdm_lightning.data.transforms import to_uint8
 from sdm_lightning.errors import InputError
 
 GAP = 2
-
-
-def to_pixels(image: Tensor) -> np.ndarray:
-    """One image ``(3, H, W)`` in [-1, 1] to uint8 ``(H, W, 3)``, by rounding."""
-    scaled = (image.detach().float().cpu() * 127.5 + 127.5).round().clamp(0, 255)
-    return scaled.to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def grid_rows(output: dict[str, Any], limit: int) -> list[list[np.ndarray]]:
@@ -33,7 +26,7 @@ def grid_rows(output: dict[str, Any], limit: int) -> list[list[np.ndarray]]:
         image, mask = output["image"][i], output["mask"][i]
         tiles = [image * mask, *(step.completed[i] for step in output["steps"])]
         tiles += [output["uncertainty"][i].expand(3, -1, -1) * 2 - 1, image]
-        rows.append([to_pixels(tile) for tile in tiles])
+        rows.append([to_uint8(tile) for tile in tiles])
     return rows
 
 
@@ -124,4 +117,4 @@ class PredictionWriter(BasePredictionWriter):
             if folder not in path.parents:
                 raise InputError(f"sample key {key!r} leads out of {folder}; it must be a name")
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(to_pixels(image)).save(path)
+            Image.fromarray(to_uint8(image)).save(path)

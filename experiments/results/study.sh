@@ -1,6 +1,6 @@
 #!/bin/sh
-# The small-scale study, whole: pictures, shards, runs, tables. One core, one to two hours; called
-# again, it goes on where it stopped. SEEDS="0 1 2" sh experiments/results/study.sh
+# The small-scale study, whole: pictures, shards, runs, tables. About three hours of one core; called
+# again, it goes on where it stopped. SEEDS="0 1 2" WORKERS=2 sh experiments/results/study.sh
 set -eu
 export OMP_NUM_THREADS=1  # one core; more threads change the last digits
 PYTHON="${PYTHON:-python}"
@@ -17,9 +17,9 @@ END
 # A failed cell must not keep the others from running; the last call below shows what is missing.
 for seed in ${SEEDS:-0 1 2}; do
   rows=$(for row in A B C D E F; do printf '%s-seed%s,' $row "$seed"; done)
-  sdm sweep experiments/sweeps/table1.yaml --scale cpu --fork true --only "$rows" || true
-  sdm sweep experiments/sweeps/table4.yaml --scale cpu --fork true --only "seed$seed" || true
-  sdm sweep experiments/sweeps/table2A.yaml --scale cpu --fork true --only "seed$seed" || true
-  sdm sweep experiments/sweeps/table2B.yaml --scale cpu --fork true --only "seed$seed" || true
+  sdm sweep experiments/sweeps/table1.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "$rows" || true
+  sdm sweep experiments/sweeps/table4.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
+  sdm sweep experiments/sweeps/table2A.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
+  sdm sweep experiments/sweeps/table2B.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
 done
 sh "$(dirname "$0")/collect.sh"

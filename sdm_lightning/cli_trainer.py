@@ -23,6 +23,7 @@ from sdm_lightning.cli_configs import (
     refuse_linked,
 )
 from sdm_lightning.cli_errors import explain, parse_clearly
+from sdm_lightning.cli_loggers import place_loggers
 from sdm_lightning.cli_run import RunRecord, resolve_checkpoint
 from sdm_lightning.data.datamodule import InpaintingDataModule
 from sdm_lightning.errors import InputError
@@ -133,7 +134,7 @@ class SDMCommandLine(LightningCLI):
         """As Lightning's, with loggers in the run directory and errors in one line."""
         settings = self.settings
         as_written = copy.deepcopy(settings.trainer.logger)
-        place_loggers(settings.trainer.logger, self.run_directory, settings.name)
+        place_loggers(settings, self.run_directory, self.config.subcommand)
         try:
             super().instantiate_classes()
         except InputError:
@@ -235,19 +236,6 @@ def refuse_trainer_settings(trainer: Namespace) -> None:
         raise InputError(
             "trainer.accumulate_grad_batches is not for GANs; use model.num_micro_batches"
         )
-
-
-def place_loggers(loggers: Any, run_directory: Path, name: str) -> None:
-    """Points every logger without a folder of its own to the run directory."""
-    for logger in loggers if isinstance(loggers, list) else [loggers]:
-        settings = logger.get("init_args") if isinstance(logger, Namespace) else None
-        if settings is None:
-            continue
-        if "save_dir" in settings and settings.save_dir in (None, "", "."):
-            settings.save_dir = str(run_directory)
-            run_directory.mkdir(parents=True, exist_ok=True)
-        if logger.class_path.endswith("WandbLogger") and settings.get("name") is None:
-            settings.name = name
 
 
 def wants_many_processes(trainer: Any) -> bool:

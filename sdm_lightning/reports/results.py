@@ -112,18 +112,18 @@ def read_wandb_project(name: str) -> list[Line]:
         raise InputError(
             f"wandb:{name}: cannot be read ({reason}); log in, or give files"
         ) from None
-    return [line for run in runs if (line := wandb_line(run.summary, run.config, run.tags))]
+    return [line for run in runs if (line := wandb_line(run.summary, run.config))]
 
 
-def wandb_line(
-    summary: Mapping[str, Any], config: Mapping[str, Any], tags: Sequence[str]
-) -> Line | None:
+def wandb_line(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Line | None:
     """A result line from what W&B keeps of one run; None if it was not tested.
+
+    The summary's ``record`` is the very line that the run wrote to its results file. A run without
+    one (logged by other code) is read from its metrics and its configuration.
 
     Args:
         summary: Last values; ``test/...`` are the metrics.
         config: The whole configuration of the run, nested.
-        tags: Of the run.
     """
     metrics = {
         key.removeprefix("test/"): value
@@ -132,6 +132,12 @@ def wandb_line(
     }
     if not metrics:
         return None
+    try:
+        record = json.loads(summary.get("record") or "null")
+    except (TypeError, json.JSONDecodeError):
+        record = None
+    if isinstance(record, dict) and isinstance(record.get("metrics"), dict):
+        return record
     evaluation = config.get("evaluation") or {}
     return {
         "metrics": metrics,
@@ -140,7 +146,6 @@ def wandb_line(
         "num_iterations": (config.get("model") or {}).get("test_iterations"),
         "images_seen": summary.get("images_seen"),
         "git_commit": config.get("commit"),
-        "tags": list(tags),
         **(evaluation.get("facts") or {}),
     }
 

@@ -281,7 +281,6 @@ def _run_cell(
 def _run_process(plan: Plan, words: list[str], place: str | None, running: set[Process]) -> int:
     environment = dict(os.environ, SDM_SCALE=plan.scale)
     # W&B reads these, online or offline: the run is found by sweep, cell and scale later.
-    environment["WANDB_RUN_GROUP"] = plan.sweep.name
     environment["WANDB_TAGS"] = ",".join([plan.sweep.name, plan.scale, plan.cell.name])
     if place is not None:
         environment["CUDA_VISIBLE_DEVICES"] = place

@@ -224,14 +224,18 @@ def test_wandb_lines(tmp_path: Path) -> None:
         "model": {"test_iterations": 4},
         "evaluation": {"protocol": "p", "facts": {"table": "table1", "row": "B", "scale": "paper"}},
     }
-    made = results.wandb_line({**summary, "images_seen": 6e6}, config, ["table1"])
+    made = results.wandb_line({**summary, "images_seen": 6e6}, config)
     assert made == {
         "metrics": {"fid": 2.5, "psnr": 20.0}, "protocol": "p", "seed": 3, "num_iterations": 4,
-        "images_seen": 6e6, "git_commit": "abc", "tags": ["table1"],
+        "images_seen": 6e6, "git_commit": "abc",
         "table": "table1", "row": "B", "scale": "paper",
     }  # fmt: skip
     assert cells("table1", [made], tmp_path)["B"]["difference"] == "-0.45"
-    assert results.wandb_line({"train/x": 1.0}, config, []) is None
+    assert results.wandb_line({"train/x": 1.0}, config) is None
+
+    record = line("C", 1)
+    assert results.wandb_line({**summary, "record": json.dumps(record)}, config) == record
+    assert results.wandb_line({**summary, "record": "cut sho"}, config)["row"] == "B"
 
 
 def test_metric_names() -> None:

@@ -187,7 +187,7 @@ class EvaluationCallback(pl.Callback):
             record = self._record(trainer, pl_module, stage, fitting)
             if self.record is not None:
                 append_record(Path(trainer.default_root_dir) / self.record, record)
-            _publish(trainer, record)
+            _publish(trainer, stage, record)
 
     def _record(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, fitting: bool
@@ -233,12 +233,15 @@ def describe_data(trainer: pl.Trainer, split: str) -> dict[str, Any]:
     return facts
 
 
-def _publish(trainer: pl.Trainer, record: dict[str, Any]) -> None:
-    """Put the record into the summary of loggers that keep one (W&B)."""
+def _publish(trainer: pl.Trainer, stage: str, record: dict[str, Any]) -> None:
+    """Puts the record into loggers that keep summaries and tables (W&B)."""
+    rows = [[*name.partition("/")[::2], value] for name, value in record["metrics"].items()]
     for run_logger in trainer.loggers:
         summary = getattr(getattr(run_logger, "experiment", None), "summary", None)
         if summary is not None and hasattr(summary, "update"):
             summary.update({"record": to_json(record)})
+        if hasattr(run_logger, "log_table"):
+            run_logger.log_table(f"{stage}/table", ["metric", "protocol", "value"], rows)
 
 
 def _model_facts(pl_module: pl.LightningModule) -> dict[str, Any]:

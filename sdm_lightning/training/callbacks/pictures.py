@@ -43,13 +43,13 @@ def paste_grid(rows: list[list[np.ndarray]]) -> Image.Image:
 
 
 class SampleGrid(pl.Callback):
-    """Draws the first validation images at each validation, to disk and to W&B.
+    """Draws the first images of each validation and test, to disk and to W&B.
 
     Columns: input, each iteration, uncertainty of the first iteration (white = unsure), target.
 
     Args:
         num_images: Rows.
-        folder: Relative to the trainer's root directory.
+        folder: Relative to the trainer's root directory; files are named by the images seen.
     """
 
     def __init__(self, num_images: int = 8, folder: str = "samples") -> None:
@@ -67,22 +67,44 @@ class SampleGrid(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps rows until there are enough."""
+        self._keep(trainer, outputs)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps rows until there are enough."""
+        self._keep(trainer, outputs)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Writes the sheet."""
+        self._write(trainer, "val", f"{pl_module.images_seen:09d}.png")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Writes the sheet."""
+        self._write(trainer, "test", f"test-{pl_module.images_seen:09d}.png")
+
+    def _keep(self, trainer: pl.Trainer, outputs: Any) -> None:
         missing = self.num_images - len(self._rows)
         if trainer.is_global_zero and missing > 0:
             self._rows += grid_rows(outputs, missing)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Writes the sheet."""
+    def _write(self, trainer: pl.Trainer, stage: str, file_name: str) -> None:
         rows, self._rows = self._rows, []
         if not rows or trainer.sanity_checking:
             return
         sheet = paste_grid(rows)
-        path = Path(trainer.default_root_dir) / self.folder / f"{pl_module.images_seen:09d}.png"
+        path = Path(trainer.default_root_dir) / self.folder / file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image("val/samples", [sheet])
+                logger.log_image(f"{stage}/samples", [sheet])
 
 
 class PredictionWriter(BasePredictionWriter):

@@ -1,0 +1,68 @@
+"""Loggers of a run: their folder, and what a W&B run is called."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+
+def place_loggers(settings: Namespace, run_directory: Path, verb: str) -> None:
+    """Points loggers without a folder of their own to the run directory, and labels W&B runs.
+
+    What the user set stays, in configs or in W&B's variables. A W&B run gets the run's name, its
+    table row as group (seeds are drawn together), the verb as job type and the tags of
+    :func:`run_tags`. Under W&B's own agent, where training and test are one run, the job type is
+    left alone.
+
+    Args:
+        settings: The verb's settings; their ``trainer.logger`` is changed.
+        run_directory: ``runs/<name>``.
+        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+    """
+    loggers = settings.trainer.logger
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
+        if arguments is None:
+            continue
+        is_wandb = logger.class_path.endswith("WandbLogger")
+        if "save_dir" in arguments and arguments.save_dir in (None, "", "."):
+            # W&B's own process resolves paths where it was first started, perhaps elsewhere.
+            arguments.save_dir = str(run_directory.absolute() if is_wandb else run_directory)
+            run_directory.mkdir(parents=True, exist_ok=True)
+        if is_wandb:
+            label_wandb_run(arguments, settings, verb)
+
+
+def label_wandb_run(arguments: Namespace, settings: Namespace, verb: str) -> None:
+    """Fills in what the user left open: name, group, job type, tags."""
+    facts = _facts(settings)
+    from_environment = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
+    tags = list(dict.fromkeys([*run_tags(settings), *from_environment]))
+    labels: dict[str, Any] = {"name": settings.name, "tags": tags}
+    if "table" in facts and "row" in facts and "WANDB_RUN_GROUP" not in os.environ:
+        labels["group"] = f"{facts['table']}/{facts['row']}"
+    if "WANDB_RUN_ID" not in os.environ:
+        labels["job_type"] = verb
+    for key, value in labels.items():
+        if arguments.get(key) is None:
+            arguments[key] = value
+
+
+def run_tags(settings: Namespace) -> list[str]:
+    """Table, row, setting, scale and seed of a run, as far as it says them.
+
+    Examples:
+        ``["table1", "table1/A", "small", "seed0"]``
+    """
+    facts = _facts(settings)
+    tags = []
+    if table := facts.get("table"):
+        tags.append(str(table))
+        tags += [f"{table}/{facts['row']}"] if "row" in facts else []
+    tags += [str(facts[key]) for key in ("setting", "scale") if key in facts]
+    return [*tags, f"seed{settings.seed_everything}"]
+
+
+def _facts(settings: Namespace) -> dict[str, Any]:
+    return dict(settings.get("evaluation.facts") or {})

@@ -1,0 +1,58 @@
+"""What an offline W&B run holds, read from its file: labels, config, values, media, tables."""
+
+import json
+
+import pytest
+
+from sdm_lightning.evaluation.record import git_commit
+from sdm_lightning.reports.results import read_result_lines, wandb_line
+
+pytest.importorskip("wandb.proto.wandb_internal_pb2")
+from tests.integration.offline_wandb import read_offline_runs
+
+LABELS = [
+    "--config=configs/logger/wandb.yaml",
+    "--evaluation.facts={table: table1, row: B, scale: small}",
+    "--evaluation.features=random-conv",
+    "--evaluation.protocol=five",
+    "--seed_everything=3",
+]
+
+
+def test_offline_run_holds_everything(sdm, monkeypatch):
+    monkeypatch.setenv("WANDB_TAGS", "mine,small")
+    directory = sdm("fit", *LABELS)
+    sdm("test", *LABELS, "--ckpt_path=last")
+    fit, test = read_offline_runs(directory)
+    for run, verb in ((fit, "fit"), (test, "test")):
+        assert run.name == "run"
+        assert (run.group, run.job_type) == ("table1/B", verb)
+        assert run.tags == ["table1", "table1/B", "small", "seed3", "mine"]
+        assert run.config["seed_everything"] == 3
+        assert run.config["commit"] == git_commit()
+        assert run.config["model"]["diffusion"]["init_args"]["num_iterations"] == 2
+        assert run.config["evaluation"]["facts"]["row"] == "B"
+
+    seen = [row["images_seen"] for row in fit.history if "train/likelihood" in row]
+    assert seen == [2, 4, 6, 8]
+    assert any("val/psnr_hole" in row for row in fit.history)
+    assert any(row.get("val/samples._type") == "images/separated" for row in fit.history)
+
+    assert any(row.get("test/samples._type") == "images/separated" for row in test.history)
+    media = next(directory.glob("wandb/*/files/media/table/test/table_*.table.json"))
+    rows = json.loads(media.read_text())["data"]
+    written = read_result_lines(directory / "results.jsonl")[-1]
+    assert {f"{metric}/{protocol}": value for metric, protocol, value in rows} == pytest.approx(
+        written["metrics"]
+    )
+
+
+def test_a_table_can_be_made_of_what_wandb_keeps(sdm):
+    """The result line in the summary is the line in the results file."""
+    directory = sdm("fit", *LABELS, "--budget.max_images=2")
+    sdm("test", *LABELS, "--ckpt_path=last")
+    run = read_offline_runs(directory)[-1]
+    line = wandb_line(run.summary, run.config)
+    assert line == read_result_lines(directory / "results.jsonl")[-1]
+    assert (line["table"], line["row"], line["seed"]) == ("table1", "B", 3)
+    assert line["hardware"]["cpu"]

@@ -22,10 +22,10 @@ from tqdm import tqdm
 from webdataset.writer import TarWriter
 
 from sdm_lightning.data.decode import BadImageError, decode_mask, probe_image
-from sdm_lightning.data.mask_sources import MOSTLY_HOLE
 from sdm_lightning.data.masks import hole_ratio
 from sdm_lightning.data.shards import MASK_MEMBER
 from sdm_lightning.data.sources import Entry, ImageSource
+from sdm_lightning.mask_convention import MOSTLY_HOLE, MaskConvention
 
 __all__ = ["WORK", "Built", "Item", "Task", "build_shard", "run_all", "write_atomically"]
 
@@ -52,7 +52,7 @@ class Task:
     items: tuple[Item, ...]
     images: ImageSource
     masks: ImageSource | None
-    invert_masks: bool
+    mask_convention: MaskConvention
     folder: Path
 
     @property
@@ -108,9 +108,9 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _mask_png(data: bytes, invert: bool) -> tuple[bytes, bool]:
+def _mask_png(data: bytes, convention: MaskConvention) -> tuple[bytes, bool]:
     """Return the mask as a PNG, white = known, and whether nearly all of it is hole."""
-    known = decode_mask(data, invert=invert)
+    known = decode_mask(data, convention)
     out = io.BytesIO()
     Image.fromarray(known * 255).save(out, "PNG", optimize=False)
     return out.getvalue(), bool(hole_ratio(known) > MOSTLY_HOLE)
@@ -151,7 +151,8 @@ def build_shard(task: Task) -> Built:
                     sample: dict[str, Any] = {"__key__": item.key, probe_image(data): data}
                     if item.mask is not None and task.masks is not None:
                         try:
-                            mask, suspect = _mask_png(task.masks.read(item.mask), task.invert_masks)
+                            content = task.masks.read(item.mask)
+                            mask, suspect = _mask_png(content, task.mask_convention)
                         except BadImageError as error:
                             raise BadImageError(f"mask {item.mask.name} {error}") from error
                         sample[MASK_MEMBER] = mask

@@ -20,6 +20,7 @@ from sdm_lightning.data.shards import ShardReader
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.data.stream import EvalStream, TrainStream
 from sdm_lightning.errors import InputError
+from sdm_lightning.mask_convention import MaskConvention
 
 __all__ = ["InpaintingDataModule"]
 
@@ -52,12 +53,12 @@ class InpaintingDataModule(pl.LightningDataModule):
         seed: of the training order, crops, flips and masks.
         train_masks: a mask preset, or presets with weights, ``{mat512_large: 1, mat512_small: 1}``.
         val_masks: fixed masks: a preset, ``sample`` for the masks packed with the images, or a
-            folder, zip or tar of masks paired by file name (white = known).
+            folder, zip or tar of masks paired by file name.
         test_masks: the same for testing.
         predict_masks: the same for prediction.
         mask_seed: of fixed masks drawn from a preset.
-        invert_masks: mask files use the other convention, white = hole. Masks packed by
-            ``sdm shards`` never need it.
+        mask_convention: what white means in mask files: known-white or hole-white. Masks packed
+            by ``sdm shards`` are known-white.
         flip: mirror training images at random.
         pad_small: mirror images smaller than the crop at the bottom and the right; false refuses
             them.
@@ -91,7 +92,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         test_masks: str = "mat512_large",
         predict_masks: str = "sample",
         mask_seed: int = 0,
-        invert_masks: bool = False,
+        mask_convention: MaskConvention = "known-white",
         flip: bool = True,
         pad_small: bool = True,
         shuffle_shards: int = 2,
@@ -120,7 +121,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self.train_masks = mask_mix(train_masks)
         self.masks = {"val": val_masks, "test": test_masks, "predict": predict_masks}
         self.mask_seed = mask_seed
-        self.invert_masks = invert_masks
+        self.mask_convention: MaskConvention = mask_convention
         self.flip = flip
         self.pad_small = pad_small
         self.shuffle_shards = shuffle_shards
@@ -217,7 +218,7 @@ class InpaintingDataModule(pl.LightningDataModule):
 
     def _eval_loader(self, split: Literal["val", "test", "predict"]) -> StreamLoader:
         rank, world_size = self._topology()
-        masks = make_mask_source(self.masks[split], self.mask_seed, self.invert_masks)
+        masks = make_mask_source(self.masks[split], self.mask_seed, self.mask_convention)
         stream = EvalStream(
             self.eval_source(split),
             EvalPreprocess(self.resolution, masks, self.pad_small),

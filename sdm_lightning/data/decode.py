@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
+from sdm_lightning.mask_convention import MaskConvention
+
 __all__ = [
     "IMAGE_EXTENSIONS",
     "IMAGE_FORMATS",
@@ -116,13 +118,13 @@ def decode_image(data: bytes) -> UInt8Array:
     return _to_array(_open(data), "RGB")
 
 
-def decode_mask(data: bytes, *, invert: bool = False) -> UInt8Array:
-    """Decode a mask file: white (255) = known, black = hole.
+def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt8Array:
+    """Decode a mask file.
 
     Args:
         data: the encoded file; colour is read as grey, and the threshold is half of full scale,
             or 1 where the file holds only zeros and ones.
-        invert: the file uses the other convention, white = hole.
+        convention: what white means in the file.
 
     Returns:
         uint8 ``(H, W)``, 1 = known, 0 = hole.
@@ -138,7 +140,7 @@ def decode_mask(data: bytes, *, invert: bool = False) -> UInt8Array:
     grey = _to_array(image, "L")
     threshold = 1 if grey.size and grey.max() == 1 else 128
     known = grey >= threshold
-    return (~known if invert else known).astype(np.uint8)
+    return (known if convention == "known-white" else ~known).astype(np.uint8)
 
 
 def probe_image(data: bytes) -> str:

@@ -18,6 +18,7 @@ from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.data.shards import RawSample
 from sdm_lightning.data.sources import Entry, ImageSource, open_source
 from sdm_lightning.errors import InputError
+from sdm_lightning.mask_convention import MOSTLY_HOLE, MaskConvention, opposite_convention
 from sdm_lightning.seeding import stable_seed
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
 
 UInt8Array = npt.NDArray[np.uint8]
 
-MOSTLY_HOLE = 0.95
 """A mask file with a larger share of hole is suspected of the other convention."""
 
 _log = logging.getLogger(__name__)
@@ -80,27 +80,27 @@ class PresetMasks:
         return free_form_mask(self.preset, size, mask_seed(self.seed, raw.key))
 
 
-def _read_mask(data: bytes, name: str, invert: bool) -> UInt8Array:
+def _read_mask(data: bytes, name: str, convention: MaskConvention) -> UInt8Array:
     try:
-        mask = decode_mask(data, invert=invert)
+        mask = decode_mask(data, convention)
     except BadImageError as error:
         raise InputError(f"{name}: mask {error}; write it again as an 8-bit PNG") from error
     folder = os.path.dirname(name)
     if hole_ratio(mask) > MOSTLY_HOLE and folder not in _warned:
         _warned.add(folder)
         _log.warning(
-            "%s: %.0f %% of this mask is hole; white means known. If your masks mean the "
-            "opposite, set data.invert_masks to %s",
-            name, 100 * hole_ratio(mask), "false" if invert else "true",
+            "%s: %.0f %% of this mask is hole (mask_convention %s). If your masks mean the "
+            "opposite, set data.mask_convention to %s",
+            name, 100 * hole_ratio(mask), convention, opposite_convention(convention),
         )  # fmt: skip
     return mask
 
 
 @dataclass(frozen=True)
 class SampleMasks:
-    """The mask that lies with the image, ``key.mask.png`` in the shard; white = known."""
+    """The mask that lies with the image, ``key.mask.png`` in the shard."""
 
-    invert: bool = False
+    convention: MaskConvention = "known-white"
 
     def __call__(self, raw: RawSample, size: int) -> UInt8Array:
         """Decode the mask of a sample."""
@@ -109,26 +109,26 @@ class SampleMasks:
                 f"{raw.origin}: sample {raw.key} has no mask with it; pack the images with "
                 "masks, or name a folder of masks or a preset"
             )
-        return _read_mask(raw.mask, f"{raw.origin}/{raw.key}.mask.png", self.invert)
+        return _read_mask(raw.mask, f"{raw.origin}/{raw.key}.mask.png", self.convention)
 
 
 class FolderMasks:
-    """Masks in a folder, zip or tar, paired with the samples by file name; white = known.
+    """Masks in a folder, zip or tar, paired with the samples by file name.
 
     A mask belongs to a sample if its name without extension is the sample's key, or if its path
     packs to that key (``a/b.png`` to ``a__b``).
 
     Args:
         path: the folder or archive.
-        invert: the files use the other convention, white = hole.
+        convention: what white means in the files.
 
     Raises:
         InputError: no masks in it, or two for one key.
     """
 
-    def __init__(self, path: str, invert: bool = False) -> None:
+    def __init__(self, path: str, convention: MaskConvention = "known-white") -> None:
         self.source: ImageSource = open_source(path)
-        self.invert = invert
+        self.convention = convention
         self.entries: dict[str, Entry] = {}
         for entry in self.source.entries():
             key = key_for_path(entry.name)
@@ -153,27 +153,27 @@ class FolderMasks:
             data = self.source.read(entry)
         except OSError as error:
             raise InputError(f"{name}: mask cannot be read ({error})") from error
-        return _read_mask(data, name, self.invert)
+        return _read_mask(data, name, self.convention)
 
 
-def make_mask_source(masks: str, seed: int, invert: bool) -> MaskSource:
+def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskSource:
     """Turn a setting into a source of test masks.
 
     Args:
         masks: ``"sample"`` for the masks that lie with the images, the name of a preset, or the
             path of a folder, zip or tar of mask files.
         seed: of masks drawn from a preset.
-        invert: mask files use the other convention, white = hole.
+        convention: what white means in mask files.
 
     Raises:
         InputError: none of the three.
     """
     if masks == "sample":
-        return SampleMasks(invert)
+        return SampleMasks(convention)
     if masks in MASK_PRESETS:
         return PresetMasks(masks, seed)
     if os.path.exists(masks):
-        return FolderMasks(masks, invert)
+        return FolderMasks(masks, convention)
     near = difflib.get_close_matches(masks, ["sample", *MASK_PRESETS], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(

@@ -39,6 +39,7 @@ from sdm_lightning.data.sources import (
     unpack_tar,
 )
 from sdm_lightning.errors import InputError
+from sdm_lightning.mask_convention import MaskConvention, opposite_convention
 
 __all__ = ["index_shards", "pack_shards"]
 
@@ -116,7 +117,7 @@ def pack_shards(
     output: str,
     *,
     masks: str | None = None,
-    invert_masks: bool = False,
+    mask_convention: MaskConvention = "known-white",
     shard_size: int = 256 * 1024 * 1024,
     max_samples: int = 1000,
     shuffle: bool = True,
@@ -134,8 +135,8 @@ def pack_shards(
     Args:
         source: folder (searched in depth), tar or zip with jpg, png, webp, bmp or tif images.
         output: folder to make; it must be new, empty, or the result of this same command.
-        masks: folder, tar or zip with one mask per image, paired by file name; white = known.
-        invert_masks: the masks use the other convention, white = hole.
+        masks: folder, tar or zip with one mask per image, paired by file name.
+        mask_convention: what white means in them: known-white or hole-white.
         shard_size: most bytes of images in a shard.
         max_samples: most images in a shard.
         shuffle: spread the images over the shards at random, which training needs where the
@@ -166,7 +167,7 @@ def pack_shards(
             _pack(
                 open_source(place), out, partial,
                 masks=None if masks is None else open_source(masks),
-                invert_masks=invert_masks, shard_size=shard_size, max_samples=max_samples,
+                mask_convention=mask_convention, shard_size=shard_size, max_samples=max_samples,
                 order=seed if shuffle else None, num_workers=num_workers, overwrite=overwrite,
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -191,7 +192,7 @@ def _pack(
     partial: Path,
     *,
     masks: ImageSource | None,
-    invert_masks: bool,
+    mask_convention: MaskConvention,
     shard_size: int,
     max_samples: int,
     order: int | None,
@@ -217,7 +218,7 @@ def _pack(
         "max_samples": max_samples,
         "shuffle_seed": order,
         "masks": masks is not None,
-        "invert_masks": invert_masks,
+        "mask_convention": mask_convention,
         "listing": listing.hexdigest(),
     }
     newest = max(images.newest(), 0.0 if masks is None else masks.newest())
@@ -237,7 +238,7 @@ def _pack(
     for path in partial.glob("*-*.tar"):  # interrupted while the final names were given
         os.replace(path, partial / f"{path.stem.rsplit('-', 1)[1]}.tar")
     tasks = [
-        Task(number, group, images, masks, invert_masks, partial)
+        Task(number, group, images, masks, mask_convention, partial)
         for number, group in enumerate(_split(items, shard_size, max_samples))
     ]
     sizes = [len(task.items) for task in tasks]
@@ -246,10 +247,10 @@ def _pack(
     _report_skipped(skipped, len(entries), images.path)
     suspects = sum(shard.mostly_hole for shard in built)
     if suspects:
-        opposite = "false" if invert_masks else "true"
         print(
-            f"{suspects} of {len(mask_of)} masks are nearly all hole; white means known. If your "
-            f"masks mean the opposite, pack again with --invert_masks {opposite}"
+            f"{suspects} of {len(mask_of)} masks are nearly all hole (read as {mask_convention}). "
+            "If your masks mean the opposite, pack again with --mask_convention "
+            f"{opposite_convention(mask_convention)}"
         )
     whole = [shard for shard in built if shard.samples]
     if not whole:

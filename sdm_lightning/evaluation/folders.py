@@ -13,11 +13,12 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.evaluation.mask_sets import MANIFEST_NAME, check_mask_set, read_manifest
-from sdm_lightning.evaluation.pairs import BadPair, MaskConvention, PairedFolders, collate_pairs
+from sdm_lightning.evaluation.pairs import BadPair, PairedFolders, collate_pairs
 from sdm_lightning.evaluation.polarity import PolarityGuard
 from sdm_lightning.evaluation.printing import remarks, table_lines
 from sdm_lightning.evaluation.record import append_record, make_record
 from sdm_lightning.evaluation.workers import default_workers
+from sdm_lightning.mask_convention import MaskConvention
 from sdm_lightning.metrics.features import ExtractorName, build_features
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
@@ -30,7 +31,7 @@ def evaluate_folders(
     fake: str,
     *,
     masks: str | None = None,
-    masks_convention: MaskConvention | None = None,
+    mask_convention: MaskConvention | None = None,
     crop: int | None = None,
     composite: bool = False,
     fake_suffix: str = "",
@@ -62,8 +63,8 @@ def evaluate_folders(
         real: Originals: a folder, zip or tar of images.
         fake: Results with the same file names; PNG, so that pixels are what the method made.
         masks: Masks with the same file names, for the scores over the hole alone.
-        masks_convention: known255: white means known; hole255: white means hole. Left out, white
-            means known, and masks that look otherwise are refused.
+        mask_convention: What white means in them: known-white or hole-white. Left out, it is
+            known-white, and masks that look otherwise are refused.
         crop: Central square to cut the originals to, in pixels, as the published protocol does.
         composite: Paste the known pixels of the originals into the results first.
         fake_suffix: Ending that the results' names have and the originals' have not, as _mask000.
@@ -92,14 +93,14 @@ def evaluate_folders(
         InputError: Bad files, or scores that would mean nothing.
     """
     started = time.monotonic()
-    pairs = PairedFolders(real, fake, masks, masks_convention, crop, fake_suffix, only_common)
+    pairs = PairedFolders(real, fake, masks, mask_convention, crop, fake_suffix, only_common)
     if features is not None and ids and not few_pairs and len(pairs) < MIN_PAIRS:
         raise InputError(
             f"{fake}: {len(pairs)} pairs are too few for P-IDS and U-IDS, which are near 0 for any "
             f"images below {MIN_PAIRS}; leave them out with ids=false, or report them under names "
             "that say so with few_pairs=true"
         )
-    mask_set = None if masks is None else _mask_set(masks, masks_convention)
+    mask_set = None if masks is None else _mask_set(masks, mask_convention)
     extractor = build_features(features, features_weights, features_weights_sha256, download)
     distance = build_lpips(lpips, lpips_weights, lpips_weights_sha256, download)
     description = pairs.description()
@@ -120,7 +121,7 @@ def evaluate_folders(
         pairs,
         evaluator,
         guard=guard,
-        check_polarity=masks_convention is None and mask_set is None,
+        check_polarity=mask_convention is None and mask_set is None,
         composite=composite,
         skip_bad=skip_bad,
         batch_size=batch_size,
@@ -143,7 +144,7 @@ def evaluate_folders(
             else {
                 "path": masks,
                 "manifest": pairs.masks_manifest(),
-                "convention": masks_convention or "known255",
+                "convention": mask_convention or "known-white",
                 "set": mask_set,
             },
             "composite": composite,
@@ -231,8 +232,8 @@ def _mask_set(masks: str, convention: MaskConvention | None) -> dict[str, Any] |
         return None
     if convention not in (None, manifest["convention"]):
         raise InputError(
-            f"{masks}/{MANIFEST_NAME}: says {manifest['convention']}, masks_convention says "
-            f"{convention}; leave masks_convention out"
+            f"{masks}/{MANIFEST_NAME}: says {manifest['convention']}, mask_convention says "
+            f"{convention}; leave mask_convention out"
         )
     check_mask_set(masks)
     kept = ("digest", "preset", "size", "seed", "generator", "mean_hole_ratio")

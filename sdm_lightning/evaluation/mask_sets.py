@@ -93,7 +93,7 @@ def write_mask_set(
         manifest = {
             "format": FORMAT,
             "version": 1,
-            "convention": "known255",
+            "convention": "known-white",
             "preset": preset,
             "size": size,
             "seed": seed,

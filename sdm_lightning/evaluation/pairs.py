@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,9 @@ from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.data.sources import Entry, ImageSource, open_source
 from sdm_lightning.data.transforms import center_crop, pad_to
 from sdm_lightning.errors import InputError
+from sdm_lightning.mask_convention import MaskConvention
 
 UInt8Array = npt.NDArray[np.uint8]
-
-MaskConvention: TypeAlias = Literal["known255", "hole255"]
-"""What white means in a mask file: known pixels (here, MAT, CoModGAN) or the hole (LaMa)."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +138,10 @@ class Images:
         except BadImageError as error:
             raise InputError(f"{self.label(key)}: {error}") from error
 
-    def mask(self, key: str, invert: bool) -> UInt8Array:
+    def mask(self, key: str, convention: MaskConvention) -> UInt8Array:
         """Mask ``(H, W)``, 1 = known."""
         try:
-            return decode_mask(self.read(key), invert=invert)
+            return decode_mask(self.read(key), convention)
         except BadImageError as error:
             raise InputError(f"{self.label(key)}: {error}") from error
 
@@ -162,7 +160,7 @@ class PairedFolders(Dataset):
         real: Originals: a folder, zip or tar.
         fake: Results.
         masks: Masks; None without.
-        masks_convention: What white means in the masks; None takes white = known.
+        mask_convention: What white means in the masks; None takes known-white.
         crop: Central square to cut originals, and results as large as these, to; smaller originals
             are mirrored at the bottom and the right. None takes images as they are.
         fake_suffix: Ending of the results' file names that the originals' names lack.
@@ -177,14 +175,14 @@ class PairedFolders(Dataset):
         real: str,
         fake: str,
         masks: str | None = None,
-        masks_convention: MaskConvention | None = None,
+        mask_convention: MaskConvention | None = None,
         crop: int | None = None,
         fake_suffix: str = "",
         only_common: bool = False,
     ) -> None:
         self.real, self.fake = Images(real), Images(fake, fake_suffix)
         self.masks = Images(masks) if masks is not None else None
-        self.invert = masks_convention == "hole255"
+        self.mask_convention: MaskConvention = mask_convention or "known-white"
         self.crop = crop
         common = self.real.entries.keys() & self.fake.entries.keys()
         for owner, other, what, example in (
@@ -223,7 +221,7 @@ class PairedFolders(Dataset):
 
     def _read(self, key: str) -> Pair:
         real, fake = self.real.image(key), self.fake.image(key)
-        mask = self.masks.mask(key, self.invert) if self.masks is not None else None
+        mask = self.masks.mask(key, self.mask_convention) if self.masks is not None else None
         size = real.shape[:2]
         wanted = size if self.crop is None else (self.crop, self.crop)
         real = self._fit(real)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sdm_lightning.errors import InputError
 
-MOSTLY_HOLE = 0.8
+MOSTLY_HOLE_ON_AVERAGE = 0.8
 """No published generator makes masks whose holes take up more than this on average."""
 
 
@@ -20,7 +20,7 @@ class PolarityGuard:
         argument: The argument that states the convention, for messages.
     """
 
-    def __init__(self, masks: str, argument: str = "masks_convention") -> None:
+    def __init__(self, masks: str, argument: str = "mask_convention") -> None:
         self.masks = masks
         self.argument = argument
         self._sums = torch.zeros(4, dtype=torch.float64)
@@ -57,27 +57,27 @@ class PolarityGuard:
         if self.hole_ratio == 0:
             raise InputError(
                 f"{self.masks}: no mask has a hole; white must mean known, or state "
-                f"{self.argument}=hole255 if white means hole"
+                f"{self.argument}=hole-white if white means hole"
             )
         if self.known_error > 0.5 and self.known_error > self.hole_error:
             raise InputError(
                 f"{self.masks}: looks inverted: results differ from their originals by "
                 f"{self.known_error:.1f} levels at known (white) pixels and by "
-                f"{self.hole_error:.1f} in the holes; set {self.argument}=hole255 if white means "
-                f"hole, or {self.argument}=known255 to go on as it is"
+                f"{self.hole_error:.1f} in the holes; set {self.argument}=hole-white if white "
+                f"means hole, or {self.argument}=known-white to go on as it is"
             )
         check_hole_ratio(self.masks, self.hole_ratio, self.argument)
 
 
-def check_hole_ratio(masks: str, ratio: float, argument: str = "masks_convention") -> None:
+def check_hole_ratio(masks: str, ratio: float, argument: str = "mask_convention") -> None:
     """Refuse a set of masks that is nearly all hole.
 
     Raises:
         InputError: With the argument to set.
     """
-    if ratio > MOSTLY_HOLE:
+    if ratio > MOSTLY_HOLE_ON_AVERAGE:
         raise InputError(
             f"{masks}: looks inverted: {100 * ratio:.0f} % of the pixels are hole if white means "
-            f"known; set {argument}=hole255 if white means hole, or {argument}=known255 to go on "
-            "as it is"
+            f"known; set {argument}=hole-white if white means hole, or {argument}=known-white to "
+            "go on as it is"
         )

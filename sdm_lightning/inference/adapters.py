@@ -29,6 +29,7 @@ from sdm_lightning.inference.baselines import (
     telea,
 )
 from sdm_lightning.inference.weights import write_atomically
+from sdm_lightning.mask_convention import MaskConvention
 
 Method: TypeAlias = Callable[[Bytes, Bools], Bytes]
 """Takes ``(H, W, 3)`` uint8 and ``(H, W)`` bool, True = known; returns ``(H, W, 3)`` uint8."""
@@ -213,7 +214,7 @@ def run_baseline(
     images: str,
     masks: str,
     output: str,
-    invert_masks: bool = False,
+    mask_convention: MaskConvention = "known-white",
     overwrite: bool = False,
     value_range: Literal["unit", "signed"] | None = None,
     mask_value: Literal[0, 1] | None = None,
@@ -230,9 +231,9 @@ def run_baseline(
         method: mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, called with
             uint8 (H, W, 3) and bool (H, W), True = known; or a TorchScript file such as LaMa's.
         images: Folder of pictures.
-        masks: Folder of masks with the pictures' names, white = known.
+        masks: Folder of masks with the pictures' names.
         output: Folder for the results.
-        invert_masks: The masks have white = hole.
+        mask_convention: What white means in them: known-white or hole-white.
         overwrite: Do pictures again whose result is there.
         value_range: TorchScript: unit (0 to 1, the default) or signed (-1 to 1).
         mask_value: TorchScript: what marks the hole, 1 (the default) or 0.
@@ -264,7 +265,7 @@ def run_baseline(
             continue
         image = np.asarray(Image.open(file).convert("RGB"))
         known = np.asarray(Image.open(by_stem[file.stem]).convert("L")) >= 128
-        known = ~known if invert_masks else known
+        known = known if mask_convention == "known-white" else ~known
         if known.shape != image.shape[:2]:
             raise InputError(f"{by_stem[file.stem]}: another size than {file}")
         buffer = BytesIO()

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.inpainter import Inpainter, Inpainting, InpaintingSample
-from sdm_lightning.inference.pictures import MaskConvention
 from sdm_lightning.inference.weights import write_atomically
+from sdm_lightning.mask_convention import MaskConvention, opposite_convention
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LOSSY = (".jpg", ".jpeg", ".webp")
@@ -116,7 +116,7 @@ def inpaint_files(
             continue
         done += 1
         hole = 1 - float(result.mask.mean())
-        other = "hole-white" if mask_convention == "known-white" else "known-white"
+        other = opposite_convention(mask_convention)
         bar.write(f"{written[0]}: filled {hole:.1%} of the picture", file=sys.stdout)
         if single:
             for path in written[1:]:

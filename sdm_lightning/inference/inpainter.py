@@ -22,7 +22,6 @@ from sdm_lightning.diffusion import Network, SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.pictures import (
     Array,
-    MaskConvention,
     Picture,
     PictureLike,
     read_mask,
@@ -38,6 +37,7 @@ from sdm_lightning.inference.regions import (
     shrink,
 )
 from sdm_lightning.inference.weights import Parameters, WeightsInfo, load_generator
+from sdm_lightning.mask_convention import MaskConvention
 from sdm_lightning.seeding import stable_seed
 
 Floats = npt.NDArray[np.float32]

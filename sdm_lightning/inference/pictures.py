@@ -7,20 +7,19 @@ by its EXIF orientation, and of any size. A mask may be black and white either w
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.mask_convention import MOSTLY_HOLE, MaskConvention, opposite_convention
 
 Array: TypeAlias = npt.NDArray[Any]
 PictureLike: TypeAlias = str | Path | Image.Image | Array
-MaskConvention: TypeAlias = Literal["known-white", "hole-white"]
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as PIL's "L"
-MOSTLY_HOLE = 0.95
 RIM_HOLE = 0.9
 GREY_FRACTION = 0.02
 
@@ -225,10 +224,9 @@ def read_mask(
     border = np.concatenate([known[0], known[-1], known[:, 0], known[:, -1]])
     # Painted strokes read the wrong way round leave the picture's rim and most of it as hole.
     if hole > MOSTLY_HOLE or (hole > 0.5 and border.mean() < 1 - RIM_HOLE):
-        other = "hole-white" if convention == "known-white" else "known-white"
         warnings.warn(
             f"{name}: {hole:.1%} of the picture is hole (mask_convention={convention}); if it is "
-            f"the other way round, set mask_convention={other}",
+            f"the other way round, set mask_convention={opposite_convention(convention)}",
             stacklevel=3,
         )
     return known

@@ -1,11 +1,15 @@
-"""Checkpoints that are either whole or not there."""
+"""Checkpoints that are either whole or not there, and that fit the network or say why not."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
+
+from sdm_lightning.errors import InputError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -45,3 +49,39 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def fitting_weights(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], training: bool, path: str = ""
+) -> dict[str, Tensor]:
+    """A checkpoint's weights for a module, once they are known to fit it.
+
+    Outside training the discriminator is not used, and is built for one size, while the generator
+    runs at sizes that it was not trained at (Table B.1): the module keeps its own.
+
+    Args:
+        weights: Of the checkpoint.
+        own: Of the module.
+        training: Whether the discriminator is needed.
+        path: The checkpoint, for messages.
+
+    Raises:
+        InputError: If a weight is missing, too much, or of another shape.
+    """
+    fitting = dict(weights)
+    if not training:
+        fitting = {k: v for k, v in weights.items() if not k.startswith("discriminator.")}
+        fitting |= {k: v for k, v in own.items() if k.startswith("discriminator.")}
+    wrong = [key for key in own if key not in fitting] + [key for key in fitting if key not in own]
+    wrong += [key for key in own if key in fitting and fitting[key].shape != own[key].shape]
+    if wrong:
+        key = wrong[0]
+        shapes = [
+            f"{tuple(found[key].shape)} {where}" if key in found else f"nothing {where}"
+            for found, where in ((fitting, "there"), (own, "here"))
+        ]
+        raise InputError(
+            f"{path or 'checkpoint'}: of another network than these settings: {len(wrong)} weights "
+            f"differ, the first is {key}, {' and '.join(shapes)}; use the run's own config.yaml"
+        )
+    return fitting

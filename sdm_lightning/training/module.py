@@ -27,6 +27,7 @@ from sdm_lightning.losses import (
 from sdm_lightning.seeding import stable_seed
 from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
+from sdm_lightning.training.checkpointing import fitting_weights
 from sdm_lightning.training.objectives import (
     generator_objective,
     micro_batches,
@@ -362,6 +363,10 @@ class SDMModule(pl.LightningModule):
         """As ``validation_step``."""
         return self._evaluation_step(batch)
 
+    def on_test_epoch_end(self) -> None:
+        """As ``on_validation_epoch_end``."""
+        self.on_validation_epoch_end()
+
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """As ``validation_step``, without the steps: predictions are kept or sent elsewhere."""
         output = self._evaluation_step(batch)
@@ -381,8 +386,19 @@ class SDMModule(pl.LightningModule):
             del checkpoint["hyper_parameters"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the clock."""
+        """Restores the clock, and refuses weights of another network.
+
+        Raises:
+            InputError: As :func:`fitting_weights`.
+        """
         self.images_seen = checkpoint["images_seen"]
+        trainer = self._trainer
+        checkpoint["state_dict"] = fitting_weights(
+            checkpoint["state_dict"],
+            self.state_dict(),
+            training=trainer is None or trainer.state.fn == "fit",
+            path=str(trainer.ckpt_path or "") if trainer is not None else "",
+        )
 
     # ---------------------------------------------------------------- helpers
 

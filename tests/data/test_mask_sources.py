@@ -68,7 +68,9 @@ def test_masks_from_a_folder_pair_by_key_or_by_path(tmp_path: Path):
     source = FolderMasks(str(tmp_path))
     assert np.array_equal(source(raw("x"), 8), KNOWN)
     assert np.array_equal(source(raw("a__y_v1"), 8), 1 - KNOWN)
-    assert np.array_equal(FolderMasks(str(tmp_path), invert=True)(raw("x"), 8), 1 - KNOWN)
+    assert np.array_equal(
+        FolderMasks(str(tmp_path), convention="hole-white")(raw("x"), 8), 1 - KNOWN
+    )
     with pytest.raises(InputError, match=rf"{tmp_path}: no mask for z; expected a file z.png"):
         source(raw("z"), 8)
     (tmp_path / "x.jpg").write_bytes(encoded(KNOWN * 255))
@@ -118,10 +120,10 @@ def test_a_mask_that_is_nearly_all_hole_warns_once(tmp_path: Path, caplog):
         source(raw("b"), 10)
     (record,) = caplog.records
     assert "a.png: 96 % of this mask is hole" in record.message
-    assert "set data.invert_masks to true" in record.message
+    assert "set data.mask_convention to hole-white" in record.message
     caplog.clear()
     mask_sources._warned.clear()
-    assert FolderMasks(str(tmp_path), invert=True)(raw("a"), 10).mean() == 0.96
+    assert FolderMasks(str(tmp_path), convention="hole-white")(raw("a"), 10).mean() == 0.96
     assert not caplog.records
 
 

@@ -140,7 +140,11 @@ def test_masks_are_paired_by_name_and_stored_white_known(tmp_path: Path):
             (masks / f"{name}.png").write_bytes(encoded((1 - mask if invert else mask) * 255))
         out = tmp_path / f"out{invert}"
         pack_shards(
-            str(tmp_path / "in"), str(out), masks=str(masks), invert_masks=invert, num_workers=0
+            str(tmp_path / "in"),
+            str(out),
+            masks=str(masks),
+            mask_convention="hole-white" if invert else "known-white",
+            num_workers=0,
         )
         index = ShardIndex.load(out)
         assert index.has_masks
@@ -274,8 +278,10 @@ def test_masks_that_are_nearly_all_hole_are_pointed_out(tmp_path: Path, capsys):
     pack_shards(source, str(tmp_path / "a"), masks=masks, num_workers=0)
     printed = capsys.readouterr().out
     assert "2 of 2 masks are nearly all hole" in printed
-    assert "--invert_masks true" in printed
-    pack_shards(source, str(tmp_path / "b"), masks=masks, invert_masks=True, num_workers=0)
+    assert "--mask_convention hole-white" in printed
+    pack_shards(
+        source, str(tmp_path / "b"), masks=masks, mask_convention="hole-white", num_workers=0
+    )
     assert "nearly all hole" not in capsys.readouterr().out
 
 

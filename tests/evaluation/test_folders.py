@@ -133,11 +133,11 @@ def test_inverted_masks(folders):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     text = refused(folders)
     assert "looks inverted" in text
-    assert "masks_convention=hole255" in text
-    record = evaluate(folders, masks_convention="hole255")
+    assert "mask_convention=hole-white" in text
+    record = evaluate(folders, mask_convention="hole-white")
     assert record["metrics"]["hole_ratio/toy6"] == pytest.approx(320 / 1920)
-    assert record["masks"]["convention"] == "hole255"
-    taken = evaluate(folders, masks_convention="known255")
+    assert record["masks"]["convention"] == "hole-white"
+    taken = evaluate(folders, mask_convention="known-white")
     assert taken["metrics"]["hole_ratio/toy6"] == pytest.approx(1600 / 1920)
 
 

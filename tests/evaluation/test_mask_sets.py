@@ -101,5 +101,5 @@ def test_evaluation_records_the_set_and_holds_to_its_convention(mask_set, folder
     assert record["metrics"]["hole_ratio/custom"] == pytest.approx(
         manifest["mean_hole_ratio"], abs=1e-6
     )
-    with pytest.raises(InputError, match="leave masks_convention out"):
-        evaluate_folders(folders.real, folders.fake, masks_convention="hole255", **settings)
+    with pytest.raises(InputError, match="leave mask_convention out"):
+        evaluate_folders(folders.real, folders.fake, mask_convention="hole-white", **settings)

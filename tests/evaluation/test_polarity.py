@@ -30,7 +30,7 @@ def test_composites_and_raw_outputs_pass(mask):
 
 
 def test_inverted_masks_are_refused_with_the_argument(mask):
-    with pytest.raises(InputError, match=r"looks inverted.*masks_convention=hole255"):
+    with pytest.raises(InputError, match=r"looks inverted.*mask_convention=hole-white"):
         guard_of(1 - mask, 40, 0).check()
 
 

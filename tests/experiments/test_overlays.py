@@ -101,8 +101,8 @@ EXPECTED = {
     "table3_celebahq_test/celebahq-small": {"size": 512, "masks": "mat512_small"},
     "table3_celebahq_test/celebahq-large": {"size": 512, "masks": "mat512_large"},
     "tableD3_train/run": {"num_iterations": 2, "size": 256, "images": 12_000_000},
-    "tableD3/small": {"test_iterations": 4, "size": 256, "masks": "mat256_small"},
-    "tableD3/large": {"test_iterations": 4, "size": 256, "masks": "mat256_large"},
+    "tableD3/celebahq-small": {"test_iterations": 4, "size": 256, "masks": "mat256_small"},
+    "tableD3/celebahq-large": {"test_iterations": 4, "size": 256, "masks": "mat256_large"},
 }
 ABLATION = ("table1/", "table2", "table4/")
 
@@ -130,6 +130,9 @@ def test_row_at_paper_scale(
         assert model.test_iterations == expected["test_iterations"]
     if "masks" in expected:
         assert data.masks["test"] == expected["masks"]
+    assert f"-{data.resolution}-" in cli.settings.evaluation.protocol
+    kind = data.masks["test"].rpartition("_")[2]
+    assert cli.settings.evaluation.protocol.endswith(kind)
     blocks = [stage for stage in model.generator.encoder if stage.attention is not None]
     assert len(blocks) == expected.get("attention", 2)
     guided = [
@@ -142,14 +145,34 @@ def test_row_at_paper_scale(
 
 
 @pytest.mark.usefixtures("stand_ins")
-@pytest.mark.parametrize("scale", ["tiny", "small", "cpu"])
+@pytest.mark.parametrize("cell", cells_of("small"))
+def test_row_at_small_scale(
+    cell: Cell, build: Callable[..., SDMCommandLine], request: pytest.FixtureRequest
+) -> None:
+    """A row that names a size must name another one here, in its protocol too."""
+    name = request.node.callspec.id
+    cli = build(*cell.argv, *WITHOUT_DOWNLOADS)
+    size = 256 if name == "table3_places2_test/sdm" else 128
+    assert cli.datamodule.resolution == size
+    assert f"-{size}-" in cli.settings.evaluation.protocol
+    masks = cli.datamodule.masks["test"]
+    assert cli.settings.evaluation.protocol.endswith(masks.removeprefix("mat256_"))
+    budget = next(c for c in cli.trainer.callbacks if type(c).__name__ == "ImageBudget")
+    assert budget.max_images == 600_000
+    if name == "table1/G-seed0":
+        stage = [k for k, s in enumerate(cli.model.generator.encoder) if s.attention is not None]
+        assert [size // 2**k for k in stage] == [16]
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize("scale", ["tiny", "cpu"])
 def test_other_scales_build(scale: str, build: Callable[..., SDMCommandLine]) -> None:
     """One row with a setting of its own at each scale; the slow test below runs all of them."""
     sweep = read_sweep(EXPERIMENTS / "sweeps" / "table1.yaml")
     wanted = "F-seed0" if scale == "cpu" else "G-seed0"  # one attention size only at cpu
     cell = next(c for c in sweep.cells(scale) if c.name == wanted)
     cli = build(*cell.argv, *WITHOUT_DOWNLOADS)
-    assert cli.datamodule.resolution == {"tiny": 64, "small": 128, "cpu": 32}[scale]
+    assert cli.datamodule.resolution == {"tiny": 64, "cpu": 32}[scale]
     if wanted == "G-seed0":
         stage = [k for k, s in enumerate(cli.model.generator.encoder) if s.attention is not None]
         assert [cli.datamodule.resolution // 2**k for k in stage] == [16]

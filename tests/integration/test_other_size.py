@@ -1,0 +1,33 @@
+"""A checkpoint is tested at another size than it was trained at, as in Table B.1."""
+
+import re
+
+import pytest
+
+from sdm_lightning.reports.results import read_result_lines
+
+
+def test_tested_at_twice_the_size(sdm):
+    directory = sdm("fit", "--budget.max_images=2")
+    sdm("test", "--ckpt_path=last", "--data.resolution=32")
+    line = read_result_lines(directory / "results.jsonl")[-1]
+    assert line["data"]["resolution"] == 32
+    assert line["images_seen"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "verb", "first"),
+    [
+        ("--data.resolution=32", "fit", r"discriminator\.\S+, nothing there and \(.*\) here"),
+        ("--model.generator.init_args.base_channels=4", "test",
+         r"generator\.\S+, \(8, .*\) there and \(4, .*\) here"),
+    ],
+)  # fmt: skip
+def test_another_network_is_refused_in_one_line(sdm, capsys, change, verb, first):
+    sdm("fit", "--budget.max_images=2")
+    with pytest.raises(SystemExit) as stopped:
+        sdm(verb, "--ckpt_path=last", change)
+    assert stopped.value.code == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "error:" in text]
+    pattern = rf"error: runs/run/checkpoints/\S+: of another network .* the first is {first}; use"
+    assert re.match(pattern, line)

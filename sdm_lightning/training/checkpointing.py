@@ -50,6 +50,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             os.close(folder)
 
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Lightning's, with one clear line for what is no checkpoint.
+
+        Raises:
+            InputError: If the file is damaged, cut short, or of another kind.
+        """
+        try:
+            checkpoint = super().load_checkpoint(path, *args, **kwargs)
+        except MemoryError:
+            raise
+        except Exception as error:  # unpickling raises anything at all
+            reason = (str(error).splitlines() or [""])[0][:120]
+            raise InputError(
+                f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason}); it is "
+                "cut short, damaged, or not one that sdm fit wrote"
+            ) from error
+        if not isinstance(checkpoint, dict) or "images_seen" not in checkpoint:
+            raise InputError(
+                f"{path}: holds no run of sdm fit; give a file of its checkpoints/ folder"
+            )
+        return checkpoint
+
 
 def fitting_weights(
     weights: Mapping[str, Tensor], own: Mapping[str, Tensor], training: bool, path: str = ""

@@ -1,0 +1,51 @@
+"""Checkpoints: written whole, and refused in one line where they cannot serve."""
+
+import os
+
+import pytest
+import torch
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.training.checkpointing import AtomicCheckpointIO, fitting_weights
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"images_seen": 1}, path)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        AtomicCheckpointIO().save_checkpoint({"images_seen": 2}, path)
+    assert AtomicCheckpointIO().load_checkpoint(path)["images_seen"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    whole = tmp_path / "whole.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"images_seen": 1, "x": torch.zeros(1000)}, whole)
+    cut, text, other = tmp_path / "cut.ckpt", tmp_path / "text.ckpt", tmp_path / "other.ckpt"
+    cut.write_bytes(whole.read_bytes()[:2000])
+    text.write_text("hello\n")
+    torch.save({"weight": torch.zeros(2)}, other)
+    for path in (cut, text):
+        with pytest.raises(InputError, match=rf"{path}: cannot be read as a checkpoint \("):
+            AtomicCheckpointIO().load_checkpoint(path)
+    with pytest.raises(InputError, match=f"{other}: holds no run of sdm fit"):
+        AtomicCheckpointIO().load_checkpoint(other)
+
+
+def test_weights_must_fit():
+    here = {"generator.w": torch.zeros(2), "discriminator.w": torch.zeros(3)}
+    there = {"generator.w": torch.ones(2), "discriminator.w": torch.ones(4)}
+    with pytest.raises(InputError, match=r"first is discriminator.w, \(4,\) there and \(3,\) here"):
+        fitting_weights(there, here, training=True)
+    fitting = fitting_weights(there, here, training=False)
+    assert torch.equal(fitting["generator.w"], torch.ones(2))
+    assert torch.equal(fitting["discriminator.w"], torch.zeros(3))
+    with pytest.raises(
+        InputError, match=r"a.ckpt: .* generator.more, \(1,\) there and nothing here"
+    ):
+        fitting_weights({**there, "generator.more": torch.ones(1)}, here, False, "a.ckpt")

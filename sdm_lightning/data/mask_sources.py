@@ -16,7 +16,7 @@ from sdm_lightning.data.decode import BadImageError, decode_mask
 from sdm_lightning.data.masks import MASK_PRESETS, free_form_mask, get_preset, hole_ratio
 from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.data.shards import RawSample
-from sdm_lightning.data.sources import Entry, ImageSource, open_source
+from sdm_lightning.data.sources import ImageSource, entries_by_key, open_source
 from sdm_lightning.errors import InputError
 from sdm_lightning.mask_convention import MOSTLY_HOLE, MaskConvention, opposite_convention
 from sdm_lightning.seeding import stable_seed
@@ -129,17 +129,7 @@ class FolderMasks:
     def __init__(self, path: str, convention: MaskConvention = "known-white") -> None:
         self.source: ImageSource = open_source(path)
         self.convention = convention
-        self.entries: dict[str, Entry] = {}
-        for entry in self.source.entries():
-            key = key_for_path(entry.name)
-            if key in self.entries:
-                raise InputError(
-                    f"{path}: {self.entries[key].name} and {entry.name} are masks for one image; "
-                    "keep one of them"
-                )
-            self.entries[key] = entry
-        if not self.entries:
-            raise InputError(f"{path}: no mask files in it; expected png files named as images")
+        self.entries = entries_by_key(self.source)
 
     def __call__(self, raw: RawSample, size: int) -> UInt8Array:
         """Read the mask of a sample."""

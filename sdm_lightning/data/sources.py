@@ -12,12 +12,14 @@ import sys
 import tarfile
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS
+from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.errors import InputError
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "ImageSource",
     "TarSource",
     "ZipSource",
+    "entries_by_key",
     "is_compressed_tar",
     "open_source",
     "unpack_tar",
@@ -239,3 +242,27 @@ def unpack_tar(archive: str, folder: Path) -> str:
             raise InputError(f"{archive}: cannot be unpacked to its end ({error})") from error
         done.touch()
     return str(folder / "images")
+
+
+def entries_by_key(source: ImageSource, rename: Callable[[str], str] = str) -> dict[str, Entry]:
+    """A source's images by the key that pairs them with others, :func:`key_for_path`.
+
+    Args:
+        source: Folder, zip or tar.
+        rename: Applied to each path before its key is made.
+
+    Raises:
+        InputError: No images in it, or two for one key.
+    """
+    entries: dict[str, Entry] = {}
+    for entry in source.entries():
+        key = key_for_path(rename(entry.name))
+        if key in entries:
+            raise InputError(
+                f"{source.path}: {entries[key].name} and {entry.name} have one name without "
+                "their extension; keep one of them"
+            )
+        entries[key] = entry
+    if not entries:
+        raise InputError(f"{source.path}: no images in it; expected png, jpg, webp, bmp or tif")
+    return entries

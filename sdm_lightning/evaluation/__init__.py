@@ -2,7 +2,7 @@
 
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
-from sdm_lightning.evaluation.record import append_record, make_record, read_records
+from sdm_lightning.evaluation.record import append_record, make_record
 
 __all__ = [
     "Evaluation",
@@ -10,5 +10,4 @@ __all__ = [
     "RealFeatureCache",
     "append_record",
     "make_record",
-    "read_records",
 ]

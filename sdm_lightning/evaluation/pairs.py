@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sdm_lightning.data.decode import BadImageError, decode_image, decode_mask
-from sdm_lightning.data.naming import key_for_path
-from sdm_lightning.data.sources import Entry, ImageSource, open_source
+from sdm_lightning.data.sources import ImageSource, entries_by_key, open_source
 from sdm_lightning.data.transforms import center_crop, pad_to
 from sdm_lightning.errors import InputError
 from sdm_lightning.mask_convention import MaskConvention
@@ -104,21 +103,12 @@ class Images:
 
     def __init__(self, path: str, suffix: str = "") -> None:
         self.source: ImageSource = open_source(path)
-        self.entries: dict[str, Entry] = {}
-        for entry in self.source.entries():
-            name = PurePosixPath(entry.name)
-            stem = name.stem
-            if suffix and stem.endswith(suffix):
-                stem = stem[: -len(suffix)]
-            key = key_for_path(str(name.with_name(stem + name.suffix)))
-            if key in self.entries:
-                raise InputError(
-                    f"{path}: {self.entries[key].name} and {entry.name} have one name; "
-                    "keep one of them"
-                )
-            self.entries[key] = entry
-        if not self.entries:
-            raise InputError(f"{path}: no images in it; expected png, jpg, webp, bmp or tif files")
+
+        def without_suffix(path: str) -> str:
+            name = PurePosixPath(path)
+            return str(name.with_name(name.stem.removesuffix(suffix) + name.suffix))
+
+        self.entries = entries_by_key(self.source, without_suffix)
 
     def label(self, key: str) -> str:
         """Path of an image, for messages."""

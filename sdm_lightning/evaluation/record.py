@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from sdm_lightning import __version__
-from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.evaluator import Evaluation
 
 VERSIONED = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "lightning", "scikit-learn",
@@ -128,26 +127,6 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """All records of a JSON-lines file, oldest first; lines that a crash cut short are left out.
-
-    Raises:
-        InputError: There is no such file.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file; evaluations append their records to it")
-    records = []
-    for line in file.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
 
 
 def _plain(value: Any) -> Any:

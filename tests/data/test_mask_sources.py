@@ -74,7 +74,7 @@ def test_masks_from_a_folder_pair_by_key_or_by_path(tmp_path: Path):
     with pytest.raises(InputError, match=rf"{tmp_path}: no mask for z; expected a file z.png"):
         source(raw("z"), 8)
     (tmp_path / "x.jpg").write_bytes(encoded(KNOWN * 255))
-    with pytest.raises(InputError, match=r"x.jpg and x.png are masks for one image"):
+    with pytest.raises(InputError, match=r"x.jpg and x.png have one name"):
         FolderMasks(str(tmp_path))
 
 
@@ -130,7 +130,7 @@ def test_a_mask_that_is_nearly_all_hole_warns_once(tmp_path: Path, caplog):
 def test_settings(tmp_path: Path):
     assert make_mask_source("sample", 0, True) == SampleMasks(True)
     assert make_mask_source("lama_thin", 7, False) == PresetMasks("lama_thin", 7)
-    with pytest.raises(InputError, match="no mask files in it"):
+    with pytest.raises(InputError, match="no images in it"):
         make_mask_source(str(tmp_path), 0, False)
     with pytest.raises(InputError, match="did you mean lama_thin"):
         make_mask_source("lama_thinn", 0, False)

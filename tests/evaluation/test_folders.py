@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.evaluation import read_records
 from sdm_lightning.evaluation.folders import evaluate_folders
+from sdm_lightning.reports.results import read_result_lines
 
 
 def evaluate(folders, **changes):
@@ -23,7 +23,7 @@ def evaluate(folders, **changes):
         **changes,
     }
     evaluate_folders(folders.real, folders.fake, **settings)
-    return read_records(settings["record"])[-1]
+    return read_result_lines(settings["record"])[-1]
 
 
 def refused(folders, **changes):

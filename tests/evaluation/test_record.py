@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.evaluation import Evaluation, append_record, make_record, read_records
+from sdm_lightning.evaluation import Evaluation, append_record, make_record
+from sdm_lightning.reports.results import read_result_lines
 
 EVALUATION = Evaluation(
     metrics={"fid[random-conv]": 1.25, "psnr": math.inf},
@@ -32,20 +33,24 @@ def test_metrics_carry_the_protocol_and_the_line_is_strict_json(tmp_path):
 
 def test_a_line_cut_short_spoils_no_other(tmp_path):
     file = tmp_path / "r.jsonl"
-    append_record(file, {"a": 1})
+    append_record(file, {"metrics": {}, "a": 1})
     with file.open("a") as stream:
-        stream.write('{"a": 2, "b"')
-    append_record(file, {"a": 3})
-    assert [record["a"] for record in read_records(file)] == [1, 3]
+        stream.write('{"metrics": {}, "a": 2, "b"')
+    append_record(file, {"metrics": {}, "a": 3})
+    assert [record["a"] for record in read_result_lines(file)] == [1, 3]
 
 
 def test_many_writers_lose_nothing(tmp_path):
     file = tmp_path / "r.jsonl"
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: append_record(file, {"i": i, "pad": "x" * 5000}), range(40)))
-    assert sorted(record["i"] for record in read_records(file)) == list(range(40))
+        list(
+            pool.map(
+                lambda i: append_record(file, {"metrics": {}, "i": i, "pad": "x" * 5000}), range(40)
+            )
+        )
+    assert sorted(record["i"] for record in read_result_lines(file)) == list(range(40))
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        read_records(tmp_path / "none.jsonl")
+        read_result_lines(tmp_path / "none.jsonl")

@@ -167,7 +167,7 @@ def test_row_at_small_scale(
 @pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("scale", ["tiny", "cpu"])
 def test_other_scales_build(scale: str, build: Callable[..., SDMCommandLine]) -> None:
-    """One row with a setting of its own at each scale; the slow test below runs all of them."""
+    """One row with a setting of its own at each scale; the last test runs all of them."""
     sweep = read_sweep(EXPERIMENTS / "sweeps" / "table1.yaml")
     wanted = "F-seed0" if scale == "cpu" else "G-seed0"  # one attention size only at cpu
     cell = next(c for c in sweep.cells(scale) if c.name == wanted)
@@ -178,7 +178,6 @@ def test_other_scales_build(scale: str, build: Callable[..., SDMCommandLine]) ->
         assert [cli.datamodule.resolution // 2**k for k in stage] == [16]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_every_row_trains_and_tests_at_tiny_scale(

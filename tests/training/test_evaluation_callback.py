@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
-from sdm_lightning.evaluation import read_records
 from sdm_lightning.evaluation.folders import evaluate_folders
 from sdm_lightning.metrics import to_uint8
+from sdm_lightning.reports.results import read_result_lines
 from sdm_lightning.training.callbacks.evaluation import EvaluationCallback, quick_name
 
 COUNT = 5
@@ -99,7 +99,7 @@ def test_names_while_training_and_in_a_test(tmp_path):
     assert not checkpoint["callbacks"].get("EvaluationCallback")
 
     run.test(module, loader(), verbose=False)
-    (record,) = read_records(tmp_path / "results.jsonl")
+    (record,) = read_result_lines(tmp_path / "results.jsonl")
     assert record["metrics"]["psnr/toy5"] == pytest.approx(logged["val/psnr"], rel=1e-6)
     assert run.callback_metrics["test/psnr"].item() == pytest.approx(logged["val/psnr"])
     assert record["command"] == "test"
@@ -115,7 +115,7 @@ def test_checkpoint_hash_is_recorded(tmp_path):
     run.fit(module, loader("all"), loader())
     path = run.checkpoint_callback.best_model_path
     run.validate(module, loader(), ckpt_path=path, weights_only=True, verbose=False)
-    (record,) = read_records(tmp_path / "results.jsonl")
+    (record,) = read_result_lines(tmp_path / "results.jsonl")
     expected = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True)
     assert record["checkpoint"]["sha256"] == expected.stdout.split()[0]
     assert record["command"] == "validate"
@@ -141,7 +141,7 @@ def test_a_test_and_its_files_on_disk_score_the_same(tmp_path):
         features="random-conv", lpips=None, ids=False, precision_recall=False, cache=None,
         batch_size=2, num_workers=0, protocol="toy", record=record,
     )  # fmt: skip
-    tested, evaluated = read_records(record)
+    tested, evaluated = read_result_lines(record)
     tested["metrics"].pop("uncertainty_error_correlation/toy")
     assert evaluated["metrics"] == pytest.approx(tested["metrics"], rel=1e-12)
     assert evaluated["images_digest"] == tested["images_digest"]
@@ -151,7 +151,7 @@ def test_a_test_and_its_files_on_disk_score_the_same(tmp_path):
 def test_refusals_do_not_stop_a_test(tmp_path, caplog):
     run = trainer(tmp_path, EvaluationCallback("random-conv"))
     run.test(Module(), loader(), verbose=False)
-    (record,) = read_records(tmp_path / "results.jsonl")
+    (record,) = read_result_lines(tmp_path / "results.jsonl")
     assert "p_ids[random-conv]/custom" in record["refused"]
     assert "5 pairs; below 2500" in caplog.text
 
@@ -169,7 +169,7 @@ def test_two_processes_of_lightning_record_the_same(tmp_path, shares):
     run.test(Module(), loader(), verbose=False)
     command = [sys.executable, __file__, str(tmp_path / "two"), shares]
     subprocess.run(command, check=True, timeout=300, cwd=Path(__file__).parents[2])
-    (one,), (two,) = (read_records(tmp_path / n / "results.jsonl") for n in ("one", "two"))
+    (one,), (two,) = (read_result_lines(tmp_path / n / "results.jsonl") for n in ("one", "two"))
     assert two["processes"] == 2
     # Batches hold other images, so the float32 features differ in their last digits.
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)

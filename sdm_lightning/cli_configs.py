@@ -55,7 +55,7 @@ def config_names(words: list[str]) -> list[str]:
 
 
 def locate_config_files(words: list[str]) -> list[str]:
-    """The same words with ``configs/...`` found where the package keeps it."""
+    """The same words, with shipped files named by where they are."""
     located: list[str] = []
     for word in words:
         if located and located[-1] in ("--config", "-c"):

@@ -1,26 +1,28 @@
-"""Where the YAML files of ``configs/`` are: in a checkout, or inside an installed package."""
+"""Where the YAML files of ``configs/`` and ``experiments/`` are: a checkout, or the package."""
 
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+SHIPPED = ("configs", "experiments")
 
 
-def configs_folder() -> Path:
-    """``configs/`` of the checkout that this package lies in, else the copy in the package."""
+def shipped_folder(name: str) -> Path:
+    """``configs`` or ``experiments`` of the checkout that this package lies in, else its copy."""
     checkout = PACKAGE.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "configs").is_dir():
-        return checkout / "configs"
-    return PACKAGE / "configs"
+    if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir():
+        return checkout / name
+    return PACKAGE / name
 
 
 def find_config(name: str) -> str:
     """A config file as it is found from here.
 
-    ``configs/model/demo.yaml`` works from any folder: a file of that name in the working directory
-    comes first, then the one that is shipped. Every other name is returned as it is.
+    ``configs/model/demo.yaml`` and ``experiments/table1/A.yaml`` work from any folder: a file of
+    that name in the working directory comes first, then the one that is shipped. Every other name
+    is returned as it is.
     """
     path = Path(name)
-    if path.exists() or path.is_absolute() or path.parts[:1] != ("configs",):
+    if path.exists() or path.is_absolute() or path.parts[:1] not in {(top,) for top in SHIPPED}:
         return name
-    shipped = configs_folder().joinpath(*path.parts[1:])
+    shipped = shipped_folder(path.parts[0]).joinpath(*path.parts[1:])
     return str(shipped) if shipped.is_file() else name

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.shipped import shipped_folder
 
 Line = dict[str, Any]
 
@@ -18,19 +19,9 @@ DEFAULT_PLACES = ("runs", "experiments/results")
 
 
 def experiments_folder() -> Path:
-    """``experiments/`` here, in the checkout that this package lies in, or inside the package.
-
-    Raises:
-        InputError: If there is none.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (Path("experiments"), package.parent / "experiments", package / "experiments"):
-        if (folder / "paper").is_dir():
-            return folder
-    raise InputError(
-        "experiments/paper: no such folder here or beside the package; "
-        "call this from a checkout of sdm-lightning"
-    )
+    """``experiments/`` here, in the checkout that this package lies in, or inside the package."""
+    here = Path("experiments")
+    return here if (here / "paper").is_dir() else shipped_folder("experiments")
 
 
 def read_result_lines(path: str | Path) -> list[Line]:

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.shipped import find_config
 
 ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -59,7 +60,7 @@ class Cell:
         """
         digest = hashlib.sha256(json.dumps(self.argv).encode())
         for file in self.config_files:
-            path = Path(file)
+            path = Path(find_config(file))
             digest.update(path.read_bytes() if path.is_file() else b"missing")
         return digest.hexdigest()[:16]
 
@@ -141,7 +142,7 @@ def with_scaled_files(words: Sequence[str], scale: str) -> list[str]:
         if word.startswith("--config="):
             path = Path(word.removeprefix("--config="))
             sibling = path.with_name(f"{path.stem}.{scale}{path.suffix}")
-            if sibling.is_file():
+            if Path(find_config(str(sibling))).is_file():
                 found.append(f"--config={sibling}")
     return found
 
@@ -152,7 +153,7 @@ def read_sweep(path: str | Path) -> Sweep:
     Raises:
         InputError: If the file is missing, no mapping, or has a parameter of unknown form.
     """
-    file = Path(path)
+    file = Path(find_config(str(path)))
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

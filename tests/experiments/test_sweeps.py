@@ -347,3 +347,15 @@ def test_forked_runs_end_with_their_own_status(tmp_path: Path) -> None:
             assert process.wait() == code
             log.seek(0)
             assert text in log.read().decode()
+
+
+def test_sweeps_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what belongs to the scale, as in the checkout."""
+    monkeypatch.chdir(ROOT)
+    here = read_sweep("experiments/sweeps/table1.yaml").cells("small")
+    fingerprint = here[-1].fingerprint()
+    monkeypatch.chdir(tmp_path)
+    there = read_sweep("experiments/sweeps/table1.yaml").cells("small")
+    assert "--config=experiments/table1/G.small.yaml" in there[-1].argv
+    assert [c.argv for c in there] == [c.argv for c in here]
+    assert there[-1].fingerprint() == fingerprint

@@ -20,8 +20,8 @@ from sdm_lightning.reports.figures import (
     save_figure,
     schedule_curves,
 )
+from sdm_lightning.reports.paper import read_paper_table, select_lines
 from sdm_lightning.reports.results import gather, label_of, metric_values
-from sdm_lightning.reports.tables import read_paper_table, select_lines
 
 FigureName = Literal["fig2", "fig3", "fig5", "fig6", "fig7", "fig8", "table2"]
 

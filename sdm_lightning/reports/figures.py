@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sdm_lightning.reports.paper import PaperTable
 from sdm_lightning.reports.results import Line
-from sdm_lightning.reports.tables import PaperTable, ours
+from sdm_lightning.reports.seeds import ours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

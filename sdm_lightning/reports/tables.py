@@ -1,93 +1,22 @@
 """``sdm table``: the paper's tables with our numbers beside them, made from result lines."""
 
-import math
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-
-from sdm_lightning.errors import InputError
 from sdm_lightning.reports.formats import FORMATS, Grid, TableFormat
-from sdm_lightning.reports.results import (
-    Line,
-    experiments_folder,
-    gather,
-    label_of,
-    metric_values,
-    split_metric,
+from sdm_lightning.reports.paper import (
+    Column,
+    PaperTable,
+    read_paper_table,
+    select_lines,
+    with_own_rows,
 )
+from sdm_lightning.reports.results import Line, gather, label_of, metric_values, split_metric
+from sdm_lightning.reports.seeds import Ours, change, ours
 
 METRIC_NAMES = {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}
 LOWER_IS_BETTER = {"fid", "lpips", "l1", "l1_hole"}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of numbers in a table of the paper."""
-
-    key: str
-    heading: str
-    metric: str
-    better: Literal["lower", "higher"]
-    unit: str
-    where: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """A table of the paper with its own numbers; ``experiments/paper/NAME.yaml``.
-
-    Attributes:
-        name: ``table1``.
-        number: As the paper prints it.
-        title: What it compares.
-        setting: What the paper's numbers were measured on.
-        row_heading: Heading of the rows' names.
-        columns: Columns of numbers.
-        rows: ``row`` (short name), ``name``, and a value for each column's key.
-        place_heading: Heading of what ``where`` of the columns names.
-        reference: Row that the others are compared with.
-        same_as: Row -> table and row of which it is the same run.
-        protocols: Protocol of ``sdm evaluate`` -> setting of a column, for other methods' folders.
-        digits: After the point.
-    """
-
-    name: str
-    number: str
-    title: str
-    setting: str
-    row_heading: str
-    columns: list[Column]
-    rows: list[dict[str, Any]]
-    place_heading: str
-    reference: str | None
-    same_as: dict[str, dict[str, str]]
-    protocols: dict[str, str]
-    digits: int
-
-
-@dataclass(frozen=True)
-class Ours:
-    """Our value of one cell: mean and deviation over seeds.
-
-    Attributes:
-        mean: Mean over runs.
-        deviation: Sample standard deviation; None for one run.
-        count: Number of runs.
-    """
-
-    mean: float
-    deviation: float | None
-    count: int
-
-    def text(self, digits: int) -> str:
-        """``2.36 ± 0.02 (3)``, or the number alone for one run."""
-        if self.deviation is None:
-            return f"{self.mean:.{digits}f}"
-        return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"
 
 
 def print_table(
@@ -125,48 +54,6 @@ def print_table(
     print(f"{path} written")
 
 
-def table_names() -> list[str]:
-    """Tables whose numbers are in ``experiments/paper``."""
-    return sorted(path.stem for path in (experiments_folder() / "paper").glob("*.yaml"))
-
-
-def has_table(name: str) -> bool:
-    """Whether the paper has this table, as far as ``experiments/`` is at hand."""
-    try:
-        return name in table_names()
-    except InputError:
-        return False
-
-
-def read_paper_table(name: str) -> PaperTable:
-    """Reads the paper's own numbers.
-
-    Raises:
-        InputError: If there is no such table.
-    """
-    if name not in (names := table_names()):
-        raise InputError(f"no table {name!r}; there are {', '.join(names)}")
-    content = yaml.safe_load((experiments_folder() / "paper" / f"{name}.yaml").read_text())
-    columns = [
-        Column(c["key"], str(c["heading"]), c["metric"], c["better"], c["unit"], c.get("where", {}))
-        for c in content["columns"]
-    ]
-    return PaperTable(
-        name=name,
-        number=content["number"],
-        title=content["title"],
-        setting=content["setting"],
-        row_heading=content["row_heading"],
-        columns=columns,
-        rows=content["rows"],
-        place_heading=content.get("place_heading", "Test set"),
-        reference=content.get("reference"),
-        same_as=content.get("same_as", {}),
-        protocols=content.get("protocols", {}),
-        digits=content.get("digits", 2),
-    )
-
-
 def table_text(
     name: str,
     scale: str | None = None,
@@ -177,6 +64,7 @@ def table_text(
     """The text of ``print_table``; takes its arguments."""
     table = read_paper_table(name)
     lines = select_lines(gather(results), table, scale)
+    table = with_own_rows(table, lines)
     if metrics is None:
         # As the paper's tables: its own metric, then what stands in for it at smaller scales.
         found = {m for line in lines for m in metric_values(line)}
@@ -187,70 +75,6 @@ def table_text(
         metrics = [*metrics, *stand_ins, *(paired if not metrics or stand_ins else [])]
     grid = build_grid(table, lines, metrics)
     return FORMATS[format](grid)
-
-
-def select_lines(lines: Sequence[Line], table: PaperTable, scale: str | None) -> list[Line]:
-    """The lines of this table and scale; of several lines of one run, the newest.
-
-    A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint's place.
-    """
-    newest: dict[tuple[str, ...], Line] = {}
-    for found in lines:
-        line = _as_row_of(found, table)
-        if line is None or (scale is not None and label_of(line, "scale") != scale):
-            continue
-        keys = ("scale", "row", "setting", "num_iterations", "protocol", "seed")
-        checkpoint = (line.get("checkpoint") or {}).get("path")
-        key = (*(str(label_of(line, k)) for k in keys), str(checkpoint))
-        if key not in newest or str(line.get("time", "")) >= str(newest[key].get("time", "")):
-            newest[key] = line
-    return list(newest.values())
-
-
-def _as_row_of(line: Line, table: PaperTable) -> Line | None:
-    """The line under its row of this table; None if it belongs to another."""
-    place = (label_of(line, "table"), label_of(line, "row"))
-    if place[0] == table.name:
-        return line if place[1] is not None else None
-    if line.get("method") is not None and line.get("protocol") in table.protocols:
-        # A folder of results that `sdm evaluate --method NAME --protocol ...` scored.
-        method = _plain(str(line["method"]))
-        for known in table.rows:
-            if method in (_plain(known["row"]), _plain(known["name"])):
-                setting = table.protocols[line["protocol"]]
-                return {**line, "table": table.name, "row": known["row"], "setting": setting}
-    for row, other in table.same_as.items():
-        if place == (other["table"], other["row"]):
-            return {**line, "table": table.name, "row": row}
-    return None
-
-
-def _plain(name: str) -> str:
-    """``DeepFill v2`` and ``deepfill-v2`` are one method."""
-    return "".join(character for character in name.lower() if character.isalnum())
-
-
-def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) -> Ours | None:
-    """Mean and deviation over the runs of a row; None if there is none.
-
-    Args:
-        lines: Of one table and scale.
-        row: As in the paper's file.
-        where: What a line must have to belong to the column.
-        metric: Exact name: ``fid`` does not match ``fid[random-conv]``.
-    """
-    values = [
-        metric_values(line)[metric]
-        for line in lines
-        if str(label_of(line, "row")) == row
-        and all(str(label_of(line, k)) == str(v) for k, v in where.items())
-        and metric in metric_values(line)
-    ]
-    values = [value for value in values if math.isfinite(value)]
-    if not values:
-        return None
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Ours(statistics.fmean(values), deviation, len(values))
 
 
 def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> Grid:
@@ -268,7 +92,7 @@ def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str])
 
     def paper(metric: str, row: dict[str, Any], place: Column) -> float | None:
         column = own_columns.get((metric, str(place.where)))
-        return None if column is None else row[column.key]
+        return None if column is None else row.get(column.key)
 
     def found(metric: str, row: dict[str, Any], place: Column) -> Ours | None:
         return ours(lines, row["row"], place.where, metric)
@@ -282,7 +106,7 @@ def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str])
         grid[f"{name}, paper"] = [_number(paper(metric, *key), table.digits) for key in keys]
         grid[f"{name}, ours"] = [_ours_text(found(metric, *key), table.digits) for key in keys]
         grid["difference" if len(own) == 1 else f"{name}, difference"] = [
-            _change(found(metric, *key), paper(metric, *key), table.digits) for key in keys
+            _difference(found(metric, *key), paper(metric, *key), table.digits) for key in keys
         ]
     others = [metric for metric in metrics if metric not in own]
     for metric in others:
@@ -298,10 +122,10 @@ def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str])
         ]
         for metric in metrics:
             grid[f"{against}, ours ({metric})"] = [
-                _change(
-                    found(metric, row, place),
-                    _mean(found(metric, reference, place)),
+                _ours_text(
+                    change(lines, row["row"], reference["row"], place.where, metric),
                     _digits(metric),
+                    "+",
                 )
                 if row is not reference
                 else ""
@@ -324,20 +148,16 @@ def _place_name(place: Column) -> str:
     return " ".join(str(value) for value in place.where.values())
 
 
-def _ours_text(value: Ours | None, digits: int) -> str:
-    return "" if value is None else value.text(digits)
+def _ours_text(value: Ours | None, digits: int, sign: str = "") -> str:
+    return "" if value is None else value.text(digits, sign)
 
 
-def _mean(value: Ours | None) -> float | None:
-    return None if value is None else value.mean
+def _difference(value: Ours | None, base: float | None, digits: int) -> str:
+    return _against(None if value is None else value.mean, base, digits)
 
 
 def _against(value: float | None, base: float | None, digits: int) -> str:
     return "" if value is None or base is None else f"{value - base:+.{digits}f}"
-
-
-def _change(value: Ours | None, base: float | None, digits: int) -> str:
-    return _against(_mean(value), base, digits)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -366,7 +186,7 @@ def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> 
     notes.append(
         f"Ours: scale {listed('scale')}; {listed('images_seen')} images seen; protocol "
         f"{listed('protocol')}; {listed('num_images')} test images; seeds {', '.join(seeds)}"
-        + (" (mean ± sample standard deviation)." if len(seeds) > 1 else ".")
+        + (" (mean ± sample standard deviation; changes seed by seed)." if len(seeds) > 1 else ".")
     )
     notes.append(f"Hardware: {'; '.join(_hardware(lines))}. Code: {_commits(lines)}.")
     scales = all_of("scale")

@@ -337,7 +337,8 @@ def collect_results(folder: Path, sweep: str) -> Path:
 
 
 def _print_end(sweep: Sweep, outcomes: list[Outcome], folder: Path, table: str | None) -> None:
-    from sdm_lightning.reports.tables import has_table, table_text
+    from sdm_lightning.reports.paper import has_table
+    from sdm_lightning.reports.tables import table_text
 
     counts = {s: sum(o.status == s for o in outcomes) for s in ("done", "skipped", "failed")}
     failed = [o.cell.name for o in outcomes if o.status == "failed"]

@@ -11,7 +11,7 @@ from PIL import Image
 from sdm_lightning import figures
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.figures import iteration_curves, panels, save_figure, schedule_curves
-from sdm_lightning.reports.tables import read_paper_table
+from sdm_lightning.reports.paper import read_paper_table
 
 
 def picture(value: int, size: int = 8) -> np.ndarray:

@@ -12,7 +12,8 @@ import pytest
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports import results
-from sdm_lightning.reports.tables import print_table, read_paper_table, select_lines, table_text
+from sdm_lightning.reports.paper import read_paper_table, select_lines
+from sdm_lightning.reports.tables import print_table, table_text
 
 
 def line(row: str, seed: int, table: str = "table1", **values: Any) -> dict[str, Any]:
@@ -65,6 +66,28 @@ def test_mean_deviation_and_difference(tmp_path: Path) -> None:
     assert found["B"]["vs A, ours (fid)"] == f"{3 - mean:+.2f}"
     assert [found["C"][k] for k in ("FID, ours", "difference", "vs A, ours (fid)")] == ["", "", ""]
     assert found["C"]["FID, paper"] == "2.55"
+
+
+def test_changes_are_taken_seed_by_seed(tmp_path: Path) -> None:
+    """What two rows share from seed to seed is no noise of their difference."""
+    lines = [line("A", s, metrics={"fid": v}) for s, v in enumerate([2.0, 3.0, 4.0])]
+    lines += [line("B", s, metrics={"fid": v}) for s, v in enumerate([2.4, 3.6, 4.5])]
+    lines += [line("C", s, metrics={"fid": v}) for s, v in ((0, 2.0), (7, 5.0))]
+    found = cells("table1", lines, tmp_path)
+    assert found["B"]["vs A, ours (fid)"] == "+0.50 ± 0.10"
+    assert found["C"]["vs A, ours (fid)"] == "+0.50"  # other seeds: the means alone
+
+
+def test_own_rows_come_last_and_training_runs_are_left_out(tmp_path: Path) -> None:
+    lines = [line("A", 0), line("mine", 0, metrics={"fid": 2.0})]
+    found = cells("table1", lines, tmp_path)
+    assert list(found)[-1] == "mine"
+    assert (found["mine"]["FID, paper"], found["mine"]["FID, ours"]) == ("-", "2.00")
+    assert found["mine"]["vs A, ours (fid)"] == "-0.50"
+
+    trained = line("sdm", 0, "tableD3", setting="training-masks", metrics={"x": 1.0})
+    text = table_text("tableD3", results=[write(tmp_path / "r.jsonl", [trained])])
+    assert "nothing was run yet" in text
 
 
 def test_a_stand_in_never_stands_in_the_papers_column(tmp_path: Path) -> None:

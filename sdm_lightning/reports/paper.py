@@ -1,0 +1,145 @@
+"""The paper's own tables, and which result lines belong to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import yaml
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.reports.results import Line, experiments_folder, label_of
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers in a table of the paper."""
+
+    key: str
+    heading: str
+    metric: str
+    better: Literal["lower", "higher"]
+    unit: str
+    where: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper with its own numbers; ``experiments/paper/NAME.yaml``.
+
+    Attributes:
+        name: ``table1``.
+        number: As the paper prints it.
+        title: What it compares.
+        setting: What the paper's numbers were measured on.
+        row_heading: Heading of the rows' names.
+        columns: Columns of numbers.
+        rows: ``row`` (short name), ``name``, and a value for each column's key.
+        place_heading: Heading of what ``where`` of the columns names.
+        reference: Row that the others are compared with.
+        same_as: Row -> table and row of which it is the same run.
+        protocols: Protocol of ``sdm evaluate`` -> setting of a column, for other methods' folders.
+        digits: After the point.
+    """
+
+    name: str
+    number: str
+    title: str
+    setting: str
+    row_heading: str
+    columns: list[Column]
+    rows: list[dict[str, Any]]
+    place_heading: str
+    reference: str | None
+    same_as: dict[str, dict[str, str]]
+    protocols: dict[str, str]
+    digits: int
+
+
+def table_names() -> list[str]:
+    """Tables whose numbers are in ``experiments/paper``."""
+    return sorted(path.stem for path in (experiments_folder() / "paper").glob("*.yaml"))
+
+
+def has_table(name: str) -> bool:
+    """Whether the paper has this table."""
+    return name in table_names()
+
+
+def read_paper_table(name: str) -> PaperTable:
+    """Reads the paper's own numbers.
+
+    Raises:
+        InputError: If there is no such table.
+    """
+    if name not in (names := table_names()):
+        raise InputError(f"no table {name!r}; there are {', '.join(names)}")
+    content = yaml.safe_load((experiments_folder() / "paper" / f"{name}.yaml").read_text())
+    columns = [
+        Column(c["key"], str(c["heading"]), c["metric"], c["better"], c["unit"], c.get("where", {}))
+        for c in content["columns"]
+    ]
+    return PaperTable(
+        name=name,
+        number=content["number"],
+        title=content["title"],
+        setting=content["setting"],
+        row_heading=content["row_heading"],
+        columns=columns,
+        rows=content["rows"],
+        place_heading=content.get("place_heading", "Test set"),
+        reference=content.get("reference"),
+        same_as=content.get("same_as", {}),
+        protocols=content.get("protocols", {}),
+        digits=content.get("digits", 2),
+    )
+
+
+def select_lines(lines: Sequence[Line], table: PaperTable, scale: str | None) -> list[Line]:
+    """The lines of this table and scale; of several lines of one run, the newest.
+
+    A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint's place.
+    Runs that only train for a table (a setting that none of its columns has) are left out.
+    """
+    newest: dict[tuple[str, ...], Line] = {}
+    for found in lines:
+        line = _as_row_of(found, table)
+        if line is None or (scale is not None and label_of(line, "scale") != scale):
+            continue
+        keys = ("scale", "row", "setting", "num_iterations", "protocol", "seed")
+        checkpoint = (line.get("checkpoint") or {}).get("path")
+        key = (*(str(label_of(line, k)) for k in keys), str(checkpoint))
+        if key not in newest or str(line.get("time", "")) >= str(newest[key].get("time", "")):
+            newest[key] = line
+    return list(newest.values())
+
+
+def _as_row_of(line: Line, table: PaperTable) -> Line | None:
+    """The line under its row of this table; None if it belongs to another."""
+    place = (label_of(line, "table"), label_of(line, "row"))
+    if place[0] == table.name:
+        settings = {c.where["setting"] for c in table.columns if "setting" in c.where}
+        elsewhere = bool(settings) and label_of(line, "setting") not in settings
+        return None if place[1] is None or elsewhere else line
+    if line.get("method") is not None and line.get("protocol") in table.protocols:
+        # A folder of results that `sdm evaluate --method NAME --protocol ...` scored.
+        method = _plain(str(line["method"]))
+        for known in table.rows:
+            if method in (_plain(known["row"]), _plain(known["name"])):
+                setting = table.protocols[line["protocol"]]
+                return {**line, "table": table.name, "row": known["row"], "setting": setting}
+    for row, other in table.same_as.items():
+        if place == (other["table"], other["row"]):
+            return {**line, "table": table.name, "row": row}
+    return None
+
+
+def _plain(name: str) -> str:
+    """``DeepFill v2`` and ``deepfill-v2`` are one method."""
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+def with_own_rows(table: PaperTable, lines: Sequence[Line]) -> PaperTable:
+    """The table with the rows that only the lines have, last: the paper has no numbers for them."""
+    known = {str(row["row"]) for row in table.rows}
+    own = sorted({str(label_of(line, "row")) for line in lines} - known)
+    return replace(table, rows=[*table.rows, *({"row": row, "name": row} for row in own)])

@@ -1,0 +1,83 @@
+"""Mean and deviation over the seeds of a row, and of its change against another row."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sdm_lightning.reports.results import Line, label_of, metric_values
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our value of one cell: mean and deviation over seeds.
+
+    Attributes:
+        mean: Mean over runs.
+        deviation: Sample standard deviation; None for one run.
+        count: Number of runs.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Ours | None":
+        """Of finite values; None if there is none."""
+        finite = [value for value in values if math.isfinite(value)]
+        if not finite:
+            return None
+        deviation = statistics.stdev(finite) if len(finite) > 1 else None
+        return cls(statistics.fmean(finite), deviation, len(finite))
+
+    def text(self, digits: int, sign: str = "") -> str:
+        """``2.36 ± 0.02``, or the number alone for one run; ``sign="+"`` shows the plus."""
+        mean = f"{self.mean:{sign}.{digits}f}"
+        return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
+
+
+def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) -> Ours | None:
+    """Mean and deviation over the runs of a row; None if there is none.
+
+    Args:
+        lines: Of one table and scale.
+        row: As in the paper's file.
+        where: What a line must have to belong to the column.
+        metric: Exact name: ``fid`` does not match ``fid[random-conv]``.
+    """
+    return Ours.of(value for _, value in _values(lines, row, where, metric))
+
+
+def change(
+    lines: Sequence[Line], row: str, reference: str, where: dict[str, Any], metric: str
+) -> Ours | None:
+    """What a row differs from another by, ours; None unless both were run.
+
+    Runs of one seed saw the same images and masks in the same order. Where both rows have the same
+    two or more seeds, once each, the change is therefore taken seed by seed, and its deviation is
+    that of the changes. Else it is the difference of the means alone.
+    """
+    found, base = (_values(lines, name, where, metric) for name in (row, reference))
+    seeds, base_seeds = ([seed for seed, _ in values] for values in (found, base))
+    if len(seeds) > 1 and sorted(seeds) == sorted(base_seeds) and len(set(seeds)) == len(seeds):
+        by_seed = dict(base)
+        return Ours.of(value - by_seed[seed] for seed, value in found)
+    mean, base_mean = (Ours.of(value for _, value in values) for values in (found, base))
+    if mean is None or base_mean is None:
+        return None
+    return Ours(mean.mean - base_mean.mean, None, min(mean.count, base_mean.count))
+
+
+def _values(
+    lines: Sequence[Line], row: str, where: dict[str, Any], metric: str
+) -> list[tuple[str, float]]:
+    """Seed and value of each run of a row."""
+    return [
+        (str(label_of(line, "seed")), metric_values(line)[metric])
+        for line in lines
+        if str(label_of(line, "row")) == row
+        and all(str(label_of(line, k)) == str(v) for k, v in where.items())
+        and metric in metric_values(line)
+    ]

@@ -17,13 +17,14 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.reports.figures import (
     iteration_curves,
     panels,
+    row_dots,
     save_figure,
     schedule_curves,
 )
 from sdm_lightning.reports.paper import read_paper_table, select_lines
 from sdm_lightning.reports.results import gather, label_of, metric_values
 
-FigureName = Literal["fig2", "fig3", "fig5", "fig6", "fig7", "fig8", "table2"]
+FigureName = Literal["fig2", "fig3", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "table4"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -71,10 +72,10 @@ def draw_figure(
     fig2 shows results after each iteration; fig3 mean, uncertainty and mask of each iteration;
     fig5 several models beside each other (ablation); fig6 (and E.1) several samples of one model;
     fig7 the mask schedules; fig8 results of several methods from folders; table2 the curve over
-    testing iterations, from result lines.
+    testing iterations and table1 and table4 their rows with a dot for each run, from result lines.
 
     Args:
-        name: fig2, fig3, fig5, fig6, fig7, fig8 or table2.
+        name: fig2, fig3, fig5, fig6, fig7, fig8, table1, table2 or table4.
         weights: Bundled weights by name, a .safetensors file or a .ckpt; for fig5 label -> file,
             such as '{"F (- UGA)": "runs/f.ckpt", "A (full)": "runs/a.ckpt"}'.
         images: Folder of pictures, all of one size; windows of held-out photos if not given.
@@ -85,17 +86,17 @@ def draw_figure(
         num_iterations: Iterations; the weights' own if not given.
         num_samples: Samples of fig6.
         seed: Of the noise and latent codes; samples take seed, seed + 1, ...
-        results: For table2: JSON-lines files or folders; as for sdm table.
-        scale: For table2: only runs of this scale.
-        metrics: For table2: the metrics to draw; what was measured if not given.
+        results: For tables: JSON-lines files or folders; as for sdm table.
+        scale: For tables: only runs of this scale.
+        metrics: For tables: the metrics to draw; FID and PSNR in the hole if not given.
 
     Raises:
         InputError: If what a figure needs is missing.
     """
     if name == "fig7":
         figure = _schedules()
-    elif name == "table2":
-        figure = _table2(results, scale, metrics)
+    elif name in ("table1", "table2", "table4"):
+        figure = _table(name, results, scale, metrics)
     elif name == "fig8":
         figure = _side_by_side(images, masks, methods, num_images)
     else:
@@ -198,11 +199,14 @@ def _schedules() -> Any:
     return schedule_curves(curves, progress)
 
 
-def _table2(results: list[str] | None, scale: str | None, metrics: list[str] | None) -> Any:
-    table = read_paper_table("table2")
+def _table(
+    name: str, results: list[str] | None, scale: str | None, metrics: list[str] | None
+) -> Any:
+    table = read_paper_table(name)
     lines = select_lines(gather(results), table, scale)
     found = sorted({m for line in lines for m in metric_values(line)})
     chosen = metrics or [m for m in found if m.startswith("fid") or m in ("psnr_hole",)]
+    shown = "mean and sample standard deviation" if name == "table2" else "each run, and means"
     notes = "Ours: nothing was run yet."
     if lines:
 
@@ -211,10 +215,10 @@ def _table2(results: list[str] | None, scale: str | None, metrics: list[str] | N
 
         notes = (
             f"Ours: scale {listed('scale')}, {listed('protocol')}, {listed('num_images')} test "
-            "images; mean and sample standard deviation over training seeds. Square brackets name "
-            "a stand-in: no FID of the paper's kind."
+            f"images; {shown} over training seeds. Square brackets name a stand-in: no FID of the "
+            "paper's kind."
         )
-    return iteration_curves(table, lines, chosen, notes)
+    return (iteration_curves if name == "table2" else row_dots)(table, lines, chosen, notes)
 
 
 def _side_by_side(

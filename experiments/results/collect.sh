@@ -1,7 +1,8 @@
 #!/bin/sh
-# The study's result lines, tables and curve from runs/cpu/ into this folder, nothing typed by hand.
+# The study's result lines, tables and pictures from runs/cpu/ into this folder, nothing typed by hand.
 set -eu
 PYTHON="${PYTHON:-python}"
+sdm() { "$PYTHON" -m sdm_lightning "$@"; }
 here="$(dirname "$0")"
 for sweep in table1 table2A table2B table4; do
   if [ -f "runs/cpu/$sweep/results.jsonl" ]; then
@@ -9,7 +10,15 @@ for sweep in table1 table2A table2B table4; do
   fi
 done
 for table in table1 table2 table4; do
-  "$PYTHON" -m sdm_lightning table $table --scale cpu --results "[\"$here\"]" --output "$here/cpu-$table.md"
+  sdm table $table --scale cpu --results "[\"$here\"]" --output "$here/cpu-$table.md"
+  sdm figure $table --scale cpu --results "[\"$here\"]" --output "$here/figures"
 done
-"$PYTHON" -m sdm_lightning figure table2 --scale cpu --results "[\"$here\"]" --output "$here/figures"
-"$PYTHON" -m sdm_lightning figure fig7 --output "$here/figures"
+# Does the predicted deviation say where the error is? What D loses, whatever FID says.
+sdm table table1 --scale cpu --results "[\"$here\"]" --metrics '["uncertainty_error_correlation"]' \
+  --output "$here/cpu-table1-uncertainty.md"
+sdm figure fig7 --output "$here/figures"
+of() { echo "\"$1\": \"runs/cpu/table1/$2-seed0/checkpoints/last.ckpt\""; }
+if [ -f runs/cpu/table1/F-seed0/checkpoints/last.ckpt ]; then
+  sdm figure fig5 --output "$here/figures" --num_images 4 --weights "{$(of 'B (1 it.)' B),
+    $(of 'C (2 it.)' C), $(of 'D (- DPM)' D), $(of 'E (- CS)' E), $(of 'F (- UGA)' F), $(of A A)}"
+fi

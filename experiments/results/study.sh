@@ -22,4 +22,6 @@ for seed in ${SEEDS:-0 1 2}; do
   sdm sweep experiments/sweeps/table2A.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
   sdm sweep experiments/sweeps/table2B.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
 done
-sh "$(dirname "$0")/collect.sh"
+here="$(dirname "$0")"
+[ -f "$here/cpu-baselines.jsonl" ] || sh "$here/baselines.sh"
+sh "$here/collect.sh"

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sdm_lightning.reports.paper import PaperTable
-from sdm_lightning.reports.results import Line
-from sdm_lightning.reports.seeds import ours
+from sdm_lightning.reports.results import Line, better_of
+from sdm_lightning.reports.seeds import Ours, ours, run_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,6 +163,53 @@ def iteration_curves(
     figure.tight_layout(rect=(0, 0.09, 1, 1))
     wrapped = "\n".join(textwrap.wrap(notes, 46 * count))
     figure.text(0.01, 0.015, wrapped, fontsize=7, color=SOFT)
+    return figure
+
+
+def row_dots(
+    table: PaperTable, lines: Sequence[Line], metrics: Sequence[str], notes: str
+) -> Figure:
+    """A table of rows as dots: the paper's numbers, then one panel for each of our metrics.
+
+    Each dot is a run, so that the noise is seen beside the differences; a bar is the mean over
+    seeds, the dashed line that of the table's reference row.
+
+    Args:
+        table: ``table1`` or ``table4``, with one column of numbers.
+        lines: Its result lines.
+        metrics: Exact names.
+        notes: Below: scale, seeds, protocol.
+    """
+    from matplotlib.figure import Figure
+
+    count, names = 1 + len(metrics), [str(row["name"]) for row in table.rows]
+    height = 1.3 + 0.32 * len(names)
+    figure = Figure(figsize=(2.7 * count + 0.9, height), dpi=160, facecolor="white")
+    axes_list = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    (column,) = table.columns
+    places = {str(row["row"]): y for y, row in enumerate(table.rows)}
+    for axes in axes_list:
+        _dress(axes)
+        axes.set_yticks(range(len(names)), names)
+    axes_list[0].invert_yaxis()
+    for row, y in places.items():
+        colour = COLOURS[1] if row == table.reference else COLOURS[0]
+        if (value := table.rows[y].get(column.key)) is not None:
+            axes_list[0].plot(value, y, "D", color=colour, markersize=5)
+        for axes, metric in zip(axes_list[1:], metrics, strict=True):
+            values = run_values(lines, row, column.where, metric)
+            axes.plot(values, [y] * len(values), "o", color=colour, markersize=4, alpha=0.65)
+            if (mean := Ours.of(values)) is not None:
+                axes.plot([mean.mean] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2)
+                if row == table.reference:
+                    axes.axvline(mean.mean, color=colour, linewidth=0.8, linestyle="--", zorder=0)
+    axes_list[0].set_title(f"paper: {column.metric.upper()}", fontsize=9, color=INK)
+    axes_list[0].set_xlabel(f"{column.better} is better")
+    for axes, metric in zip(axes_list[1:], metrics, strict=True):
+        axes.set_title(f"ours: {metric}", fontsize=9, color=INK)
+        axes.set_xlabel(f"{better_of(metric)} is better")
+    figure.tight_layout(rect=(0, 0.45 / height, 1, 1))
+    figure.text(0.01, 0.02, "\n".join(textwrap.wrap(notes, 42 * count)), fontsize=7, color=SOFT)
     return figure
 
 

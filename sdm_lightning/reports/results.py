@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.shipped import shipped_folder
@@ -147,6 +147,14 @@ def split_metric(name: str) -> tuple[str, str, str]:
     if match is None:
         return name, "", ""
     return match[1], match[2] or "", match[3] or ""
+
+
+LOWER_IS_BETTER = {"fid", "lpips", "l1", "l1_hole"}
+
+
+def better_of(metric: str) -> Literal["lower", "higher"]:
+    """Which way a metric is better, whatever its brackets say."""
+    return "lower" if split_metric(metric)[0] in LOWER_IS_BETTER else "higher"
 
 
 def metric_values(line: Line) -> dict[str, float]:

@@ -47,7 +47,12 @@ def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) ->
         where: What a line must have to belong to the column.
         metric: Exact name: ``fid`` does not match ``fid[random-conv]``.
     """
-    return Ours.of(value for _, value in _values(lines, row, where, metric))
+    return Ours.of(run_values(lines, row, where, metric))
+
+
+def run_values(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) -> list[float]:
+    """The value of each run of a row; takes the arguments of :func:`ours`."""
+    return [value for _, value in _values(lines, row, where, metric)]
 
 
 def change(

@@ -12,11 +12,17 @@ from sdm_lightning.reports.paper import (
     select_lines,
     with_own_rows,
 )
-from sdm_lightning.reports.results import Line, gather, label_of, metric_values, split_metric
+from sdm_lightning.reports.results import (
+    Line,
+    better_of,
+    gather,
+    label_of,
+    metric_values,
+    split_metric,
+)
 from sdm_lightning.reports.seeds import Ours, change, ours
 
 METRIC_NAMES = {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}
-LOWER_IS_BETTER = {"fid", "lpips", "l1", "l1_hole"}
 
 
 def print_table(
@@ -202,9 +208,7 @@ def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> 
             "not the paper's metric, and its values compare with nothing but each other."
         )
     others = [m for m in metrics if m not in {c.metric for c in table.columns}]
-    better = [
-        f"{m} {'lower' if split_metric(m)[0] in LOWER_IS_BETTER else 'higher'}" for m in others
-    ]
+    better = [f"{m} {better_of(m)}" for m in others]
     if better:
         notes.append(f"Better is: {', '.join(better)}.")
     return notes

@@ -10,7 +10,13 @@ from PIL import Image
 
 from sdm_lightning import figures
 from sdm_lightning.errors import InputError
-from sdm_lightning.reports.figures import iteration_curves, panels, save_figure, schedule_curves
+from sdm_lightning.reports.figures import (
+    iteration_curves,
+    panels,
+    row_dots,
+    save_figure,
+    schedule_curves,
+)
 from sdm_lightning.reports.paper import read_paper_table
 
 
@@ -59,6 +65,20 @@ def test_iteration_curves_hold_means_and_deviations() -> None:
     assert list(points.get_ydata()) == [5, 7]
     ends = bars.get_segments()[0]
     assert ends[1][1] - ends[0][1] == pytest.approx(2 * 2**0.5)
+
+
+def test_row_dots_show_every_run() -> None:
+    lines = [{**line("A", 3, seed, 15.0 + seed), "table": "table1"} for seed in (0, 1)]
+    lines += [{**line("D", 3, 0, 14.0), "table": "table1"}]
+    paper, ours = row_dots(read_paper_table("table1"), lines, ["psnr_hole"], "").axes
+    assert [float(item.get_xdata()[0]) for item in paper.get_lines()] == [
+        2.36, 2.95, 2.55, 2.49, 2.45, 2.44, 2.64,
+    ]  # fmt: skip
+    dots = [list(item.get_xdata()) for item in ours.get_lines() if item.get_marker() == "o"]
+    assert dots == [[15.0, 16.0], [], [], [14.0], [], [], []]
+    bars = [item for item in ours.get_lines() if item.get_linewidth() == 2]
+    assert [bar.get_xdata()[0] for bar in bars] == [15.5, 14.0]
+    assert ours.get_xlabel() == "higher is better"
 
 
 def test_files_are_whole_and_repeatable(tmp_path: Path) -> None:
@@ -168,3 +188,5 @@ def test_table2_from_lines(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(line("B", t, 0, 10 + t)) + "\n" for t in range(4, 11)))
     figures.draw_figure("table2", output=str(tmp_path), results=[str(file)])
     assert Image.open(tmp_path / "table2.png").width > 800
+    figures.draw_figure("table4", output=str(tmp_path), results=[str(file)])
+    assert (tmp_path / "table4.pdf").read_bytes().startswith(b"%PDF")

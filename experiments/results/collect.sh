@@ -4,7 +4,7 @@ set -eu
 PYTHON="${PYTHON:-python}"
 sdm() { "$PYTHON" -m sdm_lightning "$@"; }
 here="$(dirname "$0")"
-for sweep in table1 table2A table2B table4; do
+for sweep in table1 table2A table2B table4 filled_train filled_B filled_B-image; do
   if [ -f "runs/cpu/$sweep/results.jsonl" ]; then
     cp "runs/cpu/$sweep/results.jsonl" "$here/cpu-$sweep.jsonl"
   fi

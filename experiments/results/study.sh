@@ -22,6 +22,10 @@ for seed in ${SEEDS:-0 1 2}; do
   sdm sweep experiments/sweeps/table2A.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
   sdm sweep experiments/sweeps/table2B.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
 done
+# Beside the paper's rows: what becomes of pixels that earlier iterations filled.
+for sweep in filled_train filled_B filled_B-image; do
+  sdm sweep experiments/filled/$sweep.yaml --scale cpu --fork true --workers ${WORKERS:-1} || true
+done
 here="$(dirname "$0")"
 [ -f "$here/cpu-baselines.jsonl" ] || sh "$here/baselines.sh"
 sh "$here/collect.sh"

@@ -68,7 +68,8 @@ class DiffusionStep:
 
     Attributes:
         prediction: What the network said.
-        completed: ``(B, 3, H, W)``: the mean in the hole, the input where it was known.
+        completed: ``(B, 3, H, W)``: the mean in the hole, the input where it was known. Without
+            ``repredict``, what earlier iterations filled is as they filled it.
         state: x_t, m_t, u_t after pick and sample; in the last iteration ``state.image`` equals
             ``completed``.
     """
@@ -289,6 +290,9 @@ class SpatialDiffusion:
         alpha: Ratio of the noise in Eq. 5; 0 turns continuous sampling off (Table 1 E).
         uncertainty_scale: How deviations become an uncertainty in [0, 1]; see
             ``scale_uncertainty``. The paper says "scaled to [0, 1]" only.
+        repredict: Pixels that earlier iterations filled get this iteration's mean, as Eq. 5 says
+            (it takes mu_t for all of m_t - m_0). False keeps them as they were filled: for a
+            network that never saw filled pixels in training, such as Table 2's model B.
         detach: Cuts gradients between iterations, so that each can be back-propagated and freed
             before the next. The paper does not say; False lets them flow through x_t.
 
@@ -302,6 +306,7 @@ class SpatialDiffusion:
         schedule: MaskSchedule | Callable[[float], float] | None = None,
         alpha: float = 0.01,
         uncertainty_scale: UncertaintyScale = "minmax",
+        repredict: bool = True,
         detach: bool = True,
     ) -> None:
         if num_iterations < 1:
@@ -314,6 +319,7 @@ class SpatialDiffusion:
         self.schedule = schedule if schedule is not None else UniformSchedule()
         self.alpha = alpha
         self.uncertainty_scale: UncertaintyScale = uncertainty_scale
+        self.repredict = repredict
         self.detach = detach
         ends = self.schedule(0.0), self.schedule(1.0)
         if abs(ends[0]) > 1e-6 or abs(ends[1] - 1) > 1e-6:
@@ -358,10 +364,15 @@ class SpatialDiffusion:
             new_mask, uncertainty = pick(state, prediction, initial_mask, fraction)
             alpha = 0.0 if last else self.alpha
             new_image = sample(known, initial_mask, new_mask, prediction, alpha, generator)
+            filling = prediction.mean
+            if not self.repredict:
+                filled = state.mask.bool()
+                new_image = torch.where(filled, state.image, new_image)
+                filling = torch.where(filled, state.image, filling)
             state = DiffusionState(new_image, new_mask, uncertainty, step)
             if self.detach:
                 state = state.detach()
-            yield DiffusionStep(prediction, complete(known, initial_mask, prediction.mean), state)
+            yield DiffusionStep(prediction, complete(known, initial_mask, filling), state)
 
     def __call__(
         self,

@@ -222,7 +222,9 @@ class SDMModule(pl.LightningModule):
             features = self._target_features(image)
             steps = self.diffusion.iterate(styled_network(self.generator, styles), image, mask)
             for iteration, step in enumerate(steps, start=1):
-                supervised = supervised_image(step, image, mask, self.decoupled)
+                supervised = supervised_image(
+                    step, image, mask, self.decoupled, self.losses.mean_region
+                )
                 logits = self._logits(supervised, mask) if self.losses.adversarial else None
                 found = generator_objective(
                     step, supervised, logits, image, mask, features, self.perceptual, self.losses,

@@ -1,5 +1,7 @@
 """The generator's loss of one iteration (Eq. 10), in plain torch."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -13,24 +15,31 @@ from sdm_lightning.losses import (
 from sdm_lightning.training.settings import LossSettings
 
 
-def supervised_image(step: DiffusionStep, image: Tensor, mask: Tensor, decoupled: bool) -> Tensor:
+def supervised_image(
+    step: DiffusionStep,
+    image: Tensor,
+    mask: Tensor,
+    decoupled: bool,
+    region: Literal["hole", "image"] = "hole",
+) -> Tensor:
     """The image that the adversarial and the perceptual loss look at.
 
     Args:
         step: The iteration.
-        image: ``(B, 3, H, W)`` target in [-1, 1]; its known pixels are pasted.
+        image: ``(B, 3, H, W)`` target in [-1, 1], whose known pixels are pasted.
         mask: ``(B, 1, H, W)``, 1 = known.
         decoupled: True: the mean (decoupled probabilistic modeling, Sec. 3.1.1). False: a whole
             sample mu + sigma * z, Table 1 D ("all supervision on the sampled result", Sec. 4.3).
+        region: ``LossSettings.mean_region``: paste the known pixels, or not.
 
     Returns:
         ``(B, 3, H, W)``.
     """
     if decoupled:
-        return step.completed
+        return step.completed if region == "hole" else step.mean
     deviation = torch.exp(0.5 * step.log_variance.clamp(-40.0, 20.0))
     drawn = step.mean + deviation * torch.randn_like(step.mean)
-    return complete(image, mask, drawn)
+    return complete(image, mask, drawn) if region == "hole" else drawn
 
 
 def likelihood_loss(

@@ -42,8 +42,12 @@ class LossSettings:
         likelihood: lambda_3.
         likelihood_reduction: ``"sum"`` over the dimensions of an image as Eq. 1 prints it, or
             ``"mean"``. At 512x512 they differ by a factor of 786,432.
+        mean_region: What the adversarial and the perceptual loss see. ``"hole"``: the mean with the
+            known pixels pasted, which is what is shown at the end. ``"image"``: the mean alone, so
+            that the network also learns to give known pixels back, which Eq. 5 asks of it for
+            pixels that earlier iterations filled.
         likelihood_region: ``"hole"`` counts the pixels that the model has to fill; ``"image"``
-            counts all, as Eq. 1 prints it, though the mean at known pixels is never used.
+            counts all, as Eq. 1 prints it.
         r1_gamma: Weight of the gradient penalty on real images, gamma / 2 * |grad D|^2.
         r1_interval: Batches between two penalties (lazy regularisation).
     """
@@ -52,6 +56,7 @@ class LossSettings:
     perceptual: float = 2.0
     likelihood: float = 1e-4
     likelihood_reduction: Literal["sum", "mean"] = "sum"
+    mean_region: Literal["hole", "image"] = "hole"
     likelihood_region: Literal["hole", "image"] = "hole"
     r1_gamma: float = 10.0
     r1_interval: int = 16

@@ -138,6 +138,28 @@ def test_last_iteration_returns_the_mean_without_noise():
     torch.testing.assert_close(last.completed, image * mask + last.mean * (1 - mask))
 
 
+@pytest.mark.parametrize("repredict", [True, False])
+def test_filled_pixels_are_predicted_anew_or_kept(repredict):
+    """A network that answers with the number of its call: which call a pixel's value is of."""
+    image, mask = random_problem(batch=1)
+    calls = []
+
+    def network(inputs):
+        calls.append(inputs)
+        mean = torch.full_like(inputs[:, :3], 0.1 * len(calls))
+        return mean, noisy_network()(inputs)[1]
+
+    diffusion = SpatialDiffusion(num_iterations=3, alpha=0.0, repredict=repredict)
+    steps = list(diffusion.iterate(network, image, mask))
+    last = steps[-1]
+    torch.testing.assert_close(last.state.image, last.completed)
+    filled_first = (steps[0].state.mask - mask).bool().expand(-1, 3, -1, -1)
+    filled_last = (1 - steps[1].state.mask).bool().expand(-1, 3, -1, -1)
+    assert last.completed[filled_first].unique().item() == pytest.approx(0.3 if repredict else 0.1)
+    assert last.completed[filled_last].unique().item() == pytest.approx(0.3)
+    assert steps[1].completed[filled_last].unique().item() == pytest.approx(0.2)
+
+
 def test_one_iteration_is_one_network_pass():
     image, mask = random_problem()
     network = noisy_network()

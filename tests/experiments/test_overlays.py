@@ -214,3 +214,14 @@ def test_every_row_trains_and_tests_at_tiny_scale(
         assert line["scale"] == "tiny"
         assert line["command"] == "test"
         assert any(metric.startswith("fid[random-conv]/") for metric in line["metrics"])
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize("name", ["filled_train", "filled_B", "filled_B-image"])
+def test_rows_beside_the_paper_build(name: str, build: Callable[..., SDMCommandLine]) -> None:
+    """``experiments/filled``: what becomes of pixels that earlier iterations filled."""
+    for cell in first_of_each_row(EXPERIMENTS / "filled" / f"{name}.yaml", "cpu"):
+        cli = build(*cell.argv, *WITHOUT_DOWNLOADS)
+        assert cli.model.losses.mean_region == ("image" if "image" in cell.name else "hole")
+        assert cli.model.diffusion.repredict is ("kept" not in " ".join(cell.argv))
+        assert cli.settings.evaluation.facts["scale"] == "cpu"

@@ -169,8 +169,11 @@ def metric_values(line: Line) -> dict[str, float]:
 def label_of(line: Line, key: str) -> Any:
     """``table``, ``row``, ``setting``, ``scale`` or ``seed`` of a line, however it was run.
 
-    A line's own facts come first, then its sweep cell's.
+    A line's own facts come first, then its sweep cell's. The seed is that of the training, which a
+    test of a given checkpoint may not share.
     """
+    if key == "seed" and line.get("training_seed") is not None:
+        return line["training_seed"]
     if line.get(key) is not None:
         return line[key]
     cell = line.get("cell") or {}

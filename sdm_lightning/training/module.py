@@ -119,6 +119,7 @@ class SDMModule(pl.LightningModule):
         self.num_micro_batches = num_micro_batches
         self.gradient_clip = gradient_clip
         self.seed = seed
+        self.training_seed: int | None = seed  # of a loaded checkpoint, as far as it says it
         self.images_seen = 0
         # Sum of sign(D(real)) and number of logits since ADA's last update.
         self.real_signs: Tensor
@@ -394,6 +395,7 @@ class SDMModule(pl.LightningModule):
             InputError: As :func:`fitting_weights`.
         """
         self.images_seen = checkpoint["images_seen"]
+        self.training_seed = checkpoint.get("hyper_parameters", {}).get("seed")
         trainer = self._trainer
         checkpoint["state_dict"] = fitting_weights(
             checkpoint["state_dict"],

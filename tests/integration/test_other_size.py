@@ -9,10 +9,11 @@ from sdm_lightning.reports.results import read_result_lines
 
 def test_tested_at_twice_the_size(sdm):
     directory = sdm("fit", "--budget.max_images=2")
-    sdm("test", "--ckpt_path=last", "--data.resolution=32")
+    sdm("test", "--ckpt_path=last", "--data.resolution=32", "--seed_everything=5")
     line = read_result_lines(directory / "results.jsonl")[-1]
     assert line["data"]["resolution"] == 32
     assert line["images_seen"] == 2
+    assert (line["seed"], line["training_seed"]) == (5, 0)
 
 
 @pytest.mark.parametrize(

@@ -55,4 +55,5 @@ def test_a_table_can_be_made_of_what_wandb_keeps(sdm):
     line = wandb_line(run.summary, run.config)
     assert line == read_result_lines(directory / "results.jsonl")[-1]
     assert (line["table"], line["row"], line["seed"]) == ("table1", "B", 3)
+    assert line["training_seed"] == 3
     assert line["hardware"]["cpu"]

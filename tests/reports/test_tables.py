@@ -78,6 +78,21 @@ def test_changes_are_taken_seed_by_seed(tmp_path: Path) -> None:
     assert found["C"]["vs A, ours (fid)"] == "+0.50"  # other seeds: the means alone
 
 
+def test_the_seed_is_that_of_the_training(tmp_path: Path) -> None:
+    """Tests of checkpoints (Table 2) all run with the test's own seed."""
+    lines = [
+        line("A", 0, training_seed=s, checkpoint={"path": f"{s}.ckpt"}, metrics={"fid": 2.0 + s})
+        for s in (0, 1)
+    ]
+    lines += [
+        line("B", 0, training_seed=s, checkpoint={"path": f"b{s}.ckpt"}, metrics={"fid": 3.0 + s})
+        for s in (0, 1)
+    ]
+    found = cells("table1", lines, tmp_path)
+    assert found["B"]["vs A, ours (fid)"] == "+1.00 ± 0.00"
+    assert "seeds 0, 1" in table_text("table1", results=[write(tmp_path / "r.jsonl", lines)])
+
+
 def test_own_rows_come_last_and_training_runs_are_left_out(tmp_path: Path) -> None:
     lines = [line("A", 0), line("mine", 0, metrics={"fid": 2.0})]
     found = cells("table1", lines, tmp_path)

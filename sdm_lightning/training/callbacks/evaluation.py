@@ -257,5 +257,6 @@ def _model_facts(pl_module: pl.LightningModule) -> dict[str, Any]:
         "alpha": getattr(diffusion, "alpha", None),
         "schedule": type(getattr(diffusion, "schedule", None)).__name__,
         "seed": getattr(pl_module, "seed", None),
+        "training_seed": getattr(pl_module, "training_seed", None),
         "images_seen": int(images_seen) if isinstance(images_seen, int | torch.Tensor) else None,
     }

@@ -128,6 +128,7 @@ def iteration_curves(
         notes: Below: scale, seeds, protocol.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     count = 1 + len(metrics)
     figure = Figure(figsize=(3.2 * count + 0.3, 3.3), dpi=160, facecolor="white")
@@ -159,7 +160,13 @@ def iteration_curves(
     axes_list[0].set_title("paper: FID (lower is better)", fontsize=9, color=INK)
     axes_list[0].legend(frameon=False, fontsize=8, loc="upper right")
     for axes, metric in zip(axes_list[1:], metrics, strict=True):
-        axes.set_title(f"ours: {metric}", fontsize=9, color=INK)
+        axes.set_title(f"ours: {metric} ({better_of(metric)} is better)", fontsize=9, color=INK)
+        heights = [y for item in axes.get_lines() for y in np.asarray(item.get_ydata())]
+        if heights and 0 < 10 * min(heights) < max(heights):
+            axes.set_yscale("log")  # one row far off would flatten the others
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
     figure.tight_layout(rect=(0, 0.09, 1, 1))
     wrapped = "\n".join(textwrap.wrap(notes, 46 * count))
     figure.text(0.01, 0.015, wrapped, fontsize=7, color=SOFT)

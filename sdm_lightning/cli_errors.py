@@ -25,11 +25,13 @@ def user_errors() -> Iterator[None]:
     """Turns bad input into one line on stderr and exit status 2.
 
     Raises:
-        SystemExit: Instead of ``InputError`` (2) and ``KeyboardInterrupt`` (130). With
-            ``SDM_DEBUG=1`` in the environment the exception itself passes.
+        SystemExit: Instead of ``InputError`` (2) and ``KeyboardInterrupt`` (130), and where nobody
+            reads on, as in ``sdm table table1 | head`` (141, as from the signal). With
+            ``SDM_DEBUG=1`` in the environment the first two pass as they are.
     """
     try:
         yield
+        sys.stdout.flush()
     except InputError as error:
         if os.environ.get("SDM_DEBUG"):
             raise
@@ -40,6 +42,10 @@ def user_errors() -> Iterator[None]:
             raise
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        # Else Python would try to write the rest once more when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(141) from None
 
 
 def last_told(message: str) -> str:

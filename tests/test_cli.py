@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -273,3 +274,14 @@ class TestRun:
         assert [row["images_seen"] for row in stopped] == ["2.0", "4.0", "6.0", "8.0"]
         assert stopped == straight
         assert (tmp_path / "a" / "config-2.yaml").is_file()
+
+
+def test_a_reader_that_stops_is_no_error() -> None:
+    """``sdm table ... | head``: no traceback where a pipe is closed."""
+    code = "import sys; from sdm_lightning.cli import main; main(['-h'])"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run([sys.executable, "-c", code], stdout=closed, stderr=subprocess.PIPE)
+    assert done.returncode == 141
+    assert done.stderr == b""

@@ -28,6 +28,7 @@ from sdm_lightning.seeding import stable_seed
 from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
 from sdm_lightning.training.checkpointing import fitting_weights
+from sdm_lightning.training.checks import refuse_unfit_trainer
 from sdm_lightning.training.objectives import (
     generator_objective,
     micro_batches,
@@ -160,27 +161,11 @@ class SDMModule(pl.LightningModule):
         """Refuses what would train wrongly.
 
         Raises:
-            InputError: For fp16, and for a DDP strategy that cannot run two optimizers.
+            InputError: As :func:`refuse_unfit_trainer`.
         """
-        precision = str(self.trainer.precision)
-        if precision.startswith("16"):
-            raise InputError(
-                f"trainer.precision is {precision}: one gradient scaler shared by two optimizers "
-                "scales the discriminator wrongly; use bf16-mixed or 32-true"
-            )
-        if stage != "fit":
-            return
-        if self.perceptual is not None and self.losses.perceptual:
+        refuse_unfit_trainer(self.trainer, stage == "fit" and bool(self.losses.adversarial))
+        if stage == "fit" and self.perceptual is not None and self.losses.perceptual:
             self.perceptual.prepare()  # missing weights are told before training, not during
-        if self.losses.adversarial:
-            strategy = self.trainer.strategy
-            options = getattr(strategy, "_ddp_kwargs", None)
-            if options is not None and not options.get("find_unused_parameters"):
-                raise InputError(
-                    "trainer.strategy is DDP without find_unused_parameters: generator and "
-                    "discriminator take turns, so each backward leaves the other unused; set it to "
-                    "ddp_find_unused_parameters_true"
-                )
 
     # ---------------------------------------------------------------- training
 

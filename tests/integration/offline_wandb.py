@@ -59,7 +59,9 @@ def items(pairs) -> dict[str, Any]:
 def read_offline_runs(run_directory: Path) -> list[OfflineRun]:
     """All W&B runs of a run directory, oldest first."""
     runs = []
-    for path in sorted(run_directory.glob("wandb/offline-run-*/run-*.wandb")):
+    # Not by name: two runs of one second differ in a random part of theirs only.
+    files = run_directory.glob("wandb/offline-run-*/run-*.wandb")
+    for path in sorted(files, key=lambda file: file.stat().st_mtime_ns):
         run = OfflineRun()
         for record in messages(path.read_bytes()):
             kind = record.WhichOneof("record_type")
@@ -71,6 +73,7 @@ def read_offline_runs(run_directory: Path) -> list[OfflineRun]:
                 run.config |= items(record.config.update)
             elif kind == "history":
                 run.history.append(items(record.history.item))
+                run.summary |= run.history[-1]  # W&B keeps the last value of everything
             elif kind == "summary":
                 run.summary |= items(record.summary.update)
         runs.append(run)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Mean fill and OpenCV's two methods on the study's test pictures and masks, scored as the study is.
-# study.sh makes the pictures first. What it prints is cpu-baselines.jsonl.
+# study.sh makes both first. The scores go to cpu-baselines.jsonl.
 set -eu
 PYTHON="${PYTHON:-python}"
 sdm() { "$PYTHON" -m sdm_lightning "$@"; }
@@ -8,7 +8,6 @@ images=runs/study/images/test
 masks=runs/study/masks
 results="${RESULTS:-$(dirname "$0")/cpu-baselines.jsonl}"
 
-[ -f "$masks/manifest.json" ] || sdm masks "$masks" --images "$images" --preset lama_thick --size 32
 rm -f "$results"
 for method in mean telea navier-stokes; do
   sdm baseline "$method" "$images" "$masks" "runs/study/baselines/$method"

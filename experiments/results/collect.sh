@@ -13,6 +13,17 @@ for table in table1 table2 table4; do
   sdm table $table --scale cpu --results "[\"$here\"]" --output "$here/cpu-$table.md"
   sdm figure $table --scale cpu --results "[\"$here\"]" --output "$here/figures"
 done
+# Which inputs cost a model trained with one iteration its later ones.
+if [ -f runs/cpu/table1/B-seed2/checkpoints/last.ckpt ]; then
+  {
+    echo "PSNR in the hole of model B (experiments/filled/inputs.py, 512 test windows)."
+    for seed in 0 1 2; do
+      printf '\nSeed %s\n\n' $seed
+      "$PYTHON" "$here/../filled/inputs.py" "runs/cpu/table1/B-seed$seed/checkpoints/last.ckpt" \
+        runs/study/images/test runs/study/masks
+    done
+  } > "$here/cpu-filled-inputs.md"
+fi
 # Does the predicted deviation say where the error is? What D loses, whatever FID says.
 sdm table table1 --scale cpu --results "[\"$here\"]" --metrics '["uncertainty_error_correlation"]' \
   --output "$here/cpu-table1-uncertainty.md"

@@ -67,19 +67,11 @@ class SampleGrid(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps rows until there are enough."""
-        self._keep(trainer, outputs)
+        missing = self.num_images - len(self._rows)
+        if trainer.is_global_zero and missing > 0:
+            self._rows += grid_rows(outputs, missing)
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keeps rows until there are enough."""
-        self._keep(trainer, outputs)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Writes the sheet."""
@@ -88,11 +80,6 @@ class SampleGrid(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Writes the sheet."""
         self._write(trainer, "test", f"test-{pl_module.images_seen:09d}.png")
-
-    def _keep(self, trainer: pl.Trainer, outputs: Any) -> None:
-        missing = self.num_images - len(self._rows)
-        if trainer.is_global_zero and missing > 0:
-            self._rows += grid_rows(outputs, missing)
 
     def _write(self, trainer: pl.Trainer, stage: str, file_name: str) -> None:
         rows, self._rows = self._rows, []

@@ -29,10 +29,10 @@ import webdataset as wds
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from sdm_lightning.data.index import ShardIndex
 from sdm_lightning.data.loader import StreamLoader
-from sdm_lightning.data.packing import pack_shards
 from sdm_lightning.data.preprocess import TrainPreprocess
+from sdm_lightning.data.shards.index import ShardIndex
+from sdm_lightning.data.shards.packing import pack_shards
 from sdm_lightning.data.stream import TrainStream
 
 

@@ -24,13 +24,13 @@ from PIL import Image
 from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.evaluation.folders import run_pairs
 from sdm_lightning.evaluation.pairs import PairedFolders
+from sdm_lightning.features import InceptionFeatures
+from sdm_lightning.features.weights import sha256_of_file
 from sdm_lightning.metrics import (
     FrechetInceptionDistance,
     InceptionDiscriminativeScores,
-    InceptionFeatures,
     inception_discriminative_scores,
 )
-from sdm_lightning.metrics.weights import sha256_of_file
 
 DIM = 2048
 LIMIT_GB = 6.0

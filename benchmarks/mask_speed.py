@@ -17,7 +17,7 @@ import time
 import cv2
 import numpy as np
 
-from sdm_lightning.data.masks import free_form_mask, hole_ratio
+from sdm_lightning.data.masks.presets import free_form_mask, hole_ratio
 
 # preset, size, scale_lengths, reference ms/mask, reference mean hole ratio
 ROWS = [

@@ -1,6 +1,6 @@
 """``python -m sdm_lightning``: the ``sdm`` command of this very interpreter."""
 
-from sdm_lightning.cli import main
+from sdm_lightning.cli.main import main
 
 if __name__ == "__main__":
     main()

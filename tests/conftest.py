@@ -10,6 +10,9 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# Files in the published formats with random values: for features, metrics and evaluation.
+pytest_plugins = ["tests.network_files"]
+
 CONF = Path(__file__).parent / "conf"
 
 

@@ -15,8 +15,8 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor
 
+from sdm_lightning.cli.figures import read_examples
 from sdm_lightning.diffusion import SpatialDiffusion
-from sdm_lightning.figures import read_examples
 from sdm_lightning.inference import load_generator
 from sdm_lightning.metrics.paired import psnr
 from sdm_lightning.training.styles import draw_styles, styled_network

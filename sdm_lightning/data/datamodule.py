@@ -10,17 +10,17 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 
-from sdm_lightning.data.index import INDEX_NAME, ShardIndex, is_tar_name
 from sdm_lightning.data.loader import StreamLoader, TrainLoader
-from sdm_lightning.data.mask_sources import make_mask_source, mask_mix
+from sdm_lightning.data.masks.convention import MaskConvention
+from sdm_lightning.data.masks.sources import make_mask_source, mask_mix
 from sdm_lightning.data.preprocess import EvalPreprocess, TrainPreprocess
-from sdm_lightning.data.remote import local_path, path_of
 from sdm_lightning.data.samples import FileSource, SampleSource, ShardSource
-from sdm_lightning.data.shards import ShardReader
+from sdm_lightning.data.shards.index import INDEX_NAME, ShardIndex, is_tar_name
+from sdm_lightning.data.shards.reading import ShardReader
+from sdm_lightning.data.shards.remote import local_path, path_of
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.data.stream import EvalStream, TrainStream
 from sdm_lightning.errors import InputError
-from sdm_lightning.mask_convention import MaskConvention
 
 __all__ = ["InpaintingDataModule"]
 

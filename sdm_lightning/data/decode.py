@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
-from sdm_lightning.mask_convention import MaskConvention
+from sdm_lightning.data.masks.convention import MaskConvention
 
 __all__ = [
     "IMAGE_EXTENSIONS",

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 
 from sdm_lightning.data.decode import decode_image
-from sdm_lightning.data.mask_sources import MaskSource
-from sdm_lightning.data.masks import free_form_mask
-from sdm_lightning.data.shards import RawSample
+from sdm_lightning.data.masks.presets import free_form_mask
+from sdm_lightning.data.masks.sources import MaskSource
+from sdm_lightning.data.shards.reading import RawSample
 from sdm_lightning.data.stream import Example
 from sdm_lightning.data.transforms import center_crop, pad_to, random_crop, random_flip, to_tensor
 from sdm_lightning.errors import InputError

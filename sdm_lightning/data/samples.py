@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sdm_lightning.data.naming import unique_keys
-from sdm_lightning.data.shards import RawSample, ShardIndex, ShardReader
+from sdm_lightning.data.shards.reading import RawSample, ShardIndex, ShardReader
 from sdm_lightning.data.sources import Entry, ImageSource
 from sdm_lightning.errors import InputError
 

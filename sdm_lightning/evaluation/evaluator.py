@@ -10,10 +10,11 @@ from torch import Tensor
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
-from sdm_lightning.metrics.features import FeatureExtractor
+from sdm_lightning.features.extractors import FeatureExtractor
+from sdm_lightning.features.images import to_uint8
 from sdm_lightning.metrics.fid import FrechetInceptionDistance
+from sdm_lightning.metrics.hashes import pixel_hashes, row_hashes
 from sdm_lightning.metrics.ids import MIN_PAIRS, PairedFeatures, inception_discriminative_scores
-from sdm_lightning.metrics.images import pixel_hashes, row_hashes, to_uint8
 from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.metrics.paired import (
     PAIRED_NAMES,

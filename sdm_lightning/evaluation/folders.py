@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluator
@@ -18,8 +19,7 @@ from sdm_lightning.evaluation.polarity import PolarityGuard
 from sdm_lightning.evaluation.printing import remarks, table_lines
 from sdm_lightning.evaluation.record import append_record, make_record
 from sdm_lightning.evaluation.workers import default_workers
-from sdm_lightning.mask_convention import MaskConvention
-from sdm_lightning.metrics.features import ExtractorName, build_features
+from sdm_lightning.features.extractors import ExtractorName, build_features
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
 

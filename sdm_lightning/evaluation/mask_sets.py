@@ -18,11 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from sdm_lightning import __version__
-from sdm_lightning.data.index import INDEX_NAME, ShardIndex, is_tar_name
-from sdm_lightning.data.mask_sources import mask_seed
-from sdm_lightning.data.masks import free_form_mask, get_preset, hole_ratio
+from sdm_lightning.data.masks.presets import free_form_mask, get_preset, hole_ratio
+from sdm_lightning.data.masks.sources import mask_seed
 from sdm_lightning.data.naming import unique_keys
-from sdm_lightning.data.shards import ShardReader
+from sdm_lightning.data.shards.index import INDEX_NAME, ShardIndex, is_tar_name
+from sdm_lightning.data.shards.reading import ShardReader
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import write_atomically

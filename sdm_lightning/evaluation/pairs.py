@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sdm_lightning.data.decode import BadImageError, decode_image, decode_mask
+from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.sources import ImageSource, entries_by_key, open_source
 from sdm_lightning.data.transforms import center_crop, pad_to
 from sdm_lightning.errors import InputError
-from sdm_lightning.mask_convention import MaskConvention
 
 UInt8Array = npt.NDArray[np.uint8]
 

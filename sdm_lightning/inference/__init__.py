@@ -1,8 +1,8 @@
 """Using a trained model: any photo, any size; weights that travel; export."""
 
 from sdm_lightning.inference.baselines import BASELINES, mean_fill, navier_stokes, telea
-from sdm_lightning.inference.inpainter import (
-    Inpainter,
+from sdm_lightning.inference.inpainter import Inpainter
+from sdm_lightning.inference.results import (
     Inpainting,
     InpaintingSample,
     InpaintingStep,

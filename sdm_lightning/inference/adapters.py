@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.baselines import (
     Bools,
@@ -29,7 +30,6 @@ from sdm_lightning.inference.baselines import (
     telea,
 )
 from sdm_lightning.inference.weights import write_atomically
-from sdm_lightning.mask_convention import MaskConvention
 
 Method: TypeAlias = Callable[[Bytes, Bools], Bytes]
 """Takes ``(H, W, 3)`` uint8 and ``(H, W)`` bool, True = known; returns ``(H, W, 3)`` uint8."""

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 
 from sdm_lightning.inference.baselines import BASELINES
-from sdm_lightning.inference.inpainter import Inpainter, InpaintingStep
+from sdm_lightning.inference.inpainter import Inpainter
+from sdm_lightning.inference.results import InpaintingStep
 from sdm_lightning.metrics.paired import paired_scores
 
 Bytes = npt.NDArray[np.uint8]

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from sdm_lightning.data.masks.convention import MaskConvention, opposite_convention
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.inpainter import Inpainter, Inpainting, InpaintingSample
+from sdm_lightning.inference.inpainter import Inpainter
+from sdm_lightning.inference.results import Inpainting, InpaintingSample
 from sdm_lightning.inference.weights import write_atomically
-from sdm_lightning.mask_convention import MaskConvention, opposite_convention
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LOSSY = (".jpg", ".jpeg", ".webp")

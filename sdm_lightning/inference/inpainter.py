@@ -1,34 +1,25 @@
 """Inpainting of any picture with a trained generator.
 
->>> from sdm_lightning.inference import Inpainter
+>>> from sdm_lightning import Inpainter
 >>> inpainter = Inpainter.from_pretrained("demo")
 >>> result = inpainter("photo.jpg", "mask.png")          # white = known, black = fill this
 >>> result.image.save("photo-inpainted.png")
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.diffusion import Network, SpatialDiffusion
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.pictures import (
-    Array,
-    Picture,
-    PictureLike,
-    read_mask,
-    read_picture,
-)
+from sdm_lightning.inference.canvas import Canvas
+from sdm_lightning.inference.pictures import PictureLike, read_mask, read_picture
 from sdm_lightning.inference.regions import (
-    Box,
     Region,
     enlarge,
     feathered,
@@ -36,118 +27,13 @@ from sdm_lightning.inference.regions import (
     pad_to_stride,
     shrink,
 )
+from sdm_lightning.inference.results import Floats, Inpainting
 from sdm_lightning.inference.weights import Parameters, WeightsInfo, load_generator
-from sdm_lightning.mask_convention import MaskConvention
 from sdm_lightning.seeding import stable_seed
-
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class InpaintingStep:
-    """The picture after one iteration.
-
-    Attributes:
-        array: The completed picture, in the caller's shape and type.
-        uncertainty: ``(H, W)`` float32 in [0, 1], 0 outside the hole, before pixels are picked.
-        mask: ``(H, W)`` bool, True = known, given or picked so far.
-        picture: How to make a PIL image of it.
-    """
-
-    array: Array
-    uncertainty: Floats
-    mask: Bools
-    picture: Picture
-
-    @property
-    def image(self) -> Image.Image:
-        """The completed picture as a PIL image."""
-        return self.picture.to_pil(self.array)
-
-    @property
-    def uncertainty_image(self) -> Image.Image:
-        """The uncertainty in colours, dark = certain; black where known."""
-        return heat_map(self.uncertainty)
-
-
-@dataclass(frozen=True)
-class InpaintingSample:
-    """One filling of a picture's holes.
-
-    Attributes:
-        array: The completed picture, in the caller's shape and type.
-        uncertainty: ``(H, W)`` float32 in [0, 1] of the first iteration, stretched to [0, 1] hole
-            by hole (``uncertainty_scale`` of the diffusion); 0 where known.
-        steps: One per iteration, or empty if they were not kept.
-        seed: What gives this very sample again.
-        picture: How to make a PIL image of it.
-    """
-
-    array: Array
-    uncertainty: Floats
-    steps: list[InpaintingStep]
-    seed: int
-    picture: Picture
-
-    @property
-    def image(self) -> Image.Image:
-        """The completed picture as a PIL image, with the input's colour profile and EXIF."""
-        return self.picture.to_pil(self.array)
-
-    @property
-    def uncertainty_image(self) -> Image.Image:
-        """The uncertainty in colours, dark = certain; black where known."""
-        return heat_map(self.uncertainty)
-
-
-@dataclass(frozen=True)
-class Inpainting:
-    """All that ``Inpainter`` returns; its own attributes are the first sample's.
-
-    Attributes:
-        samples: One per filling asked for.
-        mask: ``(H, W)`` bool, True = known, as it was understood.
-        boxes: Where the network worked.
-    """
-
-    samples: list[InpaintingSample]
-    mask: Bools
-    boxes: list[Box]
-
-    @property
-    def image(self) -> Image.Image:
-        """The first sample's picture."""
-        return self.samples[0].image
-
-    @property
-    def images(self) -> list[Image.Image]:
-        """Every sample's picture."""
-        return [sample.image for sample in self.samples]
-
-    @property
-    def array(self) -> Array:
-        """The first sample's picture, in the caller's shape and type."""
-        return self.samples[0].array
-
-    @property
-    def uncertainty(self) -> Floats:
-        """The first sample's uncertainty, ``(H, W)`` in [0, 1]."""
-        return self.samples[0].uncertainty
-
-    @property
-    def uncertainty_image(self) -> Image.Image:
-        """The first sample's uncertainty in colours."""
-        return self.samples[0].uncertainty_image
-
-    @property
-    def steps(self) -> list[InpaintingStep]:
-        """The first sample's iterations."""
-        return self.samples[0].steps
 
 
 class Inpainter:
-    """Fills the holes of pictures of any size; known pixels keep their very bits.
+    """Fills the holes of pictures of any size; known pixels stay exactly as they are.
 
     Args:
         generator: Maps ``(B, 7, H, W)`` to mean and log variance; with ``mapping`` and
@@ -262,7 +148,7 @@ class Inpainter:
         values = picture.normalised()
         samples = []
         for index in range(num_samples):
-            canvas = _Canvas(picture, values, known, total if regions and keep_steps else 0)
+            canvas = Canvas(picture, values, known, total if regions and keep_steps else 0)
             for number, region in enumerate(regions):
                 # The first hole's seed is the sample's own: what training's own validation gives.
                 own = seed + index if number == 0 else stable_seed(seed + index, number)
@@ -270,7 +156,8 @@ class Inpainter:
                 if on_progress is not None:
                     on_progress(index * len(regions) + number + 1, num_samples * len(regions))
             samples.append(canvas.sample(seed + index))
-        return Inpainting(samples, known, [region.box for region in regions])
+        boxes = [region.box for region in regions]
+        return Inpainting(**vars(samples[0]), samples=samples, mask=known, boxes=boxes)
 
     def _limit(self, work_size: int | None) -> int | None:
         size = self.work_size if work_size is None else work_size
@@ -283,7 +170,7 @@ class Inpainter:
 
     def _fill(
         self,
-        canvas: "_Canvas",
+        canvas: Canvas,
         region: Region,
         limit: int | None,
         total: int,
@@ -338,74 +225,10 @@ class Inpainter:
         return mean, log_variance
 
 
-class _Canvas:
-    """Collects what the boxes give, at the picture's own size."""
-
-    def __init__(self, picture: Picture, values: Floats, known: Bools, num_steps: int) -> None:
-        self.picture = picture
-        self.values = values
-        self.known = known
-        self.filling = np.zeros_like(values)
-        self.uncertainty = np.zeros(known.shape, np.float32)
-        self.steps = [
-            (np.zeros_like(values), np.zeros(known.shape, np.float32), known.copy())
-            for _ in range(num_steps)
-        ]
-
-    def put_uncertainty(self, region: Region, uncertainty: Floats) -> None:
-        _put(
-            self.uncertainty,
-            region,
-            enlarge(uncertainty, region.box.height, region.box.width).clip(0, 1),
-        )
-
-    def put(
-        self,
-        region: Region,
-        index: int,
-        filling: Floats,
-        uncertainty: Floats,
-        mask: Floats,
-        last: bool,
-    ) -> None:
-        if last:
-            _put(self.filling, region, filling)
-        if self.steps:
-            completed, uncertainties, masks = self.steps[index]
-            _put(completed, region, filling)
-            _put(
-                uncertainties,
-                region,
-                enlarge(uncertainty, region.box.height, region.box.width).clip(0, 1),
-            )
-            # A thin hole can vanish in the shrunken cut-out; it is filled in the last iteration.
-            picked = enlarge(mask, region.box.height, region.box.width, smooth=False) > 0.5
-            _put(masks, region, picked | last)
-
-    def sample(self, seed: int) -> InpaintingSample:
-        steps = [
-            InpaintingStep(self.picture.filled(values, self.known), uncertainty, mask, self.picture)
-            for values, uncertainty, mask in self.steps
-        ]
-        array = self.picture.filled(self.filling, self.known)
-        return InpaintingSample(array, self.uncertainty, steps, seed, self.picture)
-
-
-def heat_map(uncertainty: Floats) -> Image.Image:
-    """``(H, W)`` values in [0, 1] in colours from black (0) over purple to yellow (1)."""
-    levels = np.rint(uncertainty.clip(0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, :, ::-1].copy())
-
-
 def _plane(tensor: Tensor, height: int, width: int) -> Floats:
     """``(1, C, H, W)`` to ``(H, W)`` or ``(H, W, 3)``, without the padding."""
     array = tensor[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
     return np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array)
-
-
-def _put(canvas: Array, region: Region, values: Array) -> None:
-    """Writes into a picture-sized array where the region's hole is, and nowhere else."""
-    canvas[region.box.slices][region.target] = values[region.target]
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention, opposite_convention
 from sdm_lightning.errors import InputError
-from sdm_lightning.mask_convention import MOSTLY_HOLE, MaskConvention, opposite_convention
 
 Array: TypeAlias = npt.NDArray[Any]
 PictureLike: TypeAlias = str | Path | Image.Image | Array

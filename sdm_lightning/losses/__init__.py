@@ -1,7 +1,6 @@
 """Losses: adversarial (Eq. 7-8), perceptual (Eq. 9) and likelihood (Eq. 1-3)."""
 
 from sdm_lightning.losses.adversarial import (
-    discriminator_adversarial_loss,
     discriminator_fake_loss,
     discriminator_real_loss,
     generator_adversarial_loss,
@@ -19,7 +18,6 @@ __all__ = [
     "PixelPyramidLoss",
     "ResNetPerceptualLoss",
     "discretized_gaussian_nll",
-    "discriminator_adversarial_loss",
     "discriminator_fake_loss",
     "discriminator_real_loss",
     "generator_adversarial_loss",

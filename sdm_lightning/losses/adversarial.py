@@ -20,30 +20,29 @@ def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
     return F.softplus(-fake_logits.float()).mean()
 
 
-def discriminator_adversarial_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Discriminator loss: the mean of -log D(real) plus the mean of -log(1 - D(fake)).
+def discriminator_real_loss(real_logits: Tensor) -> Tensor:
+    """First term of Eq. 8: the mean of -log D(real).
+
+    The two terms are apart because each is back-propagated on its own.
 
     Args:
         real_logits: Discriminator output for real images, ``(B, 1)``, unbounded.
-        fake_logits: Discriminator output for completed images, ``(B', 1)``; the two batches may
-            differ in size.
 
     Returns:
         Scalar, in nats.
-
-    Source:
-        Eq. 8.
     """
-    return discriminator_real_loss(real_logits) + discriminator_fake_loss(fake_logits)
-
-
-def discriminator_real_loss(real_logits: Tensor) -> Tensor:
-    """First term of Eq. 8: the mean of -log D(real); a scalar in nats."""
     return F.softplus(-real_logits.float()).mean()
 
 
 def discriminator_fake_loss(fake_logits: Tensor) -> Tensor:
-    """Second term of Eq. 8: the mean of -log(1 - D(fake)); a scalar in nats."""
+    """Second term of Eq. 8: the mean of -log(1 - D(fake)).
+
+    Args:
+        fake_logits: Discriminator output for completed images, ``(B, 1)``, unbounded.
+
+    Returns:
+        Scalar, in nats.
+    """
     return F.softplus(fake_logits.float()).mean()
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.losses.resnet50s import load_network
+from sdm_lightning.features.resnet50s import load_network
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -4,12 +4,6 @@
 them. Images are 8-bit here: what a file would hold is what is measured.
 """
 
-from sdm_lightning.metrics.features import (
-    FeatureExtractor,
-    InceptionFeatures,
-    RandomConvFeatures,
-    build_features,
-)
 from sdm_lightning.metrics.fid import FrechetInceptionDistance, frechet_distance
 from sdm_lightning.metrics.ids import (
     MIN_PAIRS,
@@ -17,7 +11,6 @@ from sdm_lightning.metrics.ids import (
     PairedFeatures,
     inception_discriminative_scores,
 )
-from sdm_lightning.metrics.images import to_uint8
 from sdm_lightning.metrics.lpips import LPIPS, build_lpips
 from sdm_lightning.metrics.paired import (
     l1,
@@ -32,14 +25,10 @@ from sdm_lightning.metrics.state import PerImageScores
 __all__ = [
     "LPIPS",
     "MIN_PAIRS",
-    "FeatureExtractor",
     "FrechetInceptionDistance",
     "InceptionDiscriminativeScores",
-    "InceptionFeatures",
     "PairedFeatures",
     "PerImageScores",
-    "RandomConvFeatures",
-    "build_features",
     "build_lpips",
     "frechet_distance",
     "inception_discriminative_scores",
@@ -48,6 +37,5 @@ __all__ = [
     "precision_recall",
     "psnr",
     "ssim",
-    "to_uint8",
     "uncertainty_error_correlation",
 ]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.metrics.images import full_float32
-from sdm_lightning.metrics.weights import (
+from sdm_lightning.features.images import full_float32
+from sdm_lightning.features.weights import (
     PublishedWeights,
     find_weights,
     load_state,

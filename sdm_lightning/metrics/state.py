@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.metrics.images import row_hashes
+from sdm_lightning.metrics.hashes import row_hashes
 
 
 def gather_on_backend(tensor: Tensor, group: Any = None) -> list[Tensor]:

@@ -6,17 +6,13 @@ generator step; the discriminator on all T outputs, reusing them, one discrimina
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from sdm_lightning.diffusion import DiffusionStep, SpatialDiffusion
+from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import (
     PerceptualLoss,
@@ -27,10 +23,13 @@ from sdm_lightning.losses import (
 from sdm_lightning.seeding import stable_seed
 from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
-from sdm_lightning.training.checkpointing import fitting_weights
 from sdm_lightning.training.checks import refuse_unfit_trainer
+from sdm_lightning.training.distributed import gradient_sync, reduced
+from sdm_lightning.training.inpainting import InpaintingModule
 from sdm_lightning.training.objectives import (
+    TermMeans,
     generator_objective,
+    mean_deviation,
     micro_batches,
     supervised_image,
     weighted_sum,
@@ -39,7 +38,7 @@ from sdm_lightning.training.settings import AdamSettings, LossSettings
 from sdm_lightning.training.styles import draw_styles, styled_network
 
 
-class SDMModule(pl.LightningModule):
+class SDMModule(InpaintingModule):
     """Trains, validates, tests and predicts with SDM.
 
     Args:
@@ -120,7 +119,7 @@ class SDMModule(pl.LightningModule):
         self.num_micro_batches = num_micro_batches
         self.gradient_clip = gradient_clip
         self.seed = seed
-        self.training_seed: int | None = seed  # of a loaded checkpoint, as far as it says it
+        self.training_seed: int | None = seed  # of a loaded checkpoint, if it says so
         self.images_seen = 0
         # Sum of sign(D(real)) and number of logits since ADA's last update.
         self.real_signs: Tensor
@@ -128,10 +127,8 @@ class SDMModule(pl.LightningModule):
         if compile_generator:
             self.generator.compile()
 
-    # ---------------------------------------------------------------- set-up
-
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Two Adam optimizers: generator, discriminator."""
+        """Return two Adam optimizers: the generator's and the discriminator's."""
         modules = (self.generator, self.discriminator)
         return [
             torch.optim.Adam(module.parameters(), **options)
@@ -149,7 +146,7 @@ class SDMModule(pl.LightningModule):
         return [settings.corrected(interval) for settings, interval in pairs]
 
     def on_train_start(self) -> None:
-        """A resumed run takes learning rates from its config, not from the checkpoint."""
+        """Take learning rates from the config, not from the checkpoint that a run goes on from."""
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer, options in zip(optimizers, self._adam_options(), strict=True):  # type: ignore[arg-type]
             for group in optimizer.param_groups:
@@ -158,19 +155,17 @@ class SDMModule(pl.LightningModule):
                 group.update(options)
 
     def setup(self, stage: str) -> None:
-        """Refuses what would train wrongly.
+        """Refuse what would train wrongly.
 
         Raises:
-            InputError: As :func:`refuse_unfit_trainer`.
+            InputError: See :func:`refuse_unfit_trainer`.
         """
         refuse_unfit_trainer(self.trainer, stage == "fit" and bool(self.losses.adversarial))
         if stage == "fit" and self.perceptual is not None and self.losses.perceptual:
-            self.perceptual.prepare()  # missing weights are told before training, not during
-
-    # ---------------------------------------------------------------- training
+            self.perceptual.prepare()  # so that missing weights are reported before training
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """One batch: generator, discriminator, penalty, averages."""
+        """Train on one batch: generator, discriminator, penalty, averages."""
         # All randomness of a step follows from (seed, images seen, rank): nothing but these needs
         # to be saved for a resumed run to continue as if never stopped.
         torch.manual_seed(stable_seed(self.seed, self.images_seen, self.global_rank))
@@ -197,62 +192,49 @@ class SDMModule(pl.LightningModule):
         self._after_steps(batch["image"].shape[0] * self.trainer.world_size)
 
     def _generator_phase(self, chunks: list[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
-        """Back-propagates Eq. 10; returns the T outputs of each chunk for the discriminator."""
+        """Back-propagate Eq. 10; return the T outputs of each chunk for the discriminator."""
         fakes: list[list[Tensor]] = []
-        terms: dict[str, list[Tensor]] = {}
+        logged = TermMeans()
         mapped: list[Tensor] = []
-        for index, (image, mask) in enumerate(chunks):
+        for chunk, (image, mask) in enumerate(chunks):
+            last_chunk = chunk == len(chunks) - 1
             styles = draw_styles(self.generator, image.shape[0], self.style_mixing_probability)
-            outputs: list[Tensor] = []
-            kept: list[Tensor] = []
             features = self._target_features(image)
-            steps = self.diffusion.iterate(styled_network(self.generator, styles), image, mask)
-            for iteration, step in enumerate(steps, start=1):
+            outputs: list[Tensor] = []
+            losses: list[Tensor] = []
+            for step in self.diffusion.iterate(styled_network(self.generator, styles), image, mask):
                 supervised = supervised_image(
                     step, image, mask, self.decoupled, self.losses.mean_region
                 )
                 logits = self._logits(supervised, mask) if self.losses.adversarial else None
-                found = generator_objective(
+                terms = generator_objective(
                     step, supervised, logits, image, mask, features, self.perceptual, self.losses,
                     self.decoupled,
                 )  # fmt: skip
-                loss = weighted_sum(found, self.losses) / len(chunks)
+                losses.append(weighted_sum(terms, self.losses) / len(chunks))
                 outputs.append(supervised.detach())
-                for name, value in found.items():
-                    terms.setdefault(name, []).append(value.detach())
-                hole = (1 - mask).sum().clamp_min(1)
-                deviation = torch.exp(0.5 * step.log_variance.detach().clamp(-40, 20))
-                terms.setdefault("deviation", []).append(
-                    (deviation.mean(1, keepdim=True) * (1 - mask)).sum() / hole
-                )
-                final = iteration == self.diffusion.num_iterations
+                logged.add(terms | {"deviation": mean_deviation(step, mask)})
                 if self.diffusion.detach:
-                    with self._gradient_sync(final and index == len(chunks) - 1):
-                        self.manual_backward(loss)
-                else:
-                    kept.append(loss)
-            if kept:
-                with self._gradient_sync(index == len(chunks) - 1):
-                    self.manual_backward(torch.stack(kept).sum())
+                    # One backward pass per iteration: the memory is that of one.
+                    last = step.state.step == self.diffusion.num_iterations
+                    self._backward(losses.pop(), sync=last and last_chunk)
+            if losses:
+                self._backward(torch.stack(losses).sum(), sync=last_chunk)
             mapped.append(styles.mean())
             fakes.append(outputs)
         self._update_mapping_average(torch.stack(mapped).mean(dim=0))
-        self._log_terms(terms)
+        self._log_terms(logged.means())
         return fakes
 
     def _discriminator_phase(
         self, chunks: list[tuple[Tensor, Tensor]], fakes: list[list[Tensor]]
     ) -> None:
-        """Back-propagates Eq. 8, the fake term averaged over the T outputs.
-
-        One backward per pass through the discriminator: its memory, too, is that of one pass.
-        """
+        """Back-propagate Eq. 8, the fake term averaged over the T outputs."""
         logged: list[Tensor] = []
-        for index, ((image, mask), outputs) in enumerate(zip(chunks, fakes, strict=True)):
+        for chunk, ((image, mask), outputs) in enumerate(zip(chunks, fakes, strict=True)):
             real_logits = self._logits(image, mask)
             loss = discriminator_real_loss(real_logits) / len(chunks)
-            with self._gradient_sync(False):
-                self.manual_backward(loss)
+            self._backward(loss, sync=False)
             logged.append(loss.detach())
             signs = real_logits.detach().float().sign()
             self.real_signs += torch.stack(
@@ -261,31 +243,34 @@ class SDMModule(pl.LightningModule):
             for iteration, output in enumerate(outputs, start=1):
                 loss = discriminator_fake_loss(self._logits(output, mask))
                 loss = loss / (len(outputs) * len(chunks))
-                final = iteration == len(outputs) and index == len(chunks) - 1
-                with self._gradient_sync(final):
-                    self.manual_backward(loss)
+                last = iteration == len(outputs) and chunk == len(chunks) - 1
+                self._backward(loss, sync=last)
                 logged.append(loss.detach())
         self.log("train/discriminator", torch.stack(logged).sum(), prog_bar=True)
 
     def _penalty_phase(self, chunks: list[tuple[Tensor, Tensor]]) -> None:
-        """Back-propagates R1 on real images, weighted by the interval that it stands for."""
+        """Back-propagate R1 on real images, weighted by the interval that it stands for."""
         weight = self.losses.r1_gamma / 2 * self.losses.r1_interval
         logged: list[Tensor] = []
-        for index, (image, mask) in enumerate(chunks):
+        for chunk, (image, mask) in enumerate(chunks):
             image = image.detach().requires_grad_(True)
             penalty = r1_penalty(self._logits(image, mask), image)
-            with self._gradient_sync(index == len(chunks) - 1):
-                self.manual_backward(weight * penalty / len(chunks))
+            self._backward(weight * penalty / len(chunks), sync=chunk == len(chunks) - 1)
             logged.append(penalty.detach())
         self.log("train/r1", torch.stack(logged).mean())
 
+    def _backward(self, loss: Tensor, sync: bool) -> None:
+        """Back-propagate; ``sync`` reduces the gradients gathered so far over all processes."""
+        with gradient_sync(self.trainer, sync):
+            self.manual_backward(loss)
+
     def _after_steps(self, batch_images: int) -> None:
-        """Clock, averages and augmentation, in the step itself so that a checkpoint holds them."""
+        """Update counter, averages and augmentation; here, so that every checkpoint holds them."""
         self.images_seen += batch_images
         decay = self.average.decay(self.images_seen, batch_images)
         update_average(self.generator_ema, self.generator, decay)
         if self.augment is not None and (self.global_step % self.augment.interval) == 0:
-            signs = self._reduced(self.real_signs, "sum")
+            signs = reduced(self.trainer, self.real_signs, "sum")
             self.augment.update(
                 signs[0] / signs[1].clamp_min(1), batch_images * self.augment.interval
             )
@@ -294,103 +279,6 @@ class SDMModule(pl.LightningModule):
             self.log("train/ada_probability", self.augment.probability)
         self.log("images_seen", float(self.images_seen), prog_bar=True)
 
-    # ---------------------------------------------------------------- evaluation
-
-    def inpaint(
-        self,
-        image: Tensor,
-        mask: Tensor,
-        seeds: Sequence[int] | None = None,
-        num_iterations: int | None = None,
-    ) -> list[DiffusionStep]:
-        """All iterations with the averaged generator.
-
-        Args:
-            image: ``(B, 3, H, W)`` in [-1, 1].
-            mask: ``(B, 1, H, W)``, 1 = known.
-            seeds: One per image; an image's result then depends on its own seed alone.
-            num_iterations: T; ``test_iterations`` if None.
-
-        Returns:
-            T steps; the last one's ``completed`` is the result.
-        """
-        seeds = seeds if seeds is not None else [self.seed] * image.shape[0]
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        styles = draw_styles(self.generator_ema, image.shape[0], generator=generators).to(image)
-        network = styled_network(self.generator_ema, styles)
-        total = num_iterations or self.test_iterations
-        with torch.no_grad():
-            return list(
-                self.diffusion.iterate(
-                    network, image, mask, num_iterations=total, generator=generators
-                )
-            )
-
-    def _evaluation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        image, mask, keys = batch["image"], batch["mask"], batch["key"]
-        steps = self.inpaint(image, mask, [stable_seed(self.seed, key) for key in keys])
-        return {
-            "completed": steps[-1].completed,
-            "image": image,
-            "mask": mask,
-            "key": keys,
-            "uncertainty": steps[0].uncertainty,
-            "mean": steps[0].mean,
-            "steps": steps,
-        }
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Inpaints; callbacks measure and draw. Images in [-1, 1], uncertainty of iteration 1."""
-        return self._evaluation_step(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Puts the clock beside the validation's scores, as the axis to draw them over."""
-        self.log("images_seen", float(self.images_seen))
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """As ``validation_step``."""
-        return self._evaluation_step(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """As ``on_validation_epoch_end``."""
-        self.on_validation_epoch_end()
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """As ``validation_step``, without the steps: predictions are kept or sent elsewhere."""
-        output = self._evaluation_step(batch)
-        del output["steps"]
-        return output
-
-    # ---------------------------------------------------------------- checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the clock; leaves out hyper-parameters that are live modules."""
-        checkpoint["images_seen"] = self.images_seen
-        hyper_parameters = checkpoint.get("hyper_parameters", {})
-        if any(isinstance(value, nn.Module) for value in hyper_parameters.values()):
-            # Built in Python: pickled modules would make the file unsafe and unreadable elsewhere.
-            for name in [key for key in checkpoint if key.startswith("hparams_")]:
-                del checkpoint[name]
-            del checkpoint["hyper_parameters"]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the clock, and refuses weights of another network.
-
-        Raises:
-            InputError: As :func:`fitting_weights`.
-        """
-        self.images_seen = checkpoint["images_seen"]
-        self.training_seed = checkpoint.get("hyper_parameters", {}).get("seed")
-        trainer = self._trainer
-        checkpoint["state_dict"] = fitting_weights(
-            checkpoint["state_dict"],
-            self.state_dict(),
-            training=trainer is None or trainer.state.fn == "fit",
-            path=str(trainer.ckpt_path or "") if trainer is not None else "",
-        )
-
-    # ---------------------------------------------------------------- helpers
-
     def _logits(self, image: Tensor, mask: Tensor) -> Tensor:
         if self.augment is not None:
             image, mask = self.augment(image, mask)
@@ -398,42 +286,25 @@ class SDMModule(pl.LightningModule):
         return logits
 
     def _target_features(self, image: Tensor) -> list[Tensor] | None:
-        """The target's side of Eq. 9, the same in all iterations."""
+        """Encode the target for Eq. 9, once for all iterations."""
         if self.perceptual is None or not self.losses.perceptual:
             return None
         with torch.no_grad():
             return self.perceptual.encode(image)
-
-    @contextmanager
-    def _gradient_sync(self, enabled: bool) -> Iterator[None]:
-        """Holds back DDP's all-reduce until the last backward of a phase."""
-        wrapper = getattr(self.trainer.strategy, "model", None)
-        if enabled or not isinstance(wrapper, DistributedDataParallel):
-            yield
-        else:
-            with wrapper.no_sync():
-                yield
 
     def _clip(self, module: nn.Module, name: str) -> None:
         if self.gradient_clip is not None:
             norm = nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip)
             self.log(f"train/gradient_norm_{name}", norm)
 
-    def _reduced(self, value: Tensor, how: str) -> Tensor:
-        """Over all ranks; DDP syncs gradients, never the running buffers of manual optimization."""
-        result = self.trainer.strategy.reduce(value.clone(), reduce_op=how)
-        assert isinstance(result, Tensor)
-        return result
-
     def _update_mapping_average(self, batch_mean: Tensor) -> None:
         mapping = getattr(self.generator, "mapping", None)
         if mapping is not None:
-            mapping.update_average(self._reduced(batch_mean, "mean"))
+            mapping.update_average(reduced(self.trainer, batch_mean, "mean"))
 
-    def _log_terms(self, terms: dict[str, list[Tensor]]) -> None:
-        values = {name: torch.stack(list_).mean() for name, list_ in terms.items()}
-        if "perceptual" in values and self.perceptual is not None:
-            # A stand-in for the paper's network is named wherever its number appears.
-            values[f"perceptual[{self.perceptual.name}]"] = values.pop("perceptual")
-        for name, value in values.items():
+    def _log_terms(self, terms: dict[str, Tensor]) -> None:
+        for name, value in terms.items():
+            if name == "perceptual" and self.perceptual is not None:
+                # A stand-in for the paper's network is named wherever its number appears.
+                name = f"perceptual[{self.perceptual.name}]"
             self.log(f"train/{name}", value, prog_bar=name != "deviation")

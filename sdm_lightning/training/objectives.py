@@ -104,6 +104,29 @@ def weighted_sum(terms: dict[str, Tensor], losses: LossSettings) -> Tensor:
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
 
+def mean_deviation(step: DiffusionStep, mask: Tensor) -> Tensor:
+    """The mean standard deviation over the hole, for the log; scalar without gradient."""
+    deviation = torch.exp(0.5 * step.log_variance.detach().clamp(-40, 20))
+    hole = (1 - mask).sum().clamp_min(1)
+    return (deviation.mean(1, keepdim=True) * (1 - mask)).sum() / hole
+
+
+class TermMeans:
+    """Gathers scalars over iterations and micro-batches, for the log."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = {}
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Add one value of each term; gradients are dropped."""
+        for name, value in terms.items():
+            self._values.setdefault(name, []).append(value.detach())
+
+    def means(self) -> dict[str, Tensor]:
+        """The mean of each term's values."""
+        return {name: torch.stack(values).mean() for name, values in self._values.items()}
+
+
 def micro_batches(image: Tensor, mask: Tensor, number: int) -> list[tuple[Tensor, Tensor]]:
     """Splits a batch into equal parts whose gradients are accumulated.
 

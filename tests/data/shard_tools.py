@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sdm_lightning.data.index import ShardIndex
-from sdm_lightning.data.packing import pack_shards
+from sdm_lightning.data.shards.index import ShardIndex
+from sdm_lightning.data.shards.packing import pack_shards
 
 
 def encoded(array: np.ndarray, kind: str = "PNG", **options: object) -> bytes:

@@ -11,12 +11,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from shard_tools import encoded, make_images, make_shards, photo
 
 from sdm_lightning.data import InpaintingDataModule
-from sdm_lightning.data.mask_sources import mask_seed
-from sdm_lightning.data.masks import free_form_mask
+from sdm_lightning.data.masks.presets import free_form_mask
+from sdm_lightning.data.masks.sources import mask_seed
 from sdm_lightning.errors import InputError
+from tests.data.shard_tools import encoded, make_images, make_shards, photo
 
 
 class Recorder(pl.LightningModule):

@@ -7,9 +7,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from shard_tools import encoded, photo
 
 from sdm_lightning.data.decode import BadImageError, decode_image, decode_mask, probe_image
+from tests.data.shard_tools import encoded, photo
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from shard_tools import encoded, make_images, make_shards, photo, write_tar
 
 from sdm_lightning.data.decode import BadImageError, decode_image
-from sdm_lightning.data.index import Shard, ShardIndex
-from sdm_lightning.data.indexing import index_shards
 from sdm_lightning.data.loader import StreamLoader, TrainLoader
-from sdm_lightning.data.mask_sources import PresetMasks
+from sdm_lightning.data.masks.sources import PresetMasks
 from sdm_lightning.data.preprocess import EvalPreprocess, TrainPreprocess
 from sdm_lightning.data.samples import FileSource, ShardSource
-from sdm_lightning.data.shards import RawSample
+from sdm_lightning.data.shards.index import Shard, ShardIndex
+from sdm_lightning.data.shards.indexing import index_shards
+from sdm_lightning.data.shards.reading import RawSample
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.data.stream import EvalStream, Example, TrainStream
 from sdm_lightning.errors import InputError
+from tests.data.shard_tools import encoded, make_images, make_shards, photo, write_tar
 
 
 class Stub:

@@ -9,9 +9,10 @@ import torch.multiprocessing as mp
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation import Evaluation, Evaluator, RealFeatureCache
 from sdm_lightning.evaluation.evaluator import metric_name
-from sdm_lightning.metrics import RandomConvFeatures, inception_discriminative_scores
-from sdm_lightning.metrics.features import FeatureExtractor
-from sdm_lightning.metrics.images import to_uint8
+from sdm_lightning.features import RandomConvFeatures
+from sdm_lightning.features.extractors import FeatureExtractor
+from sdm_lightning.features.images import to_uint8
+from sdm_lightning.metrics import inception_discriminative_scores
 from sdm_lightning.metrics.paired import psnr, uncertainty_error_correlation
 
 COUNT = 30

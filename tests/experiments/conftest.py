@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdm_lightning.cli import main
-from sdm_lightning.cli_trainer import SDMCommandLine
+from sdm_lightning.cli.main import main
+from sdm_lightning.cli.trainer import SDMCommandLine
 
 ROOT = Path(__file__).parents[2]
 

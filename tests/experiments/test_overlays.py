@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sdm_lightning.cli_trainer import SDMCommandLine
+from sdm_lightning.cli.trainer import SDMCommandLine
 from sdm_lightning.sweeps.grid import Cell, read_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def cells_of(scale: str) -> list[Any]:
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks with downloaded weights are not at hand; everything else is built for real."""
-    import sdm_lightning.cli_trainer as trainer
+    import sdm_lightning.cli.trainer as trainer
 
     monkeypatch.setattr(trainer, "resolve_checkpoint", lambda *_: None)
     monkeypatch.setattr(

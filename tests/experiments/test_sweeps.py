@@ -13,7 +13,7 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from sdm_lightning.cli_trainer import SDMCommandLine
+from sdm_lightning.cli.trainer import SDMCommandLine
 from sdm_lightning.errors import InputError
 from sdm_lightning.sweeps import processes, read_sweep, runner
 from sdm_lightning.sweeps.grid import agent_command

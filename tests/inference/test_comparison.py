@@ -5,8 +5,7 @@ import torch
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.inference import BASELINES, Inpainter, InpaintingStep
 from sdm_lightning.inference.comparison import compare
-
-from .conftest import Recorder
+from tests.inference.conftest import Recorder
 
 
 def test_scores_by_hand(recorder: Recorder) -> None:

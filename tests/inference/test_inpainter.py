@@ -8,8 +8,7 @@ from PIL import Image
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import Inpainter, heat_map, load_generator
-
-from .conftest import Recorder
+from tests.inference.conftest import Recorder
 
 RNG = np.random.default_rng(0)
 

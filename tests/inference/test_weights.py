@@ -12,8 +12,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.inference import load_generator, save_weights
 from sdm_lightning.inference.weights import build, find_weights, load_discriminator_state
 from sdm_lightning.models import Generator
-
-from .conftest import TINY
+from tests.inference.conftest import TINY
 
 GENERATOR = {"class_path": "sdm_lightning.models.Generator", "init_args": TINY}
 DIFFUSION = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion", "init_args": {}}

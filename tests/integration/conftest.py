@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdm_lightning.cli import main
-from sdm_lightning.data.packing import pack_shards
+from sdm_lightning.cli.main import main
+from sdm_lightning.data.shards.packing import pack_shards
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from sdm_lightning.losses import (
-    discriminator_adversarial_loss,
+    discriminator_fake_loss,
+    discriminator_real_loss,
     generator_adversarial_loss,
     r1_penalty,
 )
@@ -17,15 +18,15 @@ def test_losses_are_the_logarithms_of_eq_7_and_8():
     real, fake = torch.tensor([[2.0], [-1.0]]), torch.tensor([[0.5], [-3.0], [1.0]])
     p_real, p_fake = real.sigmoid(), fake.sigmoid()
     assert generator_adversarial_loss(fake).item() == pytest.approx(-p_fake.log().mean().item())
-    assert discriminator_adversarial_loss(real, fake).item() == pytest.approx(
-        (-p_real.log().mean() - (1 - p_fake).log().mean()).item()
-    )
+    assert discriminator_real_loss(real).item() == pytest.approx(-p_real.log().mean().item())
+    assert discriminator_fake_loss(fake).item() == pytest.approx(-(1 - p_fake).log().mean().item())
 
 
 def test_undecided_discriminator_costs_log_two_per_side():
     zero = torch.zeros(4, 1)
     assert generator_adversarial_loss(zero).item() == pytest.approx(math.log(2))
-    assert discriminator_adversarial_loss(zero, zero).item() == pytest.approx(2 * math.log(2))
+    assert discriminator_real_loss(zero).item() == pytest.approx(math.log(2))
+    assert discriminator_fake_loss(zero).item() == pytest.approx(math.log(2))
 
 
 def test_generator_loss_does_not_saturate():
@@ -38,7 +39,8 @@ def test_losses_stay_finite_and_float32_for_half_precision_logits():
     logits = torch.tensor([[-3e4], [3e4]], dtype=torch.bfloat16)
     for loss in (
         generator_adversarial_loss(logits),
-        discriminator_adversarial_loss(logits, logits),
+        discriminator_real_loss(logits),
+        discriminator_fake_loss(logits),
     ):
         assert loss.dtype == torch.float32
         assert torch.isfinite(loss)

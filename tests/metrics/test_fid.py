@@ -66,8 +66,8 @@ def test_fid_of_images_is_torch_fidelitys(tmp_path, inception_file):
     from PIL import Image
     from torch_fidelity import calculate_metrics
 
-    from sdm_lightning.metrics.features import InceptionFeatures
-    from sdm_lightning.metrics.weights import sha256_of_file
+    from sdm_lightning.features.extractors import InceptionFeatures
+    from sdm_lightning.features.weights import sha256_of_file
 
     rng = np.random.default_rng(0)
     sets = {}

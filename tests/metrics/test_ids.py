@@ -8,7 +8,7 @@ from sdm_lightning.metrics import (
     InceptionDiscriminativeScores,
     inception_discriminative_scores,
 )
-from sdm_lightning.metrics.images import row_hashes
+from sdm_lightning.metrics.hashes import row_hashes
 
 
 def features(count, dim, seed):

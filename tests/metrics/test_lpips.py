@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.features.weights import sha256_of_file
 from sdm_lightning.metrics.lpips import LPIPS, build_lpips
-from sdm_lightning.metrics.weights import sha256_of_file
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
 from sdm_lightning.evaluation.folders import evaluate_folders
-from sdm_lightning.metrics import to_uint8
+from sdm_lightning.features import to_uint8
 from sdm_lightning.reports.results import read_result_lines
 from sdm_lightning.training.callbacks.evaluation import EvaluationCallback, quick_name
 

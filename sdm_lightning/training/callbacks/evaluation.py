@@ -13,9 +13,9 @@ from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.mask_sets import read_manifest
 from sdm_lightning.evaluation.record import append_record, make_record, to_json
-from sdm_lightning.metrics.features import ExtractorName, build_features
+from sdm_lightning.features.extractors import ExtractorName, build_features
+from sdm_lightning.features.weights import sha256_of_file
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
-from sdm_lightning.metrics.weights import sha256_of_file
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,147 @@
+"""The one door: ``sdm VERB ...``, and ``main(args)`` for everything that calls it from Python.
+
+``fit``, ``validate``, ``test`` and ``predict`` are Lightning's command line over the training
+module and the data module (``cli_trainer``). Every other verb is a typed function in its own room:
+its parser is built from the signature and its help from the docstring. A verb's module is imported
+only when that verb is called, so ``sdm shards -h`` does not wait for Lightning.
+"""
+
+import ast
+import importlib
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sdm_lightning import __version__
+from sdm_lightning.cli.errors import nearest, user_errors
+from sdm_lightning.errors import InputError
+
+TRAINER_VERBS = {
+    "fit": "Train a model",
+    "validate": "Score a checkpoint on the validation images",
+    "test": "Score a checkpoint on the test images, by the frozen protocol",
+    "predict": "Run a checkpoint over a data set and write the images",
+}
+
+VERBS = {
+    "demo": "sdm_lightning.demo.run:run_demo",
+    "shards": "sdm_lightning.data.shards.packing:pack_shards",
+    "index": "sdm_lightning.data.shards.indexing:index_shards",
+    "masks": "sdm_lightning.evaluation.mask_sets:write_mask_set",
+    "evaluate": "sdm_lightning.evaluation.folders:evaluate_folders",
+    "inpaint": "sdm_lightning.inference.files:inpaint_files",
+    "baseline": "sdm_lightning.inference.adapters:run_baseline",
+    "export": "sdm_lightning.inference.export:export_model",
+    "table": "sdm_lightning.reports.tables:print_table",
+    "figure": "sdm_lightning.cli.figures:draw_figure",
+    "sweep": "sdm_lightning.sweeps.runner:run_sweep",
+}
+"""Every verb beside Lightning's four: name -> ``module:function``."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs one verb, as the user's shell does.
+
+    Args:
+        args: What follows ``sdm`` on the command line; ``sys.argv[1:]`` if None.
+
+    Raises:
+        SystemExit: With status 2 after one ``error: ...`` line for bad input, 130 when interrupted.
+            The environment variable ``SDM_DEBUG=1`` lets the exception itself through instead.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    with user_errors():
+        if not words or words[0] in ("-h", "--help"):
+            print(overview())
+        elif words[0] == "--version":
+            print(f"sdm-lightning {__version__}")
+        elif words[0] in TRAINER_VERBS:
+            from sdm_lightning.cli.trainer import run_trainer
+
+            run_trainer(words, TRAINER_VERBS)
+        elif words[0] in VERBS:
+            run_verb(words[0], words[1:])
+        else:
+            raise InputError(unknown_verb(words[0]))
+
+
+def overview() -> str:
+    """The text of ``sdm -h``: every verb with one line of help."""
+    lines = ["usage: sdm VERB [options]        (sdm VERB -h shows a verb's options)", ""]
+    lines += ["Train and test; options also from YAML files, --config FILE [--config FILE ...]:"]
+    lines += [f"  {name:<10} {text}" for name, text in TRAINER_VERBS.items()]
+    lines += ["", "Data, results and models:"]
+    lines += [f"  {name:<10} {first_line(target)}" for name, target in VERBS.items()]
+    lines += ["", "SDM_DEBUG=1 shows a traceback where an error is told in one line."]
+    return "\n".join(lines)
+
+
+def unknown_verb(word: str) -> str:
+    """One line for a first word that is no verb."""
+    if word.startswith("-"):
+        return f"'{word}' stands before a verb; write: sdm VERB {word} ... (sdm -h lists the verbs)"
+    guess = nearest(word, [*TRAINER_VERBS, *VERBS])
+    hint = f"did you mean '{guess}'?" if guess else "sdm -h lists the verbs"
+    return f"unknown verb '{word}'; {hint}"
+
+
+def first_line(target: str) -> str:
+    """The first line of a verb's docstring, read without importing its module."""
+    module, function = target.split(":")
+    path = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
+    if not path.is_file():
+        return "(not part of this version)"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".")
+    return "(not part of this version)"
+
+
+def run_verb(name: str, words: list[str]) -> Any:
+    """Parses ``words`` by the signature of the verb's function, and calls it."""
+    from jsonargparse import ArgumentParser
+
+    from sdm_lightning.cli.errors import parse_clearly
+
+    module, function_name = VERBS[name].split(":")
+    try:
+        function = getattr(importlib.import_module(module), function_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise InputError(
+            f"verb '{name}' is not part of this version ({module} is missing)"
+        ) from error
+    parser = ArgumentParser(
+        prog=f"sdm {name}",
+        description=_long_help(function),
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_function_arguments(function, as_group=False, as_positional=True, sub_configs=True)
+    settings = parse_clearly(parser, spell_out_switches(function, words))
+    return function(**parser.instantiate(settings).as_dict())
+
+
+def spell_out_switches(function: Any, words: list[str]) -> list[str]:
+    """``--overwrite`` alone becomes ``--overwrite=true`` where the argument is a bool."""
+    switches = {
+        f"--{name}"
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.annotation in (bool, "bool")
+    }
+    spelled = []
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
+        alone = word in switches and following.lower() not in ("true", "false", "yes", "no")
+        spelled.append(f"{word}=true" if alone else word)
+    return spelled
+
+
+def _long_help(function: Any) -> str:
+    """A function's docstring up to its ``Args:`` section."""
+    text = inspect.getdoc(function) or ""
+    for section in ("Args:", "Returns:", "Raises:"):
+        text = text.split(f"\n{section}\n")[0]
+    return text.strip()

@@ -1,0 +1,253 @@
+"""``sdm fit|validate|test|predict``: Lightning's command line over this package's modules."""
+
+import copy
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from sdm_lightning.cli.configs import (
+    LINKED,
+    locate_config_files,
+    read_config_files,
+    refuse_linked,
+)
+from sdm_lightning.cli.errors import explain, parse_clearly
+from sdm_lightning.cli.loggers import place_loggers
+from sdm_lightning.cli.run_directory import RunRecord, resolve_checkpoint
+from sdm_lightning.data.datamodule import InpaintingDataModule
+from sdm_lightning.errors import InputError
+from sdm_lightning.training.callbacks import (
+    ImageBudget,
+    ImageProgressBar,
+    PredictionWriter,
+    Preemption,
+    SampleGrid,
+)
+from sdm_lightning.training.callbacks.checkpoint import RunCheckpoint
+from sdm_lightning.training.callbacks.evaluation import EvaluationCallback
+from sdm_lightning.training.checkpointing import AtomicCheckpointIO
+from sdm_lightning.training.loggers import MetricsFile
+from sdm_lightning.training.module import SDMModule
+
+CALLBACKS: dict[str, type[pl.Callback]] = {
+    "budget": ImageBudget,
+    "checkpoint": RunCheckpoint,
+    "evaluation": EvaluationCallback,
+    "samples": SampleGrid,
+    "predictions": PredictionWriter,
+    "preemption": Preemption,
+    "progress": ImageProgressBar,
+}
+"""Always there, each configured under its own key; ``trainer.callbacks`` is free for more."""
+
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "None")
+
+
+class SDMCommandLine(LightningCLI):
+    """Lightning's command line with this project's defaults, one-line errors and run directory."""
+
+    def __init__(self, words: list[str], descriptions: dict[str, str]) -> None:
+        words = locate_config_files(words)
+        self.files = read_config_files(words)
+        refuse_linked(words, self.files)
+        # Abbreviations would let a mistyped key pass for another.
+        exact = {"exit_on_error": False, "allow_abbrev": False}
+        super().__init__(
+            SDMModule,
+            InpaintingDataModule,
+            args=words,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_callback=RunRecord,
+            parser_kwargs={
+                **exact,
+                **{verb: {"description": text, **exact} for verb, text in descriptions.items()},
+            },
+            trainer_defaults={
+                "max_epochs": -1,
+                "check_val_every_n_epoch": None,
+                "val_check_interval": 1000,
+                "use_distributed_sampler": False,
+            },
+        )
+
+    # ------------------------------------------------------------------ parsing
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning's, without a usage text of two hundred lines."""
+        kwargs.setdefault("usage", "sdm VERB --config FILE [--config FILE ...] [--KEY VALUE ...]")
+        return super().init_parser(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Run name, callbacks with keys of their own, and links."""
+        parser.add_argument("--name", default="sdm", help="Name of the run: RUNS_DIR/NAME/.")
+        parser.add_argument("--runs_dir", default="runs", help="Folder of all runs.")
+        for key, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, key)
+        parser.set_defaults({"budget.max_images": 20_000_000})
+        for target, source in LINKED.items():
+            parser.link_arguments(source, target)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """As Lightning's, with errors in one line."""
+        assert isinstance(args, list)
+        self.config = parse_clearly(parser, args, self.files)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let the checkpoint's settings override the command line's."""
+
+    # ------------------------------------------------------------------ building
+
+    @property
+    def settings(self) -> Namespace:
+        """Settings of the chosen verb."""
+        settings: Namespace = self.config[self.config.subcommand]
+        return settings
+
+    def before_instantiate_classes(self) -> None:
+        """Refuses what cannot work, before anything is built."""
+        verb, settings = self.config.subcommand, self.settings
+        trainer = settings.trainer
+        root = trainer.default_root_dir or Path(settings.runs_dir) / settings.name
+        self.run_directory = Path(root)
+        refuse_trainer_settings(trainer)
+        settings.ckpt_path = resolve_checkpoint(verb, settings.ckpt_path, self.run_directory)
+        if settings.weights_only is None:
+            settings.weights_only = True
+        if verb == "predict" and settings.return_predictions is None:
+            settings.return_predictions = False  # they go to disk; memory would not hold a data set
+        method_arguments = tuple(self._subcommand_method_arguments[verb])
+        self.save_config_kwargs = {"verb": verb, "skip": method_arguments}
+
+    def instantiate_classes(self) -> None:
+        """As Lightning's, with loggers in the run directory and errors in one line."""
+        settings = self.settings
+        as_written = copy.deepcopy(settings.trainer.logger)
+        place_loggers(settings, self.run_directory, self.config.subcommand)
+        try:
+            super().instantiate_classes()
+        except InputError:
+            raise
+        except (ValueError, MisconfigurationException) as error:
+            raise InputError(explain(str(error))) from error
+        # The saved config must not lead another run into this one's directory.
+        settings.trainer.logger = as_written
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Fills in strategy, checkpoint writer, logger and directory."""
+        trainer = self._get(self.config_init, "trainer")
+        plugins = trainer.get("plugins") or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins])]
+        kwargs["plugins"].append(AtomicCheckpointIO())
+        if SLURMEnvironment.detect():
+            # Requeueing is the launch script's, by exit status; Lightning's saves mid-step.
+            kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
+        if trainer["strategy"] in ("auto", "ddp") and wants_many_processes(trainer):
+            kwargs["strategy"] = DDPStrategy(
+                find_unused_parameters=True, gradient_as_bucket_view=True, broadcast_buffers=False
+            )
+        if trainer["logger"] in (None, True):
+            kwargs["logger"] = MetricsFile(str(self.run_directory))
+        kwargs["default_root_dir"] = str(self.run_directory)
+        return super().instantiate_trainer(**kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> pl.Trainer:
+        """Leaves out the callbacks whose switch in the trainer is off."""
+        if config.get("enable_progress_bar") is False:
+            callbacks = [c for c in callbacks if not isinstance(c, ImageProgressBar)]
+        if config.get("enable_checkpointing") is False:
+            callbacks = [c for c in callbacks if not isinstance(c, RunCheckpoint)]
+        return super()._instantiate_trainer(config, callbacks)
+
+    # ------------------------------------------------------------------ running
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise InputError(str(error)) from error
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Preemption) and callback.requested:
+                raise SystemExit(callback.exit_code)
+
+
+def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
+    """Runs ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Args:
+        words: The verb and its options.
+        descriptions: One line of help for each verb.
+    """
+    quieten()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # so that --model.generator my_file.MyGenerator is found
+    try:
+        SDMCommandLine(words, descriptions)
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish()  # an open run would swallow the next command's values
+
+
+def quieten() -> None:
+    """Silences remarks of libraries that are wrong or of no use here."""
+    for text in (
+        ".*does not have many workers.*",
+        ".*Couldn't infer the batch indices.*",
+        ".*`training_step` returned `None`.*",
+        ".*manual optimization.*checkpoint.*",
+        ".*Experiment logs directory .* exists and is not empty.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*Your `IterableDataset` has `__len__` defined.*",  # ours counts per process
+        ".*Found .* module.s. in eval mode at the start of training.*",  # the averaged generator
+    ):
+        warnings.filterwarnings("ignore", text)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "💡" not in record.getMessage()
+    )
+
+
+def refuse_trainer_settings(trainer: Namespace) -> None:
+    """Refuses trainer settings that would train wrongly.
+
+    Raises:
+        InputError: With what to set instead.
+    """
+    if str(trainer.precision) not in PRECISIONS:
+        raise InputError(
+            f"trainer.precision {trainer.precision} is refused: two optimizers share one gradient "
+            "scaler in fp16, and nothing else was tried; use 32-true or bf16-mixed"
+        )
+    if trainer.gradient_clip_val is not None:
+        raise InputError("trainer.gradient_clip_val is not for GANs; use model.gradient_clip")
+    if trainer.accumulate_grad_batches not in (None, 1):
+        raise InputError(
+            "trainer.accumulate_grad_batches is not for GANs; use model.num_micro_batches"
+        )
+
+
+def wants_many_processes(trainer: Any) -> bool:
+    """Whether the trainer's settings, or the launcher around it, ask for more than one process."""
+    if trainer["num_nodes"] > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return True
+    devices = trainer["devices"]
+    if devices in ("auto", -1, "-1"):
+        on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
+        return not on_cpu and torch.cuda.device_count() > 1
+    if isinstance(devices, list):
+        return len(devices) > 1
+    if isinstance(devices, str) and "," in devices:
+        return len([d for d in devices.split(",") if d]) > 1
+    return int(devices) > 1

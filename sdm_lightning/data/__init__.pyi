@@ -1,0 +1,15 @@
+from .datamodule import InpaintingDataModule as InpaintingDataModule
+from .decode import BadImageError as BadImageError
+from .decode import decode_image as decode_image
+from .decode import decode_mask as decode_mask
+from .masks.presets import MASK_PRESETS as MASK_PRESETS
+from .masks.presets import free_form_mask as free_form_mask
+from .masks.sources import mask_seed as mask_seed
+from .shards.index import Shard as Shard
+from .shards.index import ShardIndex as ShardIndex
+from .shards.indexing import index_shards as index_shards
+from .shards.packing import pack_shards as pack_shards
+from .shards.reading import RawSample as RawSample
+from .shards.reading import ShardReader as ShardReader
+from .stream import EvalStream as EvalStream
+from .stream import TrainStream as TrainStream

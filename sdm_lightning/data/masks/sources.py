@@ -1,0 +1,172 @@
+"""Where masks come from: presets, the sample itself, or a folder of files paired by name."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sdm_lightning.data.decode import BadImageError, decode_mask
+from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention, opposite_convention
+from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask, get_preset, hole_ratio
+from sdm_lightning.data.naming import key_for_path
+from sdm_lightning.data.shards.reading import RawSample
+from sdm_lightning.data.sources import ImageSource, entries_by_key, open_source
+from sdm_lightning.errors import InputError
+from sdm_lightning.seeding import stable_seed
+
+__all__ = [
+    "FolderMasks",
+    "MaskSource",
+    "PresetMasks",
+    "SampleMasks",
+    "make_mask_source",
+    "mask_mix",
+    "mask_seed",
+]
+
+UInt8Array = npt.NDArray[np.uint8]
+
+"""A mask file with a larger share of hole is suspected of the other convention."""
+
+_log = logging.getLogger(__name__)
+_warned: set[str] = set()
+
+
+def mask_mix(masks: str | Mapping[str, float]) -> dict[str, float]:
+    """Turn a preset, or presets with weights, into probabilities.
+
+    Raises:
+        InputError: an unknown preset, a negative weight, or no weight at all.
+    """
+    weights = {masks: 1.0} if isinstance(masks, str) else dict(masks)
+    for name, weight in weights.items():
+        get_preset(name)
+        if not weight >= 0:
+            raise InputError(f"mask preset {name}: weight {weight} must not be negative")
+    total = sum(weights.values())
+    if not total > 0:
+        raise InputError("train masks: at least one preset needs a weight above 0")
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def mask_seed(seed: int, key: str) -> int:
+    """Return the seed of the fixed test mask of a sample: the same wherever it is drawn."""
+    return stable_seed("mask", seed, key)
+
+
+class MaskSource(Protocol):
+    """Where the fixed mask of a test sample comes from."""
+
+    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
+        """Return a mask, 1 = known, of the crop's size or of the image's."""
+
+
+@dataclass(frozen=True)
+class PresetMasks:
+    """A mask drawn from a preset with a seed made of the key; the same in every run."""
+
+    preset: str
+    seed: int = 0
+
+    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
+        """Draw the mask of a sample."""
+        return free_form_mask(self.preset, size, mask_seed(self.seed, raw.key))
+
+
+def _read_mask(data: bytes, name: str, convention: MaskConvention) -> UInt8Array:
+    try:
+        mask = decode_mask(data, convention)
+    except BadImageError as error:
+        raise InputError(f"{name}: mask {error}; write it again as an 8-bit PNG") from error
+    folder = os.path.dirname(name)
+    if hole_ratio(mask) > MOSTLY_HOLE and folder not in _warned:
+        _warned.add(folder)
+        _log.warning(
+            "%s: %.0f %% of this mask is hole (mask_convention %s). If your masks mean the "
+            "opposite, set data.mask_convention to %s",
+            name, 100 * hole_ratio(mask), convention, opposite_convention(convention),
+        )  # fmt: skip
+    return mask
+
+
+@dataclass(frozen=True)
+class SampleMasks:
+    """The mask that lies with the image, ``key.mask.png`` in the shard."""
+
+    convention: MaskConvention = "known-white"
+
+    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
+        """Decode the mask of a sample."""
+        if raw.mask is None:
+            raise InputError(
+                f"{raw.origin}: sample {raw.key} has no mask with it; pack the images with "
+                "masks, or name a folder of masks or a preset"
+            )
+        return _read_mask(raw.mask, f"{raw.origin}/{raw.key}.mask.png", self.convention)
+
+
+class FolderMasks:
+    """Masks in a folder, zip or tar, paired with the samples by file name.
+
+    A mask belongs to a sample if its name without extension is the sample's key, or if its path
+    packs to that key (``a/b.png`` to ``a__b``).
+
+    Args:
+        path: the folder or archive.
+        convention: what white means in the files.
+
+    Raises:
+        InputError: no masks in it, or two for one key.
+    """
+
+    def __init__(self, path: str, convention: MaskConvention = "known-white") -> None:
+        self.source: ImageSource = open_source(path)
+        self.convention = convention
+        self.entries = entries_by_key(self.source)
+
+    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
+        """Read the mask of a sample."""
+        entry = self.entries.get(raw.key) or self.entries.get(key_for_path(raw.key + ".png"))
+        if entry is None:
+            raise InputError(
+                f"{self.source.path}: no mask for {raw.key}; expected a file {raw.key}.png"
+            )
+        name = f"{self.source.path}/{entry.name}"
+        try:
+            data = self.source.read(entry)
+        except OSError as error:
+            raise InputError(f"{name}: mask cannot be read ({error})") from error
+        return _read_mask(data, name, self.convention)
+
+
+def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskSource:
+    """Turn a setting into a source of test masks.
+
+    Args:
+        masks: ``"sample"`` for the masks that lie with the images, the name of a preset, or the
+            path of a folder, zip or tar of mask files.
+        seed: of masks drawn from a preset.
+        convention: what white means in mask files.
+
+    Raises:
+        InputError: none of the three.
+    """
+    if masks == "sample":
+        return SampleMasks(convention)
+    if masks in MASK_PRESETS:
+        return PresetMasks(masks, seed)
+    if os.path.exists(masks):
+        return FolderMasks(masks, convention)
+    near = difflib.get_close_matches(masks, ["sample", *MASK_PRESETS], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(
+        f"masks {masks!r}: neither 'sample', nor a preset ({', '.join(MASK_PRESETS)}), nor a "
+        f"folder that exists{hint}"
+    )

@@ -1,0 +1,226 @@
+"""The index of a set of shards: what each of them must hold, so that nothing is lost in silence.
+
+A truncated tar reads without any error for about 40 % of the places where it can be cut, and a
+resumed run can only skip what it can count. So ``index.json`` lies beside the shards and says,
+for each, the number of samples, the bytes and the SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import braceexpand
+
+from sdm_lightning.data.shards.remote import (
+    join_url,
+    local_path,
+    open_url,
+    path_of,
+    require_allowed_scheme,
+)
+from sdm_lightning.errors import InputError
+
+__all__ = ["INDEX_FORMAT", "INDEX_NAME", "INDEX_VERSION", "Shard", "ShardIndex"]
+
+INDEX_NAME = "index.json"
+INDEX_FORMAT = "sdm_lightning.shards"
+INDEX_VERSION = 1
+
+_TAR_NAME = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file and what its index says of it.
+
+    Attributes:
+        url: path or URL.
+        samples: number of images in it.
+        bytes: size of the tar file.
+        sha256: checksum of the tar file, in hexadecimal.
+    """
+
+    url: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The shards of a data set, in order.
+
+    Attributes:
+        shards: every shard with its sample count, size and checksum.
+        has_masks: the samples carry masks.
+    """
+
+    shards: tuple[Shard, ...]
+    has_masks: bool = False
+
+    @property
+    def num_samples(self) -> int:
+        """Number of images in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the checksums of all shards, in order: the identity of the data."""
+        joined = "\n".join(f"{shard.sha256} {shard.samples}" for shard in self.shards)
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+    @classmethod
+    def load(cls, shards: str | Path | Sequence[str | Path]) -> ShardIndex:
+        """Read the index of a set of shards, and check that no local shard is missing.
+
+        Args:
+            shards: a folder, local or remote, with an ``index.json``; the index itself; a shard
+                or a brace range of shards (``places/{000000..000099}.tar``) with the index
+                beside them; or a list of these.
+
+        Raises:
+            InputError: a scheme that is not allowed, no index, a shard that its index does not
+                know, a missing shard or one of the wrong size.
+        """
+        specs = [shards] if isinstance(shards, (str, Path)) else list(shards)
+        urls = [url for spec in specs for url in _expand(os.fspath(spec))]
+        if not urls:
+            raise InputError("no shards given; name a folder with an index.json, or its shards")
+        found: list[Shard] = []
+        indexes: dict[str, tuple[dict[str, Shard], bool]] = {}
+        masks = []
+        for url in urls:
+            require_allowed_scheme(url)
+            single = is_tar_name(path_of(url))
+            index_url = _index_url(url, single)
+            if index_url not in indexes:
+                indexes[index_url] = _read_index(index_url)
+            table, has_masks = indexes[index_url]
+            masks.append(has_masks)
+            if not single:
+                found.extend(table.values())
+                continue
+            name = posixpath.basename(path_of(url))
+            if name not in table:
+                raise InputError(
+                    f"{url}: {index_url} does not list this shard; it lists {len(table)} shards, "
+                    f"the first is {next(iter(table), 'none')}"
+                )
+            entry = table[name]
+            found.append(Shard(url, entry.samples, entry.bytes, entry.sha256))
+        index = cls(tuple(found), has_masks=all(masks))
+        index._check(" ".join(os.fspath(spec) for spec in specs))
+        return index
+
+    def _check(self, name: str) -> None:
+        seen: set[str] = set()
+        for shard in self.shards:
+            if shard.url in seen:
+                raise InputError(f"{shard.url}: named twice; name each shard once")
+            seen.add(shard.url)
+            path = local_path(shard.url)
+            if path is not None:
+                check_local_shard(shard, path)
+        if self.num_samples == 0:
+            raise InputError(f"{name}: the index lists no samples; pack the images again")
+
+
+def check_local_shard(shard: Shard, path: str) -> None:
+    """Hold the size of a local shard against the index.
+
+    Raises:
+        InputError: the shard is missing or has another size.
+    """
+    try:
+        size = os.stat(path).st_size
+    except OSError:
+        raise InputError(
+            f"{shard.url}: shard is missing; the index lists it with {shard.samples} samples: "
+            "copy it here or pack the images again"
+        ) from None
+    if size != shard.bytes:
+        fault = "truncated or still being copied" if size < shard.bytes else "not the packed one"
+        raise InputError(
+            f"{shard.url}: shard has {size} bytes, its index says {shard.bytes}; it is {fault}: "
+            "copy it again or pack the images again"
+        )
+
+
+def is_tar_name(name: str) -> bool:
+    """Say whether a file name is that of a shard."""
+    return _TAR_NAME.search(name) is not None
+
+
+def _expand(spec: str) -> list[str]:
+    require_allowed_scheme(spec)
+    if "{" not in spec or os.path.exists(spec):
+        return [spec]
+    try:
+        return list(braceexpand.braceexpand(spec))
+    except ValueError:
+        raise InputError(f"{spec}: unbalanced braces; write for instance {{000..099}}") from None
+
+
+def _index_url(url: str, single: bool) -> str:
+    if posixpath.basename(path_of(url)) == INDEX_NAME:
+        return url
+    return join_url(url, INDEX_NAME, sibling=single)
+
+
+def _read_index(url: str) -> tuple[dict[str, Shard], bool]:
+    try:
+        with open_url(url) as stream:
+            content = json.loads(stream.read())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{url}: no such index; `sdm shards IMAGES OUT` packs images and writes it, "
+            "`sdm index SHARDS` writes one for WebDataset shards that exist already"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, HTTPException) as error:
+        raise InputError(f"{url}: not a readable index ({error}); write it again") from error
+    except OSError as error:
+        raise InputError(f"{url}: the index cannot be read ({error})") from error
+    return parse_index(content, url)
+
+
+def parse_index(content: Any, url: str) -> tuple[dict[str, Shard], bool]:
+    """Turn the content of an ``index.json`` into shards by name, and whether they have masks.
+
+    Raises:
+        InputError: it is no index, or of a version that this package cannot read.
+    """
+    if not isinstance(content, dict) or content.get("format") != INDEX_FORMAT:
+        raise InputError(f"{url}: not an index of shards; `sdm index SHARDS` writes one")
+    if content.get("version") != INDEX_VERSION:
+        raise InputError(
+            f"{url}: index version {content.get('version')}, this package reads {INDEX_VERSION}; "
+            "use the package version that packed the shards, or pack them again"
+        )
+    table = {}
+    try:
+        for entry in content["shards"]:
+            name = entry["name"]
+            # A name is joined to a path and opened, so it must not lead anywhere else.
+            if not isinstance(name, str) or not re.fullmatch(r"[^/\\:]+", name) or name == "..":
+                raise InputError(f"{url}: shard name {name!r} is not a plain file name")
+            shard = Shard(
+                join_url(url, name, sibling=True),
+                int(entry["samples"]),
+                int(entry["bytes"]),
+                str(entry["sha256"]),
+            )
+            table[name] = shard
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{url}: damaged index ({error!r}); write it again") from error
+    return table, bool(content.get("masks", False))

@@ -1,0 +1,226 @@
+"""Read shards: every sample of a shard, held against the index, or one clear error.
+
+WebDataset's tar iteration and grouping by key do the reading; its opener and its ``decode()``
+are not used, because both can run code that comes with the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import itertools
+import logging
+import lzma
+import re
+import tarfile
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from webdataset.handlers import reraise_exception
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from sdm_lightning.data.decode import IMAGE_EXTENSIONS
+from sdm_lightning.data.shards.index import Shard, ShardIndex, check_local_shard
+from sdm_lightning.data.shards.remote import cached_copy, local_path, open_url
+from sdm_lightning.errors import InputError
+
+__all__ = ["MASK_MEMBER", "RawSample", "Shard", "ShardIndex", "ShardReader"]
+
+MASK_MEMBER = "mask.png"
+"""A sample ``key.jpg`` carries its mask as ``key.mask.png``, white = known."""
+
+_log = logging.getLogger(__name__)
+
+# Only these members are ever read out of a shard; the rest, pickles included, is passed over.
+_READ = re.compile(rf"^(.*/)?[^/.]+\.(mask\.png|{'|'.join(IMAGE_EXTENSIONS)})$", re.IGNORECASE)
+
+_READ_ERRORS = (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    http.client.HTTPException,
+    ValueError,
+    OSError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RawSample:
+    """A sample as it lies in the shard, not yet decoded.
+
+    Attributes:
+        key: its name.
+        image: encoded image.
+        mask: encoded mask, or None.
+        origin: the shard or folder it came from, for messages.
+    """
+
+    key: str
+    image: bytes
+    mask: bytes | None
+    origin: str
+
+
+class _Meter:
+    """Counts, and on demand hashes, the bytes that pass through a stream."""
+
+    def __init__(self, stream: IO[bytes], checksum: bool) -> None:
+        self._stream = stream
+        self.count = 0
+        self.digest = hashlib.sha256() if checksum else None
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(size)
+        self.count += len(block)
+        if self.digest is not None:
+            self.digest.update(block)
+        return block
+
+    def drain(self) -> None:
+        while self.read(1 << 20):
+            pass
+
+
+def _wanted(name: str) -> bool:
+    return _READ.match(name) is not None
+
+
+def _iterate_tar(stream: _Meter, url: str) -> Iterator[RawSample]:
+    files = tar_file_expander(
+        [{"url": url, "stream": stream}], handler=reraise_exception, select_files=_wanted
+    )
+    for sample in group_by_keys(files, handler=reraise_exception):
+        key = sample["__key__"]
+        if key.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", key):
+            raise InputError(f"{url}: key {key!r} leads out of its folder; pack the images again")
+        names = [name for name in IMAGE_EXTENSIONS if name in sample]
+        if len(names) != 1:
+            have = ", ".join(names) or "none"
+            raise InputError(f"{url}: sample {key} must have one image, it has {have}")
+        yield RawSample(key, sample[names[0]], sample.get(MASK_MEMBER), url)
+
+
+def scan_shard(url: str) -> tuple[list[RawSample], int, str]:
+    """Read a shard that has no index yet.
+
+    Returns:
+        Its samples, its size in bytes and its SHA-256.
+
+    Raises:
+        InputError: it cannot be read to its end.
+    """
+    try:
+        with open_url(url) as stream:
+            meter = _Meter(stream, checksum=True)
+            samples = list(_iterate_tar(meter, url))
+            meter.drain()
+    except InputError:
+        raise
+    except _READ_ERRORS as error:
+        raise InputError(f"{url}: {_reason(error)}; copy or pack the shard again") from error
+    assert meter.digest is not None
+    return samples, meter.count, meter.digest.hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    # WebDataset appends the stream object to the arguments; the first one is the message.
+    text = str(error.args[0] if error.args else error).split(" @ <")[0]
+    kind = "truncated or damaged tar" if not isinstance(error, FileNotFoundError) else "missing"
+    return f"{kind} ({text})"
+
+
+@dataclass(frozen=True)
+class ShardReader:
+    """Reads whole shards and holds each against its index entry.
+
+    A shard is handed out only when all of it has been read and found right, so a damaged one
+    never contributes a sample. Memory: one encoded shard.
+
+    Attributes:
+        cache_dir: folder on a local disk where shards that are fetched are kept; None fetches
+            them on every pass.
+        verify_checksums: hold the SHA-256 against the index at every read, not only sizes and
+            counts. Cached shards are checked once, when they are fetched, in any case.
+        attempts: how often a remote shard is read before a fault in it counts.
+    """
+
+    cache_dir: str | None = None
+    verify_checksums: bool = False
+    attempts: int = 3
+
+    def read(self, shard: Shard) -> list[RawSample]:
+        """Return all samples of a shard, in order.
+
+        Raises:
+            InputError: the shard is missing, truncated, damaged, or holds another number of
+                bytes or samples than its index says.
+        """
+        path = local_path(shard.url)
+        if path is not None:
+            check_local_shard(shard, path)
+            return self._read(shard, path)
+        for attempt in itertools.count(1):
+            try:
+                return self._fetch(shard)
+            except InputError as error:
+                # What is not there will not come; a broken connection may.
+                if attempt >= self.attempts or isinstance(error.__cause__, FileNotFoundError):
+                    raise
+                _log.warning("%s; reading it again", error)
+            time.sleep(2.0**attempt)
+        raise AssertionError("unreachable")
+
+    def _fetch(self, shard: Shard) -> list[RawSample]:
+        if self.cache_dir is None:
+            return self._read(shard, shard.url)
+        try:
+            path = cached_copy(shard.url, self.cache_dir, size=shard.bytes, sha256=shard.sha256)
+        except (OSError, http.client.HTTPException) as error:
+            raise InputError(f"{shard.url}: shard cannot be fetched ({error})") from error
+        return self._read(shard, path)
+
+    def _read(self, shard: Shard, url: str) -> list[RawSample]:
+        try:
+            with open_url(url) as stream:
+                meter = _Meter(stream, self.verify_checksums)
+                samples = list(_iterate_tar(meter, shard.url))
+                meter.drain()
+        except InputError:
+            raise
+        except _READ_ERRORS as error:
+            raise InputError(
+                f"{shard.url}: {_reason(error)}; its index says {shard.bytes} bytes and "
+                f"{shard.samples} samples: copy it again or pack the images again"
+            ) from error
+        faults = []
+        if meter.count != shard.bytes:
+            faults.append(f"{meter.count} bytes, its index says {shard.bytes}")
+        if len(samples) != shard.samples:
+            faults.append(f"{len(samples)} samples, its index says {shard.samples}")
+        if meter.digest is not None and meter.digest.hexdigest() != shard.sha256:
+            faults.append(
+                f"sha256 {meter.digest.hexdigest()[:12]}..., its index says {shard.sha256[:12]}..."
+            )
+        if faults:
+            raise InputError(
+                f"{shard.url}: shard has {' and '.join(faults)}; "
+                "copy it again or pack the images again"
+            )
+        return samples
+
+    def read_range(self, index: ShardIndex, start: int, stop: int) -> Iterator[RawSample]:
+        """Yield samples ``start .. stop - 1`` of a data set, reading only the shards they are in.
+
+        Raises:
+            InputError: as :meth:`read`.
+        """
+        first = 0
+        for shard in index.shards:
+            last = first + shard.samples
+            if first < stop and start < last:
+                yield from self.read(shard)[max(start - first, 0) : stop - first]
+            first = last

@@ -1,0 +1,1 @@
+"""``sdm demo``: the whole way once on real photos, and its report."""

@@ -1,0 +1,332 @@
+"""Real photos without a download, and the demo's training and test images made of them.
+
+scikit-image, scikit-learn and matplotlib carry a few photos inside their wheels. Four natural
+colour photos are held out whole for testing: no crop of them is ever trained on, not even as the
+texture of a dead leaf.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from sdm_lightning.data.transforms import UInt8Array
+from sdm_lightning.demo.dead_leaves import dead_leaves_image
+from sdm_lightning.demo.photo_crops import (
+    fixed_window,
+    is_grey,
+    random_window,
+    recoloured,
+    resized,
+    tinted,
+)
+from sdm_lightning.errors import InputError
+
+__all__ = [
+    "PHOTOS",
+    "Photo",
+    "make_demo_images",
+    "test_photos",
+    "train_photos",
+]
+
+_PIP_NAMES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo that ships inside a Python package.
+
+    Attributes:
+        name: short name, the key of :func:`train_photos` and :func:`test_photos`.
+        package: import name of the package that carries it.
+        path: place inside the package.
+        split: ``train`` or ``test``.
+        licence: terms as its package states them.
+        source: who made it, or where it comes from.
+        weight: how often it is drawn for training; scenes more often than textures.
+    """
+
+    name: str
+    package: Literal["skimage", "sklearn", "matplotlib"]
+    path: str
+    split: Literal["train", "test"]
+    licence: str
+    source: str
+    weight: int = 1
+
+
+_PUBLIC = "public domain"
+_SK: Final = "skimage"
+
+PHOTOS: tuple[Photo, ...] = (
+    # Held out: a person, an animal, a thing, a plant.
+    Photo("astronaut", _SK, "data/astronaut.png", "test", _PUBLIC, "NASA Great Images"),
+    Photo("chelsea", _SK, "data/chelsea.png", "test", "CC0", "Stefan van der Walt"),
+    Photo("coffee", _SK, "data/coffee.png", "test", "CC0", "Rachel Michetti"),
+    Photo("flower", "sklearn", "datasets/images/flower.jpg", "test", "CC BY 2.0",
+          "flickr.com/photos/vultilion/6056698931"),
+    # Trained on: scenes first, then textures and pictures of science.
+    Photo("china", "sklearn", "datasets/images/china.jpg", "train", "CC BY 2.0",
+          "danielbuechele, flickr.com/photos/danielbuechele/6061409035", 5),
+    Photo("grace_hopper", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "train",
+          _PUBLIC, "United States Navy", 5),
+    Photo("motorcycle", _SK, "data/motorcycle_left.png", "train", "terms not stated; cite source",
+          "Middlebury 2014 stereo benchmark, Scharstein et al., GCPR 2014", 6),
+    Photo("rocket", _SK, "data/rocket.jpg", "train", _PUBLIC, "SpaceX", 2),
+    Photo("camera", _SK, "data/camera.png", "train", "CC0", "Lav Varshney", 3),
+    Photo("hubble", _SK, "data/hubble_deep_field.jpg", "train", _PUBLIC, "NASA, HubbleSite"),
+    Photo("retina", _SK, "data/retina.jpg", "train", "CC0", "Mikael Haggstrom"),
+    Photo("tissue", _SK, "data/ihc.png", "train", "no known copyright restrictions",
+          "Center for Microscopy and Molecular Imaging"),
+    Photo("brick", _SK, "data/brick.png", "train", "CC0", "CC0Textures Bricks25"),
+    Photo("grass", _SK, "data/grass.png", "train", "CC0", "linolafett, DeviantArt Grass-01"),
+    Photo("gravel", _SK, "data/gravel.png", "train", "CC0", "CC0Textures Gravel04"),
+    Photo("coins", _SK, "data/coins.png", "train", "no known copyright restrictions",
+          "Brooklyn Museum"),
+    Photo("moon", _SK, "data/moon.png", "train", "not stated by scikit-image", "scikit-image"),
+)  # fmt: skip
+"""Every photo that is used, with its split, licence and source."""
+
+_MANIFEST = "demo_images.json"
+_RECIPE = 1  # raise it when the same arguments make other pictures
+
+
+def train_photos() -> dict[str, UInt8Array]:
+    """Load the photos that may be trained on.
+
+    Returns:
+        name -> uint8 ``(H, W, 3)`` RGB; grey photos have three equal channels.
+
+    Raises:
+        InputError: a package or its file is missing; the message has the pip line.
+    """
+    return {photo.name: _load(photo) for photo in PHOTOS if photo.split == "train"}
+
+
+def test_photos() -> dict[str, UInt8Array]:
+    """Load the photos that are held out whole for testing; see :func:`train_photos`."""
+    return {photo.name: _load(photo) for photo in PHOTOS if photo.split == "test"}
+
+
+# pytest would otherwise take the name for a test wherever it is imported.
+test_photos.__test__ = False  # type: ignore[attr-defined]
+
+
+def _load(photo: Photo) -> UInt8Array:
+    pip = f"pip install {_PIP_NAMES[photo.package]}"
+    # Found without importing it, which for these packages takes seconds.
+    spec = importlib.util.find_spec(photo.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"photo {photo.name!r}: the package {photo.package!r} is not installed; run: {pip}"
+        )
+    path = Path(next(iter(spec.submodule_search_locations))) / photo.path
+    if not path.is_file():
+        raise InputError(
+            f"photo {photo.name!r}: {path} is missing from the installed package; reinstall it "
+            f"from its wheel: {pip} --force-reinstall"
+        )
+    with Image.open(path) as image:
+        return np.array(image.convert("RGB"))
+
+
+def make_demo_images(
+    output_dir: str | Path,
+    *,
+    size: int = 64,
+    margin: int = 8,
+    num_train: int = 20_000,
+    num_test: int = 100,
+    leaf_fraction: float = 0.4,
+    seed: int = 0,
+    num_workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Write the demo's images as ``train/*.png`` and ``test/*.png`` with a manifest.
+
+    Training images are ``size + margin`` pixels wide, so that a random crop of ``size`` still
+    varies them. They are random windows of the training photos (``1 - leaf_fraction`` of them)
+    or dead leaves textured from those photos. A window has a random scale from one pixel per
+    pixel up to the whole photo, averaged down, its aspect ratio changed by up to a quarter; a
+    half of the images are mirrored, one in seven turned by 90 degrees, and all have their
+    brightness, contrast and colour balance changed (one in eight with its channels permuted; grey
+    photos are mostly tinted). All of this is baked into the files, because a dozen photos are few.
+
+    Test images are ``size`` pixels wide: square windows of the held-out photos, from the whole
+    shorter side (the first window of each photo) to a quarter of it, untouched but for averaging
+    down. They do not depend on ``seed``.
+
+    The same arguments write the same files with the same library versions, whatever
+    ``num_workers``. A folder that was already made with the same arguments is left as it is;
+    nothing is left half-written.
+
+    Args:
+        output_dir: folder to make.
+        size: side of the crops that the model sees, in pixels.
+        margin: extra pixels of the training images.
+        num_train: number of training images.
+        num_test: number of test images.
+        leaf_fraction: share of the training images that are dead leaves, in [0, 1].
+        seed: seed of the training images.
+        num_workers: threads; by default one per core.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: a photo is missing, an argument is out of range, or ``output_dir`` holds
+            something else.
+    """
+    if size < 8 or margin < 0 or num_train < 0 or num_test < 0:
+        raise InputError(
+            "make_demo_images: size must be at least 8 and margin, num_train, num_test not "
+            f"negative, got {size}, {margin}, {num_train}, {num_test}"
+        )
+    if not 0.0 <= leaf_fraction <= 1.0:
+        raise InputError(f"make_demo_images: leaf_fraction must lie in [0, 1], got {leaf_fraction}")
+    output = Path(output_dir)
+    manifest = {
+        "recipe": _RECIPE,
+        "size": size,
+        "margin": margin,
+        "num_train": num_train,
+        "num_test": num_test,
+        "leaf_fraction": leaf_fraction,
+        "seed": seed,
+        "photos": [asdict(photo) for photo in PHOTOS],
+    }
+    if _already_made(output, manifest):
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        painter = _TrainPainter(train_photos(), size + margin, leaf_fraction, seed)
+        _write_all(partial / "train", num_train, painter, "train images", num_workers, progress)
+        tests = _test_images(test_photos(), size, num_test)
+        _write_all(
+            partial / "test", num_test, tests.__getitem__, "test images", num_workers, progress
+        )
+        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        partial.chmod(0o755)
+        if output.is_dir():
+            output.rmdir()  # empty, or _already_made would have refused it
+        os.replace(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _already_made(output: Path, manifest: dict[str, object]) -> bool:
+    """Tell whether a folder was made with these arguments; refuse it if it holds anything else."""
+    if not output.exists():
+        return False
+    if not output.is_dir():
+        raise InputError(f"{output}: is a file; make_demo_images needs a folder to make")
+    path = output / _MANIFEST
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path}: is not valid JSON ({error}); remove {output}") from error
+        if found == manifest:
+            return True
+        changed = sorted(k for k in manifest if found.get(k) != manifest[k])
+        raise InputError(
+            f"{output}: holds demo images made with another {', '.join(changed)}; remove the "
+            "folder or choose another one"
+        )
+    if any(output.iterdir()):
+        raise InputError(f"{output}: is not empty and holds no {_MANIFEST}; choose a new folder")
+    return False
+
+
+def _write_all(
+    folder: Path,
+    count: int,
+    paint: Callable[[int], tuple[str, UInt8Array]],
+    label: str,
+    num_workers: int | None,
+    progress: bool,
+) -> None:
+    folder.mkdir()
+
+    def write(index: int) -> None:
+        name, image = paint(index)
+        # No effort on compression: shards are read far more often than they are sent.
+        options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        done, data = cv2.imencode(".png", image[..., ::-1], options)
+        if not done:
+            raise RuntimeError(f"could not encode {name}")
+        (folder / f"{name}.png").write_bytes(data.tobytes())
+
+    # Threads are enough: OpenCV releases the interpreter lock while it resizes and encodes.
+    pool = ThreadPoolExecutor(num_workers or os.cpu_count() or 1)
+    try:
+        tasks = pool.map(write, range(count))
+        for _ in tqdm(tasks, total=count, desc=label, unit="img", disable=not progress):
+            pass
+    finally:
+        # An interrupted run must not go on painting what is about to be removed.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _TrainPainter:
+    """Paints training image ``index`` from ``(seed, index)`` alone."""
+
+    def __init__(
+        self, photos: dict[str, UInt8Array], side: int, leaf_fraction: float, seed: int
+    ) -> None:
+        self.side, self.leaf_fraction, self.seed = side, leaf_fraction, seed
+        weights = {photo.name: photo.weight for photo in PHOTOS}
+        self.photos: list[UInt8Array] = []
+        self.textures: list[UInt8Array] = []
+        rng = np.random.default_rng([seed, 0])
+        for name, image in photos.items():
+            for _ in range(weights[name]):
+                self.photos.append(image)
+                self.textures.append(tinted(image, rng) if is_grey(image) else image)
+
+    def __call__(self, index: int) -> tuple[str, UInt8Array]:
+        rng = np.random.default_rng([self.seed, 1, index])
+        if rng.random() < self.leaf_fraction:
+            # From a photo with one thing in front of it to nothing but leaves. Exponents below
+            # the scale-invariant 3 make more large leaves, whose long edges are worth learning.
+            count, exponent = round(80 ** rng.random()), rng.uniform(1.0, 3.0)
+            image = dead_leaves_image(
+                self.side, self.textures, rng, num_leaves=count, exponent=exponent
+            )
+            return f"{index:06d}-leaves", recoloured(image, rng)
+        photo = self.photos[int(rng.integers(len(self.photos)))]
+        image = random_window(photo, self.side, rng)
+        if rng.random() < 0.5:
+            image = image[:, ::-1]
+        if rng.random() < 1 / 7:
+            image = np.rot90(image, 1 if rng.random() < 0.5 else 3)
+        image = np.ascontiguousarray(image)
+        if is_grey(image) and rng.random() < 0.8:
+            image = tinted(image, rng)
+        return f"{index:06d}-photo", recoloured(image, rng)
+
+
+def _test_images(
+    photos: dict[str, UInt8Array], size: int, count: int
+) -> Sequence[tuple[str, UInt8Array]]:
+    """Cut ``count`` fixed square windows, going round the photos."""
+    names = list(photos)
+    images = []
+    for index in range(count):
+        name, turn = names[index % len(names)], index // len(names)
+        window = fixed_window(photos[name], size, turn)
+        images.append((f"{index:04d}-{name}-{len(window)}px", resized(window, size)))
+    return images

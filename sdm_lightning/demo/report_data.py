@@ -1,0 +1,137 @@
+"""What a demo run left in its folder, read back, and what can be said of it."""
+
+import csv
+import html
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdm_lightning.demo.charts import Line
+from sdm_lightning.errors import InputError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+STAND_INS = ("pixel-pyramid", "random")
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """Everything that a demo run left.
+
+    Attributes:
+        folder: The run folder.
+        facts: ``demo.json``.
+        record: The last line of ``results.jsonl``.
+        curves: Name of a training term -> lines over images seen, bundled weights' own first.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    record: dict[str, Any]
+    curves: dict[str, list[Line]]
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Method -> score -> value."""
+        found: dict[str, dict[str, float]] = self.facts["comparison"]["scores"]
+        return found
+
+    @property
+    def best_model(self) -> str:
+        """The model's row with the most iterations."""
+        return [name for name in self.scores if name.startswith("SDM")][-1]
+
+    @property
+    def images_seen(self) -> int:
+        """Of the tested checkpoint."""
+        return int(self.record.get("images_seen") or 0)
+
+
+def read_run(run: Path) -> DemoRun:
+    """Reads a demo run's files.
+
+    Raises:
+        InputError: If one is missing.
+    """
+    for name in ("demo.json", "metrics.csv", "results.jsonl"):
+        if not (run / name).is_file():
+            raise InputError(f"{run / name}: missing; the demo did not get that far")
+    facts = json.loads((run / "demo.json").read_text(encoding="utf-8"))
+    lines = (run / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    curves: dict[str, list[Line]] = {}
+    if facts.get("start") == "pretrained":
+        read_curves(ASSETS / "demo.metrics.csv", "before", curves)
+    read_curves(run / "metrics.csv", "now", curves)
+    return DemoRun(run, facts, json.loads(lines[-1]), curves)
+
+
+def read_curves(path: Path, css: str, curves: dict[str, list[Line]]) -> None:
+    """Adds the training columns of a metrics file; a file that is not there adds none."""
+    if not path.is_file():
+        return
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    seen = ""
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            # Rows of a validation do not repeat the clock.
+            seen = row.get("images_seen") or seen
+            for name, value in row.items():
+                kept = name.startswith("train/") or name == "val/psnr_hole"
+                if kept and value and seen:
+                    x, y = found.setdefault(name.removeprefix("train/"), ([], []))
+                    x.append(float(seen))
+                    y.append(float(value))
+    for name, (x, y) in found.items():
+        curves.setdefault(name, []).append(Line(x, y, css))
+
+
+# ---------------------------------------------------------------------- text
+
+
+def verdict(scores: Mapping[str, Mapping[str, float]], model: str) -> str:
+    """Where the model stands, in one plain sentence."""
+    ours = scores[model]["psnr_hole"]
+    parts = []
+    for method in scores:
+        if method.startswith("SDM"):
+            continue
+        gap = ours - scores[method]["psnr_hole"]
+        where = "level with" if abs(gap) < 0.05 else f"{abs(gap):.1f} dB "
+        where += "" if abs(gap) < 0.05 else ("ahead of" if gap > 0 else "behind")
+        name = "filling with the mean colour" if method.startswith("mean") else method
+        parts.append(f"{where} {name} ({scores[method]['psnr_hole']:.1f})")
+    joined = ", ".join(parts[:-1]) + f" and {parts[-1]}" if len(parts) > 1 else "".join(parts)
+    return f"{ours:.1f} dB in the hole: {joined}."
+
+
+def stand_ins(run: DemoRun) -> list[str]:
+    """What is not what the paper used, said out loud."""
+    found = []
+    for name in run.curves:
+        label = re.fullmatch(r"perceptual\[(.+)\]", name)
+        if label and any(mark in label[1] for mark in STAND_INS):
+            found.append(
+                f"<b>perceptual[{html.escape(label[1])}]</b> stands in for the paper's perceptual "
+                "network, whose ADE20K weights are a download: it compares pixels at several "
+                "scales, so results are smoother."
+            )
+    names = {name.split("/")[0].split("[")[0] for name in run.record.get("metrics", {})}
+    missing = [name for name in ("fid", "p_ids", "u_ids", "lpips") if name not in names]
+    if missing:
+        spelled = ", ".join(
+            {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}[name]
+            for name in missing
+        )
+        found.append(
+            f"<b>No {spelled}</b>: their networks' weights are downloads too, and "
+            f"{run.record.get('num_images')} images are few for them. Nothing stands in their "
+            "place."
+        )
+    found.append(
+        f"<b>A small model</b> ({run.record.get('num_parameters', 0) / 1e6:.1f} M parameters, "
+        "64×64) trained on about a dozen photos and made-up scenes; the paper's has 74 M, "
+        "512×512, and millions of photos. None of these numbers belong beside the paper's."
+    )
+    return found

@@ -1,0 +1,282 @@
+"""The verb ``sdm demo``: the whole way once, on real photos, through the user's own commands.
+
+It makes the pictures, then calls ``sdm shards``, ``sdm fit``, ``sdm test`` and ``sdm inpaint`` as
+a shell would, and writes everything that the report needs into its folder. The report itself is
+built from those files alone (``sdm_lightning.demo.report``).
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sdm_lightning.errors import InputError
+
+SHOWN = 8
+
+
+def run_demo(
+    output: str = "runs/demo",
+    start: Literal["pretrained", "scratch"] = "pretrained",
+    minutes: float = 2.0,
+    num_train: int = 6000,
+    num_test: int = 100,
+    seed: int = 0,
+) -> None:
+    """Pack real photos, train, test, inpaint unseen photos, and write a report to look at.
+
+    Runs on a laptop without a GPU or the internet; with a GPU it uses it. The photos are those
+    inside scikit-image, scikit-learn and matplotlib; four are held out whole for testing. Run it
+    again to train once more from the start into a new run folder; what was there stays.
+
+    Args:
+        output: Folder for everything; the report is report.html in it.
+        start: pretrained continues from the weights in this package, scratch from random ones.
+        minutes: Training time. Scratch wants 30 or more.
+        num_train: Training pictures to make.
+        num_test: Test pictures to make, from the held-out photos.
+        seed: Of training pictures, weights and order.
+    """
+    from sdm_lightning.demo.photos import make_demo_images
+    from sdm_lightning.inference.weights import find_weights
+
+    if minutes <= 0:
+        raise InputError(f"minutes is {minutes}; it must be more than 0")
+    if start == "pretrained":
+        find_weights("demo")
+    began = time.perf_counter()
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    shell = _Shell()
+
+    _say(1, "Photos: windows of the training photos, dead leaves, and held-out test windows")
+    images = folder / f"images-{num_train}-{num_test}-{seed}"
+    make_demo_images(images, num_train=num_train, num_test=num_test, seed=seed)
+    print(f"{images}: {num_train} training and {num_test} test pictures of 64x64")
+
+    _say(2, "Shards: packed once, read in order of (seed, position)")
+    shards = folder / f"shards-{num_train}-{num_test}-{seed}"
+    shell.sdm("shards", images / "train", shards / "train")
+    shell.sdm("shards", images / "test", shards / "test", "--shuffle", "false")
+
+    name = _free_name(folder)
+    whence = "from the weights in this package" if start == "pretrained" else "from random weights"
+    _say(3, f"Training: {minutes:g} minutes, {whence}, by the same command as on a cluster")
+    data = [f"--data.train={shards / 'train'}"]
+    data += [f"--data.{split}={shards / 'test'}" for split in ("val", "test")]
+    configs = _configs("model/demo.yaml", "data/demo.yaml", "trainer/cpu.yaml")
+    place = ("--runs_dir", folder, "--name", name)
+    options: list[Any] = ["--trainer.accelerator", "auto", "--trainer.max_time", _clock(minutes)]
+    options += ["--seed_everything", seed]
+    if start == "pretrained":
+        callback = "sdm_lightning.training.callbacks.starting.StartingWeights"
+        options += [f"--trainer.callbacks+={callback}", "--trainer.callbacks.weights", "demo"]
+    shell.sdm("fit", *configs, *data, *place, *options)
+
+    _say(4, "Test: held-out windows, fixed masks, one line of record")
+    shell.sdm("test", "--config", folder / name / "config.yaml", *place, *_no_callbacks(start))
+
+    checkpoint = folder / name / "checkpoints" / "last.ckpt"
+    _say(5, "The same windows and masks for OpenCV's methods and a mean-colour fill")
+    comparison = _compare(folder / name, checkpoint, seed)
+
+    _say(6, "Inpainting the held-out photos at their full size")
+    _write_photos(folder / name)
+    photos, masks = folder / name / "photos", folder / name / "photo-masks"
+    target = ("--output", folder / name / "inpainted")
+    shell.sdm("inpaint", photos, masks, *target, "--weights", checkpoint, "--feather", 6)
+
+    _say(7, "Report")
+    facts = _facts(start, minutes, seed, name, comparison, shell.log, time.perf_counter() - began)
+    _write_json(folder / name / "demo.json", facts)
+    from sdm_lightning.demo.report import write_report
+
+    page, picture = write_report(folder / name, folder)
+    print(
+        f"\n{page}\n{picture}\nOpen the first in a browser.  ({_time(time.perf_counter() - began)})"
+    )
+
+
+class _Shell:
+    """Runs ``sdm`` commands, shows them as one would type them, and keeps their times."""
+
+    def __init__(self) -> None:
+        self.log: list[dict[str, Any]] = []
+
+    def sdm(self, *words: Any) -> None:
+        """Runs one command.
+
+        Raises:
+            InputError: If it fails; its own message has been printed by then.
+        """
+        typed = [str(word) for word in words]
+        line = "sdm " + shlex.join(typed)
+        print(f"$ {line}", flush=True)
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "sdm_lightning", *typed])
+        if done.returncode:
+            raise InputError(f"the demo stops: 'sdm {typed[0]}' ended with {done.returncode}")
+        self.log.append({"command": line, "seconds": round(time.perf_counter() - began, 1)})
+
+
+def _say(step: int, text: str) -> None:
+    print(f"\n[{step}/7] {text}", flush=True)
+
+
+def _configs(*names: str) -> list[str]:
+    return [word for name in names for word in ("--config", f"configs/{name}")]
+
+
+def _no_callbacks(start: str) -> list[str]:
+    # The test loads a checkpoint; starting weights would be read for nothing.
+    return ["--trainer.callbacks", "null"] if start == "pretrained" else []
+
+
+def _free_name(folder: Path) -> str:
+    number = 1
+    while (folder / f"run-{number}").exists():
+        number += 1
+    return f"run-{number}"
+
+
+def _clock(minutes: float) -> str:
+    seconds = max(1, round(minutes * 60))
+    days, rest = divmod(seconds, 86400)
+    return f"{days:02d}:{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{int(seconds // 60)} min {int(seconds % 60)} s" if seconds >= 60 else f"{seconds:.0f} s"
+    )
+
+
+def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
+    """Scores model and baselines on the images and masks of ``sdm test``; saves the first few."""
+    import yaml
+    from tqdm import tqdm
+
+    from sdm_lightning.data.datamodule import InpaintingDataModule
+    from sdm_lightning.data.transforms import to_uint8
+    from sdm_lightning.inference import Inpainter
+    from sdm_lightning.inference.comparison import compare
+    from sdm_lightning.seeding import stable_seed
+
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    settings = config["data"]
+    taken = ("test", "test_masks", "mask_seed", "resolution", "batch_size", "pad_small")
+    data = InpaintingDataModule(num_workers=0, **{key: settings[key] for key in taken})
+    iterations = sorted({1, 2, int(config["model"]["test_iterations"])})
+    images: list[npt.NDArray[np.uint8]] = []
+    masks: list[npt.NDArray[np.bool_]] = []
+    keys: list[str] = []
+    for batch in data.test_dataloader():
+        images += list(to_uint8(batch["image"]))
+        masks += list(batch["mask"][:, 0].numpy() > 0.5)
+        keys += list(batch["key"])
+    seeds = [stable_seed(seed, key) for key in keys]
+    bar = tqdm(total=len(images), desc="compare", unit="img", disable=not sys.stderr.isatty())
+
+    def show(index: int, steps: Sequence[Any], filled: dict[str, Any]) -> None:
+        bar.update()
+        if index < SHOWN:
+            place = run / "pictures" / f"{index:02d}"
+            _write_pictures(place, images[index], masks[index], steps, filled)
+
+    found = compare(
+        Inpainter.from_pretrained(checkpoint, "auto"), images, masks, seeds, iterations, show
+    )
+    bar.close()
+    for method, scores in found.scores.items():
+        values = "  ".join(f"{name} {value:7.3f}" for name, value in scores.items())
+        print(f"{method:<22} {values}")
+    return {**asdict(found), "keys": keys[:SHOWN], "masks": str(settings["test_masks"])}
+
+
+def _write_pictures(
+    folder: Path,
+    image: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.bool_],
+    steps: Sequence[Any],
+    filled: dict[str, npt.NDArray[np.uint8]],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    grey = np.uint8(128)
+    pictures = {"target": image, "input": np.where(known[:, :, None], image, grey)}
+    for number, step in enumerate(steps, start=1):
+        pictures[f"step{number}"] = step.array
+        pictures[f"state{number}"] = np.where(step.mask[:, :, None], step.array, grey)
+        pictures[f"uncertainty{number}"] = np.asarray(step.uncertainty_image)
+    for method, array in filled.items():
+        pictures[method.split()[-1].lower() if "OpenCV" in method else "mean"] = array
+    for name, array in pictures.items():
+        Image.fromarray(array).save(folder / f"{name}.png")
+
+
+def _write_photos(run: Path) -> None:
+    """The held-out photos with damage as people meet it, in files as people have them."""
+    from sdm_lightning.demo.masks import photo_mask
+    from sdm_lightning.demo.photos import test_photos
+
+    for folder in ("photos", "photo-masks", "photo-inputs"):
+        (run / folder).mkdir(parents=True, exist_ok=True)
+    for name, photo in test_photos().items():
+        mask = photo_mask(name, photo.shape[0], photo.shape[1])
+        shown = np.where(mask[:, :, None] > 0, photo, np.uint8(128))
+        Image.fromarray(photo).save(run / "photos" / f"{name}.png")
+        Image.fromarray(mask).save(run / "photo-masks" / f"{name}.png")
+        Image.fromarray(shown).save(run / "photo-inputs" / f"{name}.png")
+
+
+def _facts(
+    start: str,
+    minutes: float,
+    seed: int,
+    name: str,
+    comparison: dict[str, Any],
+    commands: list[dict[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    from sdm_lightning.demo.masks import DAMAGE
+    from sdm_lightning.demo.photos import PHOTOS
+    from sdm_lightning.evaluation.record import git_commit, hardware, versions
+    from sdm_lightning.inference import load_generator
+
+    weights: dict[str, Any] | None = None
+    if start == "pretrained":
+        info = load_generator("demo")[1]
+        weights = {
+            "images_seen": info.images_seen, "sha256": info.sha256, "licence": info.licence,
+            "data": info.data, "extra": info.extra,
+        }  # fmt: skip
+    return {
+        "start": start,
+        "minutes": minutes,
+        "seed": seed,
+        "run": name,
+        "comparison": comparison,
+        "commands": commands,
+        "seconds": round(seconds, 1),
+        "weights": weights,
+        "photos": [asdict(photo) for photo in PHOTOS],
+        "damage": DAMAGE,
+        "versions": versions(),
+        "hardware": hardware(),
+        "git_commit": git_commit(),
+        "time": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    from sdm_lightning.inference.weights import write_atomically
+
+    write_atomically(path, json.dumps(content, indent=2).encode())

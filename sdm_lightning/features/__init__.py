@@ -1,0 +1,17 @@
+"""Pretrained networks that losses and metrics look through, and their weights."""
+
+from sdm_lightning.features.extractors import (
+    FeatureExtractor,
+    InceptionFeatures,
+    RandomConvFeatures,
+    build_features,
+)
+from sdm_lightning.features.images import to_uint8
+
+__all__ = [
+    "FeatureExtractor",
+    "InceptionFeatures",
+    "RandomConvFeatures",
+    "build_features",
+    "to_uint8",
+]

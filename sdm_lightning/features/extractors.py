@@ -1,0 +1,174 @@
+"""Feature extractors for FID, P-IDS, U-IDS, precision and recall.
+
+The published protocol's features are the 2048 pooled activations of the 2015 Inception network,
+which resizes inside the graph as TensorFlow 1 did. Anything else is a stand-in: it has to be chosen
+by name, and its name stands in every metric key.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.features.images import full_float32, to_uint8
+from sdm_lightning.features.weights import (
+    PublishedWeights,
+    as_file,
+    find_weights,
+    load_state,
+    sha256_of_state,
+)
+
+ExtractorName = Literal["inception-v3-compat", "random-conv"]
+
+INCEPTION = PublishedWeights(
+    url=(
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth"
+    ),
+    sha256="6726825d",
+    argument="features_weights",
+    stand_in="features=random-conv, whose scores are named so and compare only among themselves",
+)
+
+
+class FeatureExtractor(nn.Module):
+    """Images to feature rows, in float32 whatever autocast says.
+
+    Attributes:
+        name: Of the network, such as ``inception-v3-compat``.
+        label: What stands in brackets behind each metric's name; empty for the protocol's network.
+        sha256: Of the weights.
+        dim: Length of a feature row.
+    """
+
+    name: str
+    label: str
+    sha256: str
+    dim: int
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Features of a batch.
+
+        Args:
+            images: ``(B, 3, H, W)``, uint8, or float in [-1, 1] (quantised by rounding).
+
+        Returns:
+            float32 ``(B, dim)`` on the same device.
+        """
+        with torch.no_grad(), full_float32(images.device):
+            return self(to_uint8(images)).float()
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Stay in evaluation mode: batch statistics would change the metric."""
+        return super().train(False)
+
+
+class InceptionFeatures(FeatureExtractor):
+    """The 2048 pooled features of torch-fidelity's ``inception-v3-compat``.
+
+    Args:
+        weights: Local path of ``weights-inception-2015-12-05-6726825d.pth``; None looks in torch
+            hub's cache.
+        weights_sha256: First digits of another file's hash, to allow it; its scores carry them.
+        download: Fetch the published file into torch hub's cache if it is not there.
+
+    Raises:
+        InputError: The file is missing, is another one, or does not fit the network.
+    """
+
+    name = "inception-v3-compat"
+    dim = 2048
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        weights_sha256: str | None = None,
+        download: bool = False,
+    ) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        file, self.sha256 = find_weights(INCEPTION, weights, weights_sha256, download)
+        state = load_state(file, self.sha256, INCEPTION)
+        standard = self.sha256.startswith(INCEPTION.sha256)
+        self.label = "" if standard else f"{self.name}-{self.sha256[:8]}"
+        try:
+            # torch-fidelity unpickles without restriction; it gets tensors that are already safe.
+            # Its first random weights must not move the generator a model is initialised from.
+            with torch.random.fork_rng(devices=[]):
+                self.network = FeatureExtractorInceptionV3(
+                    self.name, ["2048"], feature_extractor_weights_path=as_file(state)
+                )
+        except RuntimeError as error:
+            raise InputError(
+                f"{file}: its tensors are not those of {INCEPTION.file_name} "
+                f"({str(error).splitlines()[-1].strip()})"
+            ) from error
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 ``(B, 3, H, W)`` to float32 ``(B, 2048)``."""
+        features: Tensor = self.network(images)[0]
+        return features
+
+
+class RandomConvFeatures(FeatureExtractor):
+    """A stand-in without a download: fixed random convolutions on a 64x64 reduction.
+
+    Its distances order strong distortions and move towards 0 for equal sets, but their values mean
+    nothing beside those of another extractor.
+
+    Args:
+        dim: Length of a feature row.
+        seed: Of the weights.
+    """
+
+    name = "random-conv"
+    label = "random-conv"
+
+    def __init__(self, dim: int = 256, seed: int = 0) -> None:
+        super().__init__()
+        self.dim = dim
+        generator = torch.Generator().manual_seed(seed)
+        widths = (3, 32, 64, dim)
+        self.filters = nn.ParameterList()
+        for inputs, outputs in pairwise(widths):
+            weight = torch.randn(outputs, inputs, 3, 3, generator=generator)
+            self.filters.append(nn.Parameter(weight * (2 / (9 * inputs)) ** 0.5, False))
+        self.sha256 = sha256_of_state(self.state_dict())
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 ``(B, 3, H, W)`` to float32 ``(B, dim)``."""
+        x = images.float() / 127.5 - 1
+        x = F.interpolate(x, (64, 64), mode="bilinear", antialias=True)
+        for weight in self.filters:
+            x = F.relu(F.conv2d(x, weight, stride=2, padding=1))
+        return x.mean(dim=(2, 3))
+
+
+def build_features(
+    name: ExtractorName | None,
+    weights: str | Path | None = None,
+    weights_sha256: str | None = None,
+    download: bool = False,
+) -> FeatureExtractor | None:
+    """The extractor of that name; None for None.
+
+    Raises:
+        InputError: The name is unknown, or the weights are missing or wrong.
+    """
+    if name is None:
+        return None
+    if name == "inception-v3-compat":
+        return InceptionFeatures(weights, weights_sha256, download)
+    if name == "random-conv":
+        if weights is not None:
+            raise InputError("features_weights: random-conv takes no weights; leave it out")
+        return RandomConvFeatures()
+    raise InputError(f"features: {name!r} is unknown; choose inception-v3-compat or random-conv")

@@ -1,0 +1,75 @@
+"""A picture while its regions are filled one after the other."""
+
+import numpy as np
+
+from sdm_lightning.inference.pictures import Array, Picture
+from sdm_lightning.inference.regions import Region, enlarge
+from sdm_lightning.inference.results import Bools, Floats, InpaintingSample, InpaintingStep
+
+
+class Canvas:
+    """Collects the fillings of all regions at the picture's own size.
+
+    Args:
+        picture: The input.
+        values: ``(H, W, 3)``, its pixels in [-1, 1].
+        known: ``(H, W)``.
+        num_steps: Iterations that are kept; 0 keeps only the last.
+    """
+
+    def __init__(self, picture: Picture, values: Floats, known: Bools, num_steps: int) -> None:
+        self.picture = picture
+        self.values = values
+        self.known = known
+        self.filling = np.zeros_like(values)
+        self.uncertainty = np.zeros(known.shape, np.float32)
+        self.steps = [
+            (np.zeros_like(values), np.zeros(known.shape, np.float32), known.copy())
+            for _ in range(num_steps)
+        ]
+
+    def put_uncertainty(self, region: Region, uncertainty: Floats) -> None:
+        """Take over the first iteration's uncertainty of a region, ``(h, w)``."""
+        _put(
+            self.uncertainty,
+            region,
+            enlarge(uncertainty, region.box.height, region.box.width).clip(0, 1),
+        )
+
+    def put(
+        self,
+        region: Region,
+        index: int,
+        filling: Floats,
+        uncertainty: Floats,
+        mask: Floats,
+        last: bool,
+    ) -> None:
+        """Take over what iteration ``index`` gave in a region; the last one is the result."""
+        if last:
+            _put(self.filling, region, filling)
+        if self.steps:
+            completed, uncertainties, masks = self.steps[index]
+            _put(completed, region, filling)
+            _put(
+                uncertainties,
+                region,
+                enlarge(uncertainty, region.box.height, region.box.width).clip(0, 1),
+            )
+            # A thin hole can vanish in the shrunken cut-out; it is filled in the last iteration.
+            picked = enlarge(mask, region.box.height, region.box.width, smooth=False) > 0.5
+            _put(masks, region, picked | last)
+
+    def sample(self, seed: int) -> InpaintingSample:
+        """Return everything collected as one sample."""
+        steps = [
+            InpaintingStep(self.picture.filled(values, self.known), uncertainty, self.picture, mask)
+            for values, uncertainty, mask in self.steps
+        ]
+        array = self.picture.filled(self.filling, self.known)
+        return InpaintingSample(array, self.uncertainty, self.picture, steps, seed)
+
+
+def _put(canvas: Array, region: Region, values: Array) -> None:
+    """Writes into a picture-sized array where the region's hole is, and nowhere else."""
+    canvas[region.box.slices][region.target] = values[region.target]

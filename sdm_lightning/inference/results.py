@@ -1,0 +1,90 @@
+"""What the inpainter returns: pictures, uncertainty, and the steps that led there."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sdm_lightning.inference.pictures import Array, Picture
+from sdm_lightning.inference.regions import Box
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A completed picture with its uncertainty.
+
+    Attributes:
+        array: The completed picture, in the caller's shape and type.
+        uncertainty: ``(H, W)`` float32 in [0, 1], 0 where known; stretched to [0, 1] hole by hole
+            (``uncertainty_scale`` of the diffusion).
+        picture: How to make a PIL image of it.
+    """
+
+    array: Array
+    uncertainty: Floats
+    picture: Picture
+
+    @property
+    def image(self) -> Image.Image:
+        """The completed picture as a PIL image, with the input's colour profile and EXIF."""
+        return self.picture.to_pil(self.array)
+
+    @property
+    def uncertainty_image(self) -> Image.Image:
+        """The uncertainty in colours, dark = certain; black where known."""
+        return heat_map(self.uncertainty)
+
+
+@dataclass(frozen=True)
+class InpaintingStep(_Filled):
+    """The picture after one iteration; its uncertainty is that before pixels are picked.
+
+    Attributes:
+        mask: ``(H, W)`` bool, True = known, given or picked so far.
+    """
+
+    mask: Bools
+
+
+@dataclass(frozen=True)
+class InpaintingSample(_Filled):
+    """One filling of a picture's holes; its uncertainty is that of the first iteration.
+
+    Attributes:
+        steps: One per iteration, or empty if they were not kept.
+        seed: Seed that gives this sample again.
+    """
+
+    steps: list[InpaintingStep]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Inpainting(InpaintingSample):
+    """Everything that ``Inpainter`` returns: the first sample, and all of them.
+
+    Attributes:
+        samples: One per filling that was requested.
+        mask: ``(H, W)`` bool, True = known, as it was understood.
+        boxes: Where the network worked.
+    """
+
+    samples: list[InpaintingSample]
+    mask: Bools
+    boxes: list[Box]
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """Every sample's picture."""
+        return [sample.image for sample in self.samples]
+
+
+def heat_map(uncertainty: Floats) -> Image.Image:
+    """``(H, W)`` values in [0, 1] in colours from black (0) over purple to yellow (1)."""
+    levels = np.rint(uncertainty.clip(0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, :, ::-1].copy())

@@ -1,0 +1,40 @@
+"""64-bit numbers for keys and pixels, the same in every process."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def row_hashes(rows: Sequence[bytes | str]) -> Tensor:
+    """One 64-bit number per row, the same in every process (BLAKE2b, not Python's ``hash``).
+
+    Args:
+        rows: ``B`` keys or blocks of bytes.
+
+    Returns:
+        int64 ``(B,)`` on the CPU.
+    """
+    values = [
+        int.from_bytes(
+            hashlib.blake2b(row.encode() if isinstance(row, str) else row, digest_size=8).digest(),
+            "big",
+            signed=True,
+        )
+        for row in rows
+    ]
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def pixel_hashes(images: Tensor) -> Tensor:
+    """One 64-bit number per image, made of its shape and its pixels.
+
+    Args:
+        images: ``(B, C, H, W)`` of any type.
+
+    Returns:
+        int64 ``(B,)`` on the CPU.
+    """
+    shape = str(tuple(images.shape[1:])).encode()
+    return row_hashes([shape + image.numpy().tobytes() for image in images.detach().cpu()])

@@ -1,0 +1,127 @@
+"""The half of the LightningModule that does not train: inpainting, and what a checkpoint holds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from sdm_lightning.diffusion import DiffusionStep, SpatialDiffusion
+from sdm_lightning.seeding import stable_seed
+from sdm_lightning.training.checkpointing import fitting_weights
+from sdm_lightning.training.styles import draw_styles, styled_network
+
+
+class InpaintingModule(pl.LightningModule):
+    """Validates, tests and predicts with the averaged generator.
+
+    Attributes:
+        generator_ema: The averaged generator.
+        diffusion: The loop; its ``num_iterations`` is that of training.
+        test_iterations: T of validation, test and prediction (Table 2).
+        seed: Of latent codes and noise, together with each image's key.
+        training_seed: Seed that a loaded checkpoint was trained with, if it says so.
+        images_seen: Training images so far, over all processes.
+    """
+
+    generator_ema: nn.Module
+    diffusion: SpatialDiffusion
+    test_iterations: int
+    seed: int
+    training_seed: int | None
+    images_seen: int
+
+    def inpaint(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        seeds: Sequence[int] | None = None,
+        num_iterations: int | None = None,
+    ) -> list[DiffusionStep]:
+        """Run all iterations with the averaged generator.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [-1, 1].
+            mask: ``(B, 1, H, W)``, 1 = known.
+            seeds: One per image; an image's result then depends on its own seed alone.
+            num_iterations: T; ``test_iterations`` if None.
+
+        Returns:
+            T steps; the last one's ``completed`` is the result.
+        """
+        seeds = seeds if seeds is not None else [self.seed] * image.shape[0]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        styles = draw_styles(self.generator_ema, image.shape[0], generator=generators).to(image)
+        network = styled_network(self.generator_ema, styles)
+        total = num_iterations or self.test_iterations
+        with torch.no_grad():
+            return list(
+                self.diffusion.iterate(
+                    network, image, mask, num_iterations=total, generator=generators
+                )
+            )
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Inpaint a batch; callbacks measure and draw it.
+
+        Returns:
+            ``completed``, ``image``, ``mean`` ``(B, 3, H, W)`` in [-1, 1], ``mask`` and
+            ``uncertainty`` ``(B, 1, H, W)`` (mean and uncertainty of iteration 1), ``key``, and
+            all ``steps``.
+        """
+        image, mask, keys = batch["image"], batch["mask"], batch["key"]
+        steps = self.inpaint(image, mask, [stable_seed(self.seed, key) for key in keys])
+        return {
+            "completed": steps[-1].completed,
+            "image": image,
+            "mask": mask,
+            "key": keys,
+            "uncertainty": steps[0].uncertainty,
+            "mean": steps[0].mean,
+            "steps": steps,
+        }
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Inpaint a batch as ``validation_step`` does."""
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Inpaint a batch; the steps are left out, since predictions are kept or sent elsewhere."""
+        output = self.validation_step(batch, batch_idx)
+        del output["steps"]
+        return output
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the images seen beside the scores, as the axis to draw them over."""
+        self.log("images_seen", float(self.images_seen))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the images seen, as ``on_validation_epoch_end`` does."""
+        self.on_validation_epoch_end()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the images seen; leave out hyper-parameters that are live modules."""
+        checkpoint["images_seen"] = self.images_seen
+        hyper_parameters = checkpoint.get("hyper_parameters", {})
+        if any(isinstance(value, nn.Module) for value in hyper_parameters.values()):
+            # Built in Python: pickled modules would make the file unsafe and unreadable elsewhere.
+            for name in [key for key in checkpoint if key.startswith("hparams_")]:
+                del checkpoint[name]
+            del checkpoint["hyper_parameters"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the images seen, and refuse weights of another network.
+
+        Raises:
+            InputError: See :func:`fitting_weights`.
+        """
+        self.images_seen = checkpoint["images_seen"]
+        self.training_seed = checkpoint.get("hyper_parameters", {}).get("seed")
+        trainer = self._trainer
+        checkpoint["state_dict"] = fitting_weights(
+            checkpoint["state_dict"],
+            self.state_dict(),
+            training=trainer is None or trainer.state.fn == "fit",
+            path=str(trainer.ckpt_path or "") if trainer is not None else "",
+        )

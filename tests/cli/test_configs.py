@@ -1,0 +1,157 @@
+"""Every YAML under configs/ parses, and builds its model and trainer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from sdm_lightning import shipped
+from sdm_lightning.cli.main import main
+from sdm_lightning.cli.trainer import SDMCommandLine, wants_many_processes
+from sdm_lightning.training.checkpointing import AtomicCheckpointIO
+from sdm_lightning.training.loggers import MetricsFile
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> Callable[..., SDMCommandLine]:
+    """Builds what a command line asks for, without running it; tensors take no memory."""
+    built: list[SDMCommandLine] = []
+    monkeypatch.setattr(SDMCommandLine, "_run_subcommand", lambda cli, _: built.append(cli))
+
+    def run(*words: Any, device: str = "meta") -> SDMCommandLine:
+        with torch.device(device):
+            main(["fit", *map(str, words)])
+        return built[-1]
+
+    return run
+
+
+def with_bases(path: Path) -> list[Any]:
+    """A config file with those that it needs around it."""
+    chosen = {"model": "demo", "data": "demo", "trainer": "cpu", "scale": None}
+    chosen[path.parent.name] = None
+    words: list[Any] = []
+    for folder, name in chosen.items():
+        if name:
+            words += ["--config", CONFIGS / folder / f"{name}.yaml"]
+    words += ["--config", path, "--trainer.accelerator=cpu"]
+    if path.parent.name == "evaluation":  # without the networks' weights
+        words += ["--evaluation.features=random-conv", "--evaluation.lpips=random-alex"]
+    return words
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_builds(path: Path, build: Callable[..., SDMCommandLine]) -> None:
+    # Scoring networks are built with values: their hash goes into the record.
+    cli = build(*with_bases(path), device="cpu" if path.parent.name == "evaluation" else "meta")
+    assert isinstance(cli.trainer, pl.Trainer)
+    discriminator = cli.model.discriminator
+    assert discriminator.resolution == cli.datamodule.resolution
+
+
+@pytest.mark.parametrize("scale", ["small", "tiny"])
+@pytest.mark.parametrize("model", ["sdm_256", "sdm_512"])
+def test_scales_fit_over_the_paper_models(
+    model: str, scale: str, build: Callable[..., SDMCommandLine]
+) -> None:
+    cli = build(
+        *("--config", CONFIGS / "model" / f"{model}.yaml"),
+        *("--config", CONFIGS / "data" / "places2_256.yaml"),
+        *("--config", CONFIGS / "trainer" / "cpu.yaml"),
+        *("--config", CONFIGS / "scale" / f"{scale}.yaml"),
+    )
+    assert cli.datamodule.resolution < 256
+    assert cli.datamodule.resolution % cli.model.generator.stride == 0
+
+
+def test_parameters_of_the_512_model(build: Callable[..., SDMCommandLine]) -> None:
+    cli = build(*with_bases(CONFIGS / "model" / "sdm_512.yaml"), "--data.resolution=512")
+    count = sum(p.numel() for p in cli.model.generator.parameters())
+    assert count == pytest.approx(74e6, rel=0.02)
+
+
+def test_defaults_of_the_trainer(build: Callable[..., SDMCommandLine]) -> None:
+    trainer = build(*with_bases(CONFIGS / "model" / "demo.yaml")).trainer
+    assert trainer.max_epochs == -1
+    assert not trainer._accelerator_connector.use_distributed_sampler
+    assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+    assert isinstance(trainer.logger, MetricsFile)
+    assert trainer.default_root_dir == "runs/sdm"
+    names = [type(c).__name__ for c in trainer.callbacks]  # type: ignore[attr-defined]
+    for name in ("ImageBudget", "RunCheckpoint", "EvaluationCallback", "Preemption", "RunRecord"):
+        assert names.count(name) == 1
+
+
+def test_two_processes_get_the_ddp_that_two_optimizers_need(
+    build: Callable[..., SDMCommandLine],
+) -> None:
+    trainer = build(*with_bases(CONFIGS / "model" / "demo.yaml"), "--trainer.devices=2").trainer
+    assert isinstance(trainer.strategy, DDPStrategy)
+    assert trainer.strategy._ddp_kwargs == {
+        "find_unused_parameters": True,
+        "gradient_as_bucket_view": True,
+        "broadcast_buffers": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "many"),
+    [(1, 1, False), ("auto", 1, False), (2, 1, True), ("2", 1, True), ([0], 1, False),
+     ([0, 1], 1, True), ("0,1", 1, True), ("0,", 1, False), (1, 2, True)],
+)  # fmt: skip
+def test_wants_many_processes(devices: Any, nodes: int, many: bool) -> None:
+    settings = {"devices": devices, "num_nodes": nodes, "accelerator": "cpu", "strategy": "auto"}
+    assert wants_many_processes(settings) is many
+
+
+def test_launchers_world_size_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert wants_many_processes({"devices": 1, "num_nodes": 1, "accelerator": "cpu"})
+
+
+def test_wandb_runs_in_the_run_directory(build: Callable[..., SDMCommandLine]) -> None:
+    cli = build(*with_bases(CONFIGS / "logger" / "wandb.yaml"), "--name=x")
+    metrics_file, wandb_logger = cli.trainer.loggers
+    assert isinstance(metrics_file, MetricsFile)
+    assert metrics_file.save_dir == "runs/x"
+    assert wandb_logger.save_dir == str(Path.cwd() / "runs" / "x")
+    saved = [entry.init_args.save_dir for entry in cli.settings.trainer.logger]
+    assert not any(
+        "runs/x" in folder for folder in saved
+    )  # another run may start from the saved config
+
+
+def test_seed_leads(build: Callable[..., SDMCommandLine]) -> None:
+    cli = build(*with_bases(CONFIGS / "model" / "demo.yaml"), "--seed_everything=7")
+    assert (cli.model.seed, cli.datamodule.seed) == (7, 7)
+
+
+def test_shipped_configs_are_found_from_anywhere(workdir: Path) -> None:
+    assert shipped.find_config("configs/model/demo.yaml") == str(CONFIGS / "model" / "demo.yaml")
+    assert shipped.find_config("configs/absent.yaml") == "configs/absent.yaml"
+    row = CONFIGS.parent / "experiments" / "table1" / "A.yaml"
+    assert shipped.find_config("experiments/table1/A.yaml") == str(row)
+    mine = workdir / "configs" / "model" / "demo.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}")
+    assert shipped.find_config("configs/model/demo.yaml") == "configs/model/demo.yaml"
+
+
+def test_a_part_from_a_file_in_the_working_directory(
+    build: Callable[..., SDMCommandLine], workdir: Path
+) -> None:
+    (workdir / "my_schedules.py").write_text(
+        "class Late:\n    def __call__(self, progress: float) -> float:\n"
+        "        return progress**5\n"
+    )
+    cli = build(
+        *with_bases(CONFIGS / "model" / "demo.yaml"), "--model.diffusion.schedule=my_schedules.Late"
+    )
+    assert cli.model.diffusion.schedule(0.5) == 0.5**5

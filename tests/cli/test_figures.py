@@ -1,0 +1,192 @@
+"""Figures: what is drawn, where, and that files are whole and repeatable."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdm_lightning.cli import figures
+from sdm_lightning.errors import InputError
+from sdm_lightning.reports.figures import (
+    iteration_curves,
+    panels,
+    row_dots,
+    save_figure,
+    schedule_curves,
+)
+from sdm_lightning.reports.paper import read_paper_table
+
+
+def picture(value: int, size: int = 8) -> np.ndarray:
+    return np.full((size, size, 3), value, np.uint8)
+
+
+def test_panels_show_each_picture_in_its_place() -> None:
+    rows = [[picture(10 * r + c) for c in range(3)] for r in range(2)]
+    figure = panels(rows, ["a", "b", "c"], ["first", "second"], "below")
+    shown = [axes.get_images()[0].get_array() for axes in figure.axes]
+    assert [int(array[0, 0, 0]) for array in shown] == [0, 1, 2, 10, 11, 12]
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "", "", ""]
+    lefts = [axes.get_position().x0 for axes in figure.axes]
+    tops = [axes.get_position().y1 for axes in figure.axes]
+    assert lefts[:3] == lefts[3:]
+    assert lefts[0] < lefts[1] < lefts[2]
+    assert tops[0] > tops[3]
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert all(0 <= b.x0 < b.x1 <= 1 and 0 <= b.y0 < b.y1 <= 1 for b in boxes)
+
+
+def test_schedule_curves_hold_the_values() -> None:
+    progress = np.linspace(0, 1, 4)
+    (axes,) = schedule_curves({"linear": progress, "cubic": progress**3}, progress).axes
+    lines = {item.get_label(): item for item in axes.get_lines()}
+    np.testing.assert_allclose(lines["cubic"].get_ydata(), [0, 1 / 27, 8 / 27, 1])
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["linear", "cubic"]
+
+
+def line(row: str, iterations: int, seed: int, value: float) -> dict[str, Any]:
+    return {
+        "table": "table2", "row": row, "num_iterations": iterations, "seed": seed, "scale": "cpu",
+        "metrics": {"psnr_hole/p": value}, "protocol": "p",
+    }  # fmt: skip
+
+
+def test_iteration_curves_hold_means_and_deviations() -> None:
+    lines = [line("A", t, seed, t + seed) for t in (4, 6) for seed in (0, 2)]
+    left, right = iteration_curves(read_paper_table("table2"), lines, ["psnr_hole"], "").axes
+    paper = {item.get_label(): list(item.get_ydata()) for item in left.get_lines()}
+    assert paper["Model A"] == [2.23, 2.16, 2.12, 2.09, 2.07, 2.05, 2.05]
+    (container,) = right.containers
+    points, _, (bars,) = container
+    assert list(points.get_xdata()) == [4, 6]
+    assert list(points.get_ydata()) == [5, 7]
+    ends = bars.get_segments()[0]
+    assert ends[1][1] - ends[0][1] == pytest.approx(2 * 2**0.5)
+
+
+def test_row_dots_show_every_run() -> None:
+    lines = [{**line("A", 3, seed, 15.0 + seed), "table": "table1"} for seed in (0, 1)]
+    lines += [{**line("D", 3, 0, 14.0), "table": "table1"}]
+    paper, ours = row_dots(read_paper_table("table1"), lines, ["psnr_hole"], "").axes
+    assert [float(item.get_xdata()[0]) for item in paper.get_lines()] == [
+        2.36, 2.95, 2.55, 2.49, 2.45, 2.44, 2.64,
+    ]  # fmt: skip
+    dots = [list(item.get_xdata()) for item in ours.get_lines() if item.get_marker() == "o"]
+    assert dots == [[15.0, 16.0], [], [], [14.0], [], [], []]
+    bars = [item for item in ours.get_lines() if item.get_linewidth() == 2]
+    assert [bar.get_xdata()[0] for bar in bars] == [15.5, 14.0]
+    assert ours.get_xlabel() == "higher is better"
+
+
+def test_files_are_whole_and_repeatable(tmp_path: Path) -> None:
+    contents = []
+    for _ in range(2):
+        paths = save_figure(panels([[picture(3)]], ["x"]), tmp_path / "f" / "one")
+        contents.append([path.read_bytes() for path in paths])
+    assert [path.name for path in paths] == ["one.png", "one.pdf"]
+    assert contents[0] == contents[1]
+    assert contents[0][1].startswith(b"%PDF")
+    assert not list((tmp_path / "f").glob(".*"))
+
+
+def folders(tmp_path: Path) -> dict[str, str]:
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks", "mat", "wrong"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        pixels = rng.integers(0, 255, (16, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(255 - pixels).save(tmp_path / "mat" / f"{name}.png")
+        Image.fromarray(pixels[:8]).save(tmp_path / "wrong" / f"{name}.png")
+        mask = np.full((16, 24), 255, np.uint8)
+        mask[4:8, 6:9] = 0
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    return {name: str(tmp_path / name) for name in ("images", "masks", "mat", "wrong")}
+
+
+def test_side_by_side_from_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folders(tmp_path)
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: drawn.append(figure) or [])
+    figures.draw_figure("fig8", images=place["images"], masks=place["masks"],
+                        methods={"MAT": place["mat"]})  # fmt: skip
+    (figure,) = drawn
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["input", "original", "MAT"]
+    given, original, mat = (np.asarray(a.get_images()[0].get_array()) for a in figure.axes[:3])
+    assert (given[5, 7] == figures.GREY).all()
+    assert (given[0, 0] == original[0, 0]).all()
+    assert (mat == 255 - original).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("fig8", {}, "needs images, masks and methods"),
+        ("fig8", {"methods": "wrong"}, "wrong's a is 24x8, the original 24x16"),
+        ("fig8", {"methods": "none"}, "no pictures named a"),
+        ("fig5", {"weights": "x.ckpt"}, "fig5 compares models"),
+    ],
+)
+def test_bad_input(tmp_path: Path, name: Any, options: dict[str, Any], message: str) -> None:
+    place = {**folders(tmp_path), "none": str(tmp_path / "none")}
+    if "methods" in options:
+        label = options["methods"]
+        options = {
+            "methods": {label: place[label]},
+            "images": place["images"],
+            "masks": place["masks"],
+        }
+    with pytest.raises(InputError, match=message):
+        figures.draw_figure(name, output=str(tmp_path / "out"), **options)
+
+
+def test_examples_need_masks_of_their_size(tmp_path: Path) -> None:
+    place = folders(tmp_path)
+    with pytest.raises(InputError, match="masks is missing"):
+        figures.read_examples(place["images"], None, 2, 0)
+    Image.new("L", (5, 5)).save(tmp_path / "masks" / "a.png")
+    with pytest.raises(InputError, match="another size"):
+        figures.read_examples(place["images"], place["masks"], 2, 0)
+
+
+def test_model_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Iterations, process, ablation and samples of an untrained network: layout and content."""
+    from sdm_lightning.diffusion import SpatialDiffusion
+    from sdm_lightning.inference import Inpainter
+    from sdm_lightning.models import Generator
+
+    network = Generator(
+        base_channels=4, max_channels=8, num_downsamples=2, attention_strides=(4,),
+        attention_heads=2, latent_dim=8, mapping_layers=1, bias_channels=4,
+    )  # fmt: skip
+    model = Inpainter(network, SpatialDiffusion(num_iterations=3, alpha=0.5), work_size=16)
+    monkeypatch.setattr(figures, "_models", lambda *_: {"x": model, "y": model})
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: drawn.append(figure) or [])
+    for name in ("fig2", "fig3", "fig5", "fig6"):
+        figures.draw_figure(name, num_images=2, num_samples=2)  # type: ignore[arg-type]
+    titles = [[a.get_title() for a in f.axes if a.get_title()] for f in drawn]
+    assert titles[0] == ["input", "iteration 1", "iteration 2", "iteration 3", "original"]
+    assert titles[1] == ["t = 0", "t = 1", "t = 2", "t = 3"]
+    assert titles[2] == ["input", "x", "y", "original"]
+    assert titles[3] == ["input", "sample 1", "sample 2", "deviation", "original"]
+    masks = [np.asarray(a.get_images()[0].get_array()) for a in drawn[1].axes[8:]]
+    holes = [int((~mask.astype(bool)).sum()) for mask in masks]
+    assert holes[0] > holes[1] > holes[2] > holes[3] == 0
+    assert holes[0] - holes[1] == pytest.approx(holes[0] / 3, abs=1)
+    x, y = (np.asarray(drawn[2].axes[k].get_images()[0].get_array()) for k in (1, 2))
+    assert (x == y).all()
+    samples = [np.asarray(drawn[3].axes[k].get_images()[0].get_array()) for k in (1, 2)]
+    assert (samples[0] != samples[1]).any()
+
+
+def test_table2_from_lines(tmp_path: Path) -> None:
+    file = tmp_path / "r.jsonl"
+    file.write_text("".join(json.dumps(line("B", t, 0, 10 + t)) + "\n" for t in range(4, 11)))
+    figures.draw_figure("table2", output=str(tmp_path), results=[str(file)])
+    assert Image.open(tmp_path / "table2.png").width > 800
+    figures.draw_figure("table4", output=str(tmp_path), results=[str(file)])
+    assert (tmp_path / "table4.pdf").read_bytes().startswith(b"%PDF")

@@ -1,0 +1,287 @@
+"""The command line, through the same ``main(args)`` that a shell calls."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from sdm_lightning.cli.errors import explain, last_told, nearest
+from sdm_lightning.cli.main import TRAINER_VERBS, VERBS, main, overview, spell_out_switches
+from sdm_lightning.errors import InputError
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs words that must fail; gives the one line on stderr."""
+
+    def run(*words: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, words)])
+        assert stopped.value.code == 2
+        lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+        assert len(lines) == 1, lines
+        return lines[0].removeprefix("error: ")
+
+    return run
+
+
+class TestVerbs:
+    def test_help_lists_every_verb_with_a_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        main(["-h"])
+        shown = capsys.readouterr().out
+        for verb in [*TRAINER_VERBS, *VERBS]:
+            (line,) = [x for x in shown.splitlines() if x.startswith(f"  {verb} ")]
+            assert len(line.split()) > 3
+        assert "not part of this version" not in shown
+
+    def test_no_words_is_help(self, capsys: pytest.CaptureFixture[str]) -> None:
+        main([])
+        assert capsys.readouterr().out.strip() == overview().strip()
+
+    @pytest.mark.parametrize("verb", VERBS)
+    def test_each_verb_has_help(self, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            main([verb, "-h"])
+        assert stopped.value.code == 0
+        assert f"usage: sdm {verb}" in capsys.readouterr().out
+
+    def test_help_of_shards_does_not_import_lightning(self) -> None:
+        code = (
+            "import sys\nfrom sdm_lightning.cli.main import main\n"
+            "try: main(['shards', '-h'])\nexcept SystemExit: pass\n"
+            "assert 'lightning' not in sys.modules and 'wandb' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+    def test_unknown_verb(self, refused: Callable[..., str]) -> None:
+        assert refused("fti") == "unknown verb 'fti'; did you mean 'fit'?"
+        assert refused("--config", "a.yaml").startswith("'--config' stands before a verb")
+
+    def test_switch_without_value(self) -> None:
+        def verb(source: str, overwrite: bool = False, count: int = 1) -> None: ...
+
+        assert spell_out_switches(verb, ["a", "--overwrite"]) == ["a", "--overwrite=true"]
+        assert spell_out_switches(verb, ["--overwrite", "--count", "2"]) == [
+            "--overwrite=true", "--count", "2",
+        ]  # fmt: skip
+        assert spell_out_switches(verb, ["--overwrite", "false"]) == ["--overwrite", "false"]
+
+
+class TestOneLineErrors:
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            ("--model.num_iteration 3",
+             "unknown key 'model.num_iteration'; "
+             "did you mean 'model.diffusion.init_args.num_iterations'?"),
+            ("--model.losses.adv 3",
+             "unknown key 'model.losses.adv'; did you mean 'model.losses.adversarial'?"),
+            ("--trainer.max_step 3",
+             "unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?"),
+            ("--model.generator.init_args.base_chanels 3",
+             "unknown key 'model.generator.init_args.base_chanels', not an argument of "
+             "sdm_lightning.models.Generator; did you mean 'base_channels'?"),
+            ("--model.generator sdm_lightning.models.Generatr",
+             "model.generator: class_path 'sdm_lightning.models.Generatr' does not exist; "
+             "did you mean 'sdm_lightning.models.Generator'?"),
+            ("--model.perceptual nope.Loss",
+             "model.perceptual: class_path 'nope.Loss': No module named 'nope'"),
+            ("--model.test_iterations many",
+             "model.test_iterations: 'many' is not a whole number"),
+            ("--model.average.ramp_up fast",
+             "model.average.ramp_up: 'fast' is not a number or null"),
+            ("--model.diffusion.uncertainty_scale log",
+             "model.diffusion.init_args.uncertainty_scale: 'log' is not one of minmax, clamp"),
+            ("--model.diffusion.num_iterations 0", "num_iterations is 0; it must be at least 1"),
+            ("--config absent.yaml", "config file 'absent.yaml' does not exist"),
+            ("stray", "unexpected word 'stray'; options start with --"),
+            ("--model.discriminator.init_args.resolution 8",
+             "key 'model.discriminator.init_args.resolution' follows 'data.resolution'; "
+             "set that instead"),
+            ("--ckpt_path absent.ckpt",
+             "checkpoint 'absent.ckpt' does not exist (--ckpt_path FILE, last or auto)"),
+            ("--ckpt_path last",
+             "runs/sdm/checkpoints holds no checkpoint; give one with --ckpt_path FILE, "
+             "or the run's --name"),
+            ("--trainer.gradient_clip_val 1",
+             "trainer.gradient_clip_val is not for GANs; use model.gradient_clip"),
+        ],
+    )  # fmt: skip
+    def test_flag(
+        self, words: str, told: str, micro: Path, workdir: Path, refused: Callable[..., str]
+    ) -> None:
+        assert refused("fit", "--config", str(micro), *words.split()) == told
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            ("model: {num_iteration: 3}",
+             "unknown key 'model.num_iteration' in my.yaml; "
+             "did you mean 'model.diffusion.init_args.num_iterations'?"),
+            ("modle: {seed: 1}", "unknown key 'modle.seed' in my.yaml; did you mean 'model.seed'?"),
+            ("data: {resolutin: 3}",
+             "unknown key 'data.resolutin' in my.yaml; did you mean 'data.resolution'?"),
+            ("model: {generator: {init_args: {base_chanels: 3}}}",
+             "unknown key 'model.generator.init_args.base_chanels' in my.yaml, not an argument of "
+             "sdm_lightning.models.Generator; did you mean 'base_channels'?"),
+            ("model: {diffusion: {init_args: {schedule: {class_path: "
+             "sdm_lightning.diffusion.CubicSchedul}}}}",
+             "model.diffusion.init_args.schedule: class_path "
+             "'sdm_lightning.diffusion.CubicSchedul' does not exist; "
+             "did you mean 'sdm_lightning.diffusion.CubicSchedule'?"),
+            ("trainer: {callbacks: [{class_path: torch.nn.Linear}]}",
+             "trainer.callbacks: Import path torch.nn.Linear does not correspond to a subclass of "
+             "Callback"),
+            ("a: [1", "config file 'my.yaml' line 2: no YAML: "),
+            ("just words", "config file 'my.yaml' holds no keys"),
+            ("trainer: {precision: 16-mixed}", "trainer.precision 16-mixed is refused: "),
+        ],
+    )  # fmt: skip
+    def test_config_file(
+        self, content: str, told: str, micro: Path, workdir: Path, refused: Callable[..., str]
+    ) -> None:
+        (workdir / "my.yaml").write_text(content + "\n")
+        found = refused("fit", "--config", str(micro), "--config", "my.yaml")
+        assert found.startswith(told)
+
+    def test_required(self, workdir: Path, refused: Callable[..., str]) -> None:
+        assert refused("fit", "--trainer.max_steps", "1") == (
+            "missing: model.generator, model.discriminator; a --config FILE can hold them"
+        )
+
+    def test_untrained_model_is_not_scored(
+        self, micro: Path, workdir: Path, refused: Callable[..., str]
+    ) -> None:
+        assert "holds no checkpoint" in refused("test", "--config", str(micro))
+
+    def test_other_verbs(self, workdir: Path, refused: Callable[..., str]) -> None:
+        assert refused("shards", "a", "b", "--shard_sise", "3") == (
+            "unknown key 'shard_sise'; did you mean 'shard_size'?"
+        )
+        assert refused("shards", "a", "b", "--seed", "x") == "seed: 'x' is not a whole number"
+        assert refused("shards", "absent", "out").startswith("absent: does not exist")
+        assert refused("shards").startswith("missing: source")
+
+    def test_debug_lets_the_exception_through(
+        self, monkeypatch: pytest.MonkeyPatch, workdir: Path
+    ) -> None:
+        monkeypatch.setenv("SDM_DEBUG", "1")
+        with pytest.raises(InputError, match="unknown verb"):
+            main(["fti"])
+
+    def test_message_from_a_data_worker(self) -> None:
+        told = (
+            "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent "
+            'call last):\n  File "x.py", line 1\nsdm_lightning.errors.InputError: a.tar: cut off\n'
+        )
+        assert last_told(told) == "a.tar: cut off"
+        assert last_told("plain\nmessage") == "plain message"
+
+    def test_nearest(self) -> None:
+        assert nearest("fti", ["fit", "test"]) == "fit"
+        assert nearest("zzz", ["fit", "test"]) is None
+        assert nearest("model.sed", ["model.seed", "data.seed"]) == "model.seed"
+
+    def test_what_no_rule_knows_stays_readable(self) -> None:
+        assert explain("something\n  new") == "something"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> tuple[Path, list[str]]:
+    folder = tmp_path_factory.mktemp("work")
+    words = ["--config", str(Path(__file__).parents[1] / "conf" / "micro.yaml")]
+    words += [f"--data.{split}={tiny_shards}" for split in ("train", "val", "test", "predict")]
+    words += [f"--runs_dir={folder}/runs", "--name=a"]
+    main(["fit", *words])
+    return folder / "runs" / "a", words
+
+
+def training_rows(folder: Path) -> list[dict[str, str]]:
+    """What a run logged while training, without the columns that other verbs added."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["train/discriminator"]]
+    return [{key: value for key, value in row.items() if value} for row in rows]
+
+
+class TestRun:
+    """One tiny run through fit, resume, validate, test and predict."""
+
+    def test_directory(self, run: tuple[Path, list[str]]) -> None:
+        folder, _ = run
+        found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+        assert found == {
+            "config.yaml", "metrics.csv", "samples/000000008.png", "checkpoints/last.ckpt",
+            "checkpoints/000000004.ckpt", "checkpoints/000000008.ckpt",
+        }  # fmt: skip
+
+    def test_saved_config_builds_the_same_run(self, run: tuple[Path, list[str]]) -> None:
+        config = yaml.safe_load((run[0] / "config.yaml").read_text())
+        assert config["budget"]["max_images"] == 8
+        assert config["data"]["resolution"] == 16
+        assert "ckpt_path" not in config
+        assert "resolution" not in config["model"]["discriminator"]["init_args"]
+
+    def test_checkpoint_loads_safely(self, run: tuple[Path, list[str]]) -> None:
+        checkpoint = torch.load(run[0] / "checkpoints" / "last.ckpt", weights_only=True)
+        assert checkpoint["images_seen"] == 8
+        assert checkpoint["global_step"] == 4
+
+    def test_second_fit_is_refused(
+        self, run: tuple[Path, list[str]], refused: Callable[..., str]
+    ) -> None:
+        assert refused("fit", *run[1]).endswith(
+            "holds a run already; go on with --ckpt_path last, or choose another --name"
+        )
+
+    def test_flags_win_over_the_checkpoint(
+        self, run: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from sdm_lightning.cli.trainer import SDMCommandLine
+
+        seen = []
+        monkeypatch.setattr(SDMCommandLine, "_run_subcommand", lambda s, _: seen.append(s.model))
+        main(["test", *run[1], "--model.test_iterations=7"])
+        assert seen[0].test_iterations == 7
+
+    def test_test_writes_one_result_line(self, run: tuple[Path, list[str]]) -> None:
+        folder, words = run
+        main(["test", *words])
+        lines = (folder / "results.jsonl").read_text().splitlines()
+        assert len(lines) == 1
+        assert json.loads(lines[0])["num_images"] == 12
+        assert (folder / "config-test.yaml").is_file()
+
+    def test_predict_writes_every_image(self, run: tuple[Path, list[str]]) -> None:
+        folder, words = run
+        main(["predict", *words])
+        assert len(list((folder / "predictions").rglob("*.png"))) == 12
+
+    def test_resume_adds_to_the_metrics(
+        self, run: tuple[Path, list[str]], tmp_path: Path, tiny_shards: Path
+    ) -> None:
+        words = [w for w in run[1] if not w.startswith("--runs_dir")]
+        words += [f"--runs_dir={tmp_path}"]
+        main(["fit", *words, "--budget.max_images=4", "--ckpt_path=auto"])
+        main(["fit", *words, "--budget.max_images=8", "--ckpt_path=auto"])
+        stopped, straight = training_rows(tmp_path / "a"), training_rows(run[0])
+        assert [row["images_seen"] for row in stopped] == ["2.0", "4.0", "6.0", "8.0"]
+        assert stopped == straight
+        assert (tmp_path / "a" / "config-2.yaml").is_file()
+
+
+def test_a_reader_that_stops_is_no_error() -> None:
+    """``sdm table ... | head``: no traceback where a pipe is closed."""
+    code = "import sys; from sdm_lightning.cli.main import main; main(['-h'])"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run([sys.executable, "-c", code], stdout=closed, stderr=subprocess.PIPE)
+    assert done.returncode == 141
+    assert done.stderr == b""

@@ -1,0 +1,41 @@
+"""The demo's own steps; the whole of it is slow."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdm_lightning.demo.masks import DAMAGE, photo_mask
+from sdm_lightning.demo.run import run_demo
+from sdm_lightning.errors import InputError
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_black_and_white_and_the_same_every_time(name: str) -> None:
+    mask = photo_mask(name, 300, 450)
+    assert mask.shape == (300, 450)
+    assert set(np.unique(mask)) == {0, 255}
+    assert 0.01 < (mask == 0).mean() < 0.25
+    np.testing.assert_array_equal(mask, photo_mask(name, 300, 450))
+
+
+def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="minutes is 0"):
+        run_demo(str(tmp_path), minutes=0)
+    monkeypatch.setattr("sdm_lightning.inference.weights.ASSETS", tmp_path)
+    with pytest.raises(InputError, match="no such weights"):
+        run_demo(str(tmp_path), minutes=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_whole_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_demo(str(tmp_path), start="scratch", minutes=0.1, num_train=64, num_test=4)
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+    assert (tmp_path / "report.png").is_file()
+    out = capfd.readouterr().out
+    assert all(f"[{step}/7]" in out for step in range(1, 8))
+    assert "$ sdm fit --config" in out
+    run_demo(str(tmp_path), start="scratch", minutes=0.1, num_train=64, num_test=4)
+    assert {path.name for path in tmp_path.glob("run-*")} == {"run-1", "run-2"}

@@ -7,7 +7,6 @@ by name, and its name stands in every metric key.
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,12 @@ from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.images import full_float32, to_uint8
+from sdm_lightning.features.networks import (
+    FEATURE_NETWORKS,
+    PretrainedNetwork,
+    UnknownNetworkError,
+    resized_between,
+)
 from sdm_lightning.features.weights import (
     PublishedWeights,
     as_file,
@@ -22,8 +27,6 @@ from sdm_lightning.features.weights import (
     load_state,
     sha256_of_state,
 )
-
-ExtractorName = Literal["inception-v3-compat", "random-conv"]
 
 INCEPTION = PublishedWeights(
     url=(
@@ -34,6 +37,9 @@ INCEPTION = PublishedWeights(
     argument="features_weights",
     stand_in="features=random-conv, whose scores are named so and compare only among themselves",
 )
+
+
+ExtractorName = str
 
 
 class FeatureExtractor(nn.Module):
@@ -118,7 +124,7 @@ class InceptionFeatures(FeatureExtractor):
 
 
 class RandomConvFeatures(FeatureExtractor):
-    """A stand-in without a download: fixed random convolutions on a 64x64 reduction.
+    """A stand-in without any weights: fixed random convolutions on a 64x64 reduction.
 
     Its distances order strong distortions and move towards 0 for equal sets, but their values mean
     nothing beside those of another extractor.
@@ -152,23 +158,70 @@ class RandomConvFeatures(FeatureExtractor):
         return x.mean(dim=(2, 3))
 
 
+class ImageNetworkFeatures(FeatureExtractor):
+    """Pooled features of a pretrained image network, for scores without Inception's weights.
+
+    Images whose shorter side is below 128 pixels are enlarged to it, those above 224 are reduced,
+    both bicubically (reduced with antialiasing).
+
+    Args:
+        name: Key of ``FEATURE_NETWORKS``, or an architecture of timm.
+        weights: A weights file instead of the network's own.
+        weights_sha256: First digits of that file's hash.
+
+    Raises:
+        InputError: See ``PretrainedNetwork``.
+    """
+
+    min_size = 128
+    max_size = 224
+
+    def __init__(
+        self, name: str, weights: str | Path | None = None, weights_sha256: str | None = None
+    ) -> None:
+        super().__init__()
+        self.network = PretrainedNetwork(name, weights, weights_sha256)
+        self.name = self.label = self.network.name
+        self.dim = self.network.dim
+        self.sha256 = self.network.sha256 or sha256_of_state(self.network.state_dict())
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 ``(B, 3, H, W)`` to float32 ``(B, dim)``."""
+        return self.network.pooled(resized_between(images.float(), self.min_size, self.max_size))
+
+
 def build_features(
-    name: ExtractorName | None,
+    name: str | None,
     weights: str | Path | None = None,
     weights_sha256: str | None = None,
     download: bool = False,
 ) -> FeatureExtractor | None:
-    """The extractor of that name; None for None.
+    """Build the extractor of that name; None for None.
+
+    Args:
+        name: ``inception-v3-compat`` (the published protocol's), ``efficientnet-lite0`` or another
+            network of ``FEATURE_NETWORKS`` or timm, or ``random-conv`` (a stand-in that knows
+            nothing).
+        weights: Path of a weights file instead of the default place.
+        weights_sha256: First digits of that file's hash.
+        download: Fetch Inception's published file if it is not there.
 
     Raises:
-        InputError: The name is unknown, or the weights are missing or wrong.
+        InputError: If the name is unknown, or the weights are missing or wrong.
     """
     if name is None:
         return None
-    if name == "inception-v3-compat":
+    if name == InceptionFeatures.name:
         return InceptionFeatures(weights, weights_sha256, download)
-    if name == "random-conv":
+    if name == RandomConvFeatures.name:
         if weights is not None:
             raise InputError("features_weights: random-conv takes no weights; leave it out")
         return RandomConvFeatures()
-    raise InputError(f"features: {name!r} is unknown; choose inception-v3-compat or random-conv")
+    try:
+        return ImageNetworkFeatures(name, weights, weights_sha256)
+    except UnknownNetworkError:
+        choices = ", ".join([InceptionFeatures.name, *FEATURE_NETWORKS, RandomConvFeatures.name])
+        raise InputError(
+            f"features: {name!r} is unknown; choose {choices}, or an architecture of timm"
+        ) from None

@@ -1,6 +1,5 @@
 """The perceptual loss's network, timm's dilated resnet50s, and its weights."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.features.weights import check_hash, read_state
 
 _IMAGENET_MODEL = "resnet50s.gluon_in1k"
 
@@ -104,8 +103,8 @@ def _load_file(network: nn.Module, path: Path, sha256: str | None) -> str:
             "encoder_epoch_20.pth, or 'imagenet'"
         )
     if sha256 is not None:
-        _check_hash(path, sha256)
-    state = _read(path)
+        check_hash(path, sha256)
+    state = read_state(path)
     is_ade20k = "conv3.weight" in state
     if is_ade20k:
         state = {_timm_name(key): value for key, value in state.items()}
@@ -128,37 +127,6 @@ def _load_file(network: nn.Module, path: Path, sha256: str | None) -> str:
             )
     network.load_state_dict(state, strict=False)
     return "ade20k" if is_ade20k else re.sub(r"[^\w.-]+", "-", path.stem)
-
-
-def _check_hash(path: Path, expected: str) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    found = digest.hexdigest()
-    if not expected or not found.startswith(expected.lower()):
-        raise InputError(
-            f"perceptual.weights: {path} has SHA-256 {found}, expected {expected}; "
-            "fetch the file again, or correct perceptual.sha256"
-        )
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and format errors of several libraries
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise InputError(
-            f"perceptual.weights: {path} cannot be read as weights "
-            f"({type(error).__name__}: {reason}); it may be damaged or of another kind"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"perceptual.weights: {path} holds no plain dictionary of tensors")
-    return content
 
 
 def _timm_name(key: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sdm_lightning.errors import InputError
@@ -41,6 +42,23 @@ def sha256_of_file(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_hash(file: Path, expected: str | None) -> str:
+    """Return a file's SHA-256; refuse one that does not begin with ``expected``.
+
+    Raises:
+        InputError: The file does not exist, or is another one.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such weights file")
+    found = sha256_of_file(file)
+    if expected is not None and (not expected or not found.startswith(expected.lower())):
+        raise InputError(
+            f"{file}: its SHA-256 is {found}, expected {expected}; fetch the file again, or "
+            "correct the hash"
+        )
+    return found
 
 
 def find_weights(
@@ -114,6 +132,28 @@ def load_state(file: Path, sha256: str, published: PublishedWeights) -> dict[str
     if not isinstance(state, dict):
         raise InputError(f"{file}: holds a {type(state).__name__}, expected a state dict")
     return state
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Read a ``.safetensors`` file, or a ``.pth`` file of tensors alone.
+
+    Raises:
+        InputError: It is damaged, or holds anything but a state dict.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and format errors of several libraries
+        raise InputError(
+            f"{file}: cannot be read as weights ({type(error).__name__}); it is damaged, or holds "
+            "more than tensors"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise InputError(f"{file}: holds no plain dictionary of tensors")
+    return content
 
 
 def as_file(state: dict[str, Tensor]) -> io.BytesIO:

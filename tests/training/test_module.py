@@ -228,3 +228,28 @@ def test_checkpoint_holds_no_modules_and_loads_safely(make_module, make_loader, 
     other = make_module()
     other.load_state_dict(checkpoint["state_dict"])
     torch.testing.assert_close(weights(other), weights(module))
+
+
+def test_random_iterations_are_drawn_for_each_batch_from_images_seen_alone(
+    make_module, make_loader
+):
+    def drawn(start, steps):
+        counts = []
+        module = make_module(random_iterations=(1, 3))
+        module.images_seen = start
+        phase = module._discriminator_phase
+        module._discriminator_phase = lambda chunks, fakes: (
+            counts.append(len(fakes[0])),
+            phase(chunks, fakes),
+        )
+        fit(module, make_loader(), steps=steps)
+        return counts
+
+    whole = drawn(0, 12)
+    assert set(whole) == {1, 2, 3}
+    assert drawn(16, 8) == whole[4:]
+
+
+def test_random_iterations_out_of_order_are_refused(make_module):
+    with pytest.raises(InputError, match=r"random_iterations is \[4, 2\]"):
+        make_module(random_iterations=(4, 2))

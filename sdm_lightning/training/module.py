@@ -103,8 +103,8 @@ class SDMModule(InpaintingModule):
                 raise InputError(f"model.{name} is {value}; it must be at least 1")
         if random_iterations is not None and not 1 <= random_iterations[0] <= random_iterations[1]:
             raise InputError(
-                f"model.random_iterations is {list(random_iterations)}; give the least and the most "
-                "T, such as [1, 4]"
+                f"model.random_iterations is {list(random_iterations)}; give the least and the "
+                "most T, such as [1, 4]"
             )
         with warnings.catch_warnings():
             # Built in Python these are modules, which on_save_checkpoint leaves out; built from a
@@ -213,7 +213,8 @@ class SDMModule(InpaintingModule):
             features = self._target_features(image)
             outputs: list[Tensor] = []
             losses: list[Tensor] = []
-            for step in self.diffusion.iterate(styled_network(self.generator, styles), image, mask):
+            network = styled_network(self.generator, styles)
+            for step in self.diffusion.iterate(network, image, mask, num_iterations=total):
                 supervised = supervised_image(
                     step, image, mask, self.decoupled, self.losses.mean_region
                 )

@@ -1,9 +1,31 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""Exceptions whose message is meant for the user: one line, without a traceback."""
+
+import pickle
 
 
 class InputError(ValueError):
-    """Bad input, told in one line.
+    """Bad input, reported in one line.
 
     The message names the file or key, says what is wrong with it, and what would be right.
-    The command line prints it as ``error: ...`` and exits with status 2.
+    The command line prints it as ``error: ...`` and exits with ``exit_status``.
     """
+
+    exit_status = 2
+
+
+class DivergedError(InputError):
+    """Training produced NaN or infinity; the command line exits with a status of its own."""
+
+    exit_status = 3
+
+
+def load_failure(error: BaseException) -> str:
+    """Summarise on one line why ``torch.load`` refused a file.
+
+    PyTorch's own message about foreign classes advises loading without restriction, which runs
+    whatever code the file carries; it is not passed on.
+    """
+    if isinstance(error, pickle.UnpicklingError):
+        return "not a PyTorch file, or it holds objects other than tensors and plain values"
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__

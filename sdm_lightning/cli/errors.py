@@ -22,12 +22,12 @@ from sdm_lightning.errors import InputError
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns bad input into one line on stderr and exit status 2.
+    """Turn bad input into one line on stderr and its exit status.
 
     Raises:
-        SystemExit: Instead of ``InputError`` (2) and ``KeyboardInterrupt`` (130), and where nobody
-            reads on, as in ``sdm table table1 | head`` (141, as from the signal). With
-            ``SDM_DEBUG=1`` in the environment the first two pass as they are.
+        SystemExit: Instead of ``InputError`` (its ``exit_status``) and ``KeyboardInterrupt`` (130),
+            and where nobody reads the output any more, as in ``sdm table table1 | head`` (141, as
+            from the signal). With ``SDM_DEBUG=1`` in the environment the first two are not caught.
     """
     try:
         yield
@@ -36,7 +36,7 @@ def user_errors() -> Iterator[None]:
         if os.environ.get("SDM_DEBUG"):
             raise
         print(f"error: {last_told(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from error
+        raise SystemExit(error.exit_status) from error
     except KeyboardInterrupt:
         if os.environ.get("SDM_DEBUG"):
             raise

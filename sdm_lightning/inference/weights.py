@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, load_failure
 
 FORMAT = "sdm-lightning/1"
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -338,7 +338,9 @@ def _open_checkpoint(path: Path) -> Mapping[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise InputError(f"{path}: cannot be read as a checkpoint: {_first_line(error)}") from error
+        raise InputError(
+            f"{path}: cannot be read as a checkpoint: {load_failure(error)}"
+        ) from error
     if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
         raise InputError(f"{path}: not a Lightning checkpoint: it has no state_dict")
     return checkpoint
@@ -387,8 +389,3 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
         sha256=sha256_of(path),
     )
     return state, info
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import DivergedError, InputError, load_failure
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -61,16 +61,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except MemoryError:
             raise
         except Exception as error:  # unpickling raises anything at all
-            reason = (str(error).splitlines() or [""])[0][:120]
             raise InputError(
-                f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason}); it is "
-                "cut short, damaged, or not one that sdm fit wrote"
+                f"{path}: cannot be read as a checkpoint ({load_failure(error)}); it is cut short, "
+                "damaged, or not one that sdm fit wrote"
             ) from error
         if not isinstance(checkpoint, dict) or "images_seen" not in checkpoint:
             raise InputError(
                 f"{path}: holds no run of sdm fit; give a file of its checkpoints/ folder"
             )
         return checkpoint
+
+
+def require_finite(weights: Mapping[str, Tensor]) -> None:
+    """Refuse to save a model that has diverged, so that the checkpoints before it stay.
+
+    Raises:
+        DivergedError: If a parameter or buffer holds NaN or infinity.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise DivergedError(
+                f"training diverged: {name} holds NaN or infinity; no checkpoint was written and "
+                "earlier ones were kept: go on from the newest (--ckpt_path last) with a lower "
+                "learning rate or with --model.gradient_clip 1.0"
+            )
 
 
 def fitting_weights(

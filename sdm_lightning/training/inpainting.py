@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sdm_lightning.diffusion import DiffusionStep, SpatialDiffusion
 from sdm_lightning.seeding import stable_seed
-from sdm_lightning.training.checkpointing import fitting_weights
+from sdm_lightning.training.checkpointing import fitting_weights, require_finite
 from sdm_lightning.training.styles import draw_styles, styled_network
 
 
@@ -101,7 +101,12 @@ class InpaintingModule(pl.LightningModule):
         self.on_validation_epoch_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the images seen; leave out hyper-parameters that are live modules."""
+        """Add the images seen; leave out hyper-parameters that are live modules.
+
+        Raises:
+            DivergedError: See :func:`require_finite`; it is raised on every process.
+        """
+        require_finite(checkpoint["state_dict"])
         checkpoint["images_seen"] = self.images_seen
         hyper_parameters = checkpoint.get("hyper_parameters", {})
         if any(isinstance(value, nn.Module) for value in hyper_parameters.values()):

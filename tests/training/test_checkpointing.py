@@ -1,11 +1,13 @@
 """Checkpoints: written whole, and refused in one line where they cannot serve."""
 
 import os
+import pathlib
 
 import pytest
 import torch
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.inference.weights import load_generator
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO, fitting_weights
 
 
@@ -35,6 +37,15 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
             AtomicCheckpointIO().load_checkpoint(path)
     with pytest.raises(InputError, match=f"{other}: holds no run of sdm fit"):
         AtomicCheckpointIO().load_checkpoint(other)
+
+
+def test_pytorchs_advice_to_unpickle_anything_is_not_passed_on(tmp_path):
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {}, "args": pathlib.PurePath("x")}, foreign)
+    for read in (AtomicCheckpointIO().load_checkpoint, load_generator):
+        with pytest.raises(InputError, match="objects other than tensors") as caught:
+            read(foreign)
+        assert "weights_only" not in str(caught.value)
 
 
 def test_weights_must_fit():

@@ -1,5 +1,6 @@
 """When a run writes its checkpoints, and which one it goes on from."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, load_failure
 
 FOLDER = "checkpoints"
+OWN_NAME = re.compile(r"\d{9}\.ckpt")
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -35,7 +37,7 @@ class RunCheckpoint(ModelCheckpoint):
             filename="{images_seen:09.0f}",
             monitor="images_seen",
             mode="max",
-            save_top_k=keep,
+            save_top_k=-1,  # how many stay is decided by what is on disk
             auto_insert_metric_name=False,
             every_n_train_steps=every_n_batches,
         )
@@ -47,6 +49,21 @@ class RunCheckpoint(ModelCheckpoint):
         if self.dirpath is None:
             self.dirpath = str(Path(trainer.default_root_dir).resolve() / FOLDER)
         super().setup(trainer, pl_module, stage)
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        """Save, then delete the oldest beyond ``keep``, those of earlier starts included."""
+        super()._save_checkpoint(trainer, filepath)
+        if trainer.is_global_zero:
+            self._remove_old(Path(filepath))
+
+    def _remove_old(self, newest: Path) -> None:
+        # By time of writing, not by images seen: a run that went back to an earlier checkpoint
+        # must not lose its new ones to those that it left behind. Other files are never deleted.
+        files = [file for file in newest.parent.glob("*.ckpt") if OWN_NAME.fullmatch(file.name)]
+        files.sort(key=lambda file: (file == newest, file.stat().st_mtime_ns, file.name))
+        for file in files[: -self.keep]:
+            file.unlink(missing_ok=True)
+            self.best_k_models.pop(str(file), None)
 
     def on_train_batch_end(
         self,
@@ -80,7 +97,10 @@ def newest_checkpoint(run_directory: str | Path) -> Path | None:
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:
-            warnings.warn(f"{path} cannot be read ({error}); trying the one before", stacklevel=2)
+            warnings.warn(
+                f"{path} cannot be read ({load_failure(error)}); trying the one before",
+                stacklevel=2,
+            )
         else:
             return path
     if files:

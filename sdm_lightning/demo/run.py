@@ -80,6 +80,9 @@ def run_demo(
     if start == "pretrained":
         callback = "sdm_lightning.training.callbacks.starting.StartingWeights"
         options += [f"--trainer.callbacks+={callback}", "--trainer.callbacks.weights", "demo"]
+        # Minutes must not undo what hours found: small steps, and an average that moves slowly.
+        options += ["--model.optimizer_g.lr", 2e-4, "--model.optimizer_d.lr", 2e-4]
+        options += ["--model.average.half_life_images", 10_000]
     shell.sdm("fit", *configs, *data, *place, *options)
 
     _say(4, "Test: held-out windows, fixed masks, one line of record")

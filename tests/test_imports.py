@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"features"},
     "data": set(),
     "evaluation": {"data", "features", "metrics"},
-    "inference": {"data", "diffusion", "metrics"},
+    "inference": {"data", "diffusion", "features", "metrics"},
     "training": {"data", "diffusion", "evaluation", "features", "inference", "losses", "metrics"},
     "reports": set(),
     "sweeps": {"reports"},

@@ -68,17 +68,21 @@ def _plain(axes: Any) -> None:
 def _draw_scores(axes: Any, run: DemoRun) -> None:
     _plain(axes)
     names = list(run.scores)[::-1]
-    values = [run.scores[name]["psnr_hole"] for name in names]
+    score, title = "kid[efficientnet-lite2]", "KID x 1000 [efficientnet-lite2], less is better"
+    if any(score not in row for row in run.scores.values()):
+        score, title = "psnr_hole", "PSNR in the hole, dB"
+    values = [run.scores[name][score] for name in names]
     colours = [ACCENT if name.startswith("SDM") else BEFORE for name in names]
     bars = axes.barh(names, values, color=colours, height=0.62)
-    axes.bar_label(bars, fmt="%.2f", fontsize=8.5, color=SOFT, padding=3)
+    axes.bar_label(bars, fmt="%.1f", fontsize=8.5, color=SOFT, padding=3)
     axes.set_xlim(0, max(values) * 1.18)
-    axes.set_title("PSNR in the hole, dB", fontsize=10, color=INK, loc="left")
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
 
 
 def _draw_curve(axes: Any, run: DemoRun) -> None:
     _plain(axes)
-    name = next((name for name in run.curves if name.startswith("perceptual")), None)
+    # The newest loss of that name: settings may have changed on the way.
+    name = next((name for name in reversed(run.curves) if name.startswith("perceptual")), None)
     name = name or next(iter(run.curves), None)
     for line in run.curves.get(name, []) if name else []:
         colour = ACCENT if line.css == "now" else BEFORE

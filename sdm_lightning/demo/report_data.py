@@ -103,7 +103,19 @@ def verdict(scores: Mapping[str, Mapping[str, float]], model: str) -> str:
         name = "filling with the mean colour" if method.startswith("mean") else method
         parts.append(f"{where} {name} ({scores[method]['psnr_hole']:.1f})")
     joined = ", ".join(parts[:-1]) + f" and {parts[-1]}" if len(parts) > 1 else "".join(parts)
-    return f"{ours:.1f} dB in the hole: {joined}."
+    return f"{ours:.1f} dB in the hole: {joined}.{_realism(scores, model)}"
+
+
+def _realism(scores: Mapping[str, Mapping[str, float]], model: str) -> str:
+    name = "kid[efficientnet-lite2]"
+    if name not in scores[model]:
+        return ""
+    others = ", ".join(
+        f"{row[name]:.0f} for {method}"
+        for method, row in scores.items()
+        if not method.startswith("SDM")
+    )
+    return f" {name} x 1000 (realism, less is better): {scores[model][name]:.0f}; {others}."
 
 
 def stand_ins(run: DemoRun) -> list[str]:

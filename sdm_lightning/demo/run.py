@@ -170,6 +170,7 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
 
     from sdm_lightning.data.datamodule import InpaintingDataModule
     from sdm_lightning.data.transforms import to_uint8
+    from sdm_lightning.features.extractors import build_features
     from sdm_lightning.inference import Inpainter
     from sdm_lightning.inference.comparison import compare
     from sdm_lightning.seeding import stable_seed
@@ -196,8 +197,10 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
             _write_pictures(place, images[index], masks[index], steps, filled)
 
     found = compare(
-        Inpainter.from_pretrained(checkpoint, "auto"), images, masks, seeds, iterations, show
-    )
+        Inpainter.from_pretrained(checkpoint, "auto"), images, masks, seeds, iterations, show,
+        # Not the network of the training loss, which would judge its own work.
+        build_features("efficientnet-lite2"),
+    )  # fmt: skip
     bar.close()
     for method, scores in found.scores.items():
         values = "  ".join(f"{name} {value:7.3f}" for name, value in scores.items())

@@ -3,8 +3,10 @@ import pytest
 import torch
 
 from sdm_lightning.diffusion import SpatialDiffusion
+from sdm_lightning.features.extractors import RandomConvFeatures
 from sdm_lightning.inference import BASELINES, Inpainter, InpaintingStep
 from sdm_lightning.inference.comparison import compare
+from sdm_lightning.metrics.kid import kernel_distance
 from tests.inference.conftest import Recorder
 
 
@@ -47,3 +49,26 @@ def test_error_is_sorted_by_uncertainty() -> None:
     found = compare(Inpainter(Ramp()), [image], [known], [0], [1])
     errors = np.abs(np.linspace(0, 1, 80)[10:70] / 2).reshape(10, 6).mean(axis=1)
     np.testing.assert_allclose(found.error_by_uncertainty, errors, atol=0.005)
+
+
+def test_kid_is_of_the_completed_pictures(recorder: Recorder) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(6)]
+    known = np.ones((32, 32), bool)
+    known[8:24, 8:24] = False
+    features = RandomConvFeatures(dim=16)
+    filled: dict[str, list[np.ndarray]] = {}
+
+    def keep(index: int, steps: list[InpaintingStep], results: dict[str, np.ndarray]) -> None:
+        for name, array in results.items():
+            filled.setdefault(name, []).append(array)
+
+    found = compare(Inpainter(recorder), images, [known] * 6, range(6), [1], keep, features)
+
+    def rows(pictures: list[np.ndarray]) -> torch.Tensor:
+        return features.extract(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+
+    for name in BASELINES:
+        expected, _ = kernel_distance(rows(images), rows(filled[name]))
+        assert found.scores[name]["kid[random-conv]"] == pytest.approx(expected, rel=1e-3)
+    assert "kid[random-conv]" in found.scores["SDM, 1 iteration"]

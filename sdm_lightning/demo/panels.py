@@ -89,4 +89,5 @@ def _draw_curve(axes: Any, run: DemoRun) -> None:
         axes.plot(line.x, line.y, color=colour, alpha=0.25, linewidth=0.8, marker=".", ms=2)
         soft = smoothed(line.y) if len(line.y) >= FEW_POINTS else line.y
         axes.plot(line.x, soft, color=colour, linewidth=1.8)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_title(f"{name or 'loss'} over images seen", fontsize=10, color=INK, loc="left")

@@ -126,8 +126,7 @@ def stand_ins(run: DemoRun) -> list[str]:
         if label and any(mark in label[1] for mark in STAND_INS):
             found.append(
                 f"<b>perceptual[{html.escape(label[1])}]</b> stands in for the paper's perceptual "
-                "network, whose ADE20K weights are a download: it compares pixels at several "
-                "scales, so results are smoother."
+                "network, a ResNet-50 whose ADE20K weights are a download."
             )
     names = {name.split("/")[0].split("[")[0] for name in run.record.get("metrics", {})}
     missing = [name for name in ("fid", "p_ids", "u_ids", "lpips") if name not in names]

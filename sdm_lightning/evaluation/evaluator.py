@@ -12,9 +12,11 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.features.extractors import FeatureExtractor
 from sdm_lightning.features.images import to_uint8
+from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.fid import FrechetInceptionDistance
 from sdm_lightning.metrics.hashes import pixel_hashes, row_hashes
 from sdm_lightning.metrics.ids import MIN_PAIRS, PairedFeatures, inception_discriminative_scores
+from sdm_lightning.metrics.kid import MIN_IMAGES, kernel_distance
 from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.metrics.paired import (
     PAIRED_NAMES,
@@ -64,7 +66,9 @@ class Evaluator:
     Args:
         features: Network for FID, P-IDS, U-IDS, precision and recall; None leaves them out.
         lpips: Network for LPIPS; None leaves it out.
+        distance: Network for the uncalibrated feature distance; None leaves it out.
         ids: P-IDS and U-IDS.
+        kid: KID (times 1000) and its deviation over subsets; of use where images are few.
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS below ``MIN_PAIRS`` pairs too, as ``p_ids[n<2500]``.
         cache: Features of originals that earlier evaluations extracted.
@@ -74,29 +78,33 @@ class Evaluator:
         self,
         features: FeatureExtractor | None = None,
         lpips: LPIPS | None = None,
+        distance: FeatureDistance | None = None,
         *,
         ids: bool = True,
+        kid: bool = False,
         precision_recall: bool = True,
         few_pairs: bool = False,
         cache: RealFeatureCache | None = None,
     ) -> None:
         self.features = features
         self.lpips = lpips
+        self.distance = distance
         self.ids = ids
+        self.kid = kid
         self.precision_recall = precision_recall
         self.few_pairs = few_pairs
         self.cache = cache
-        self.scores = PerImageScores((*PAIRED_NAMES, "lpips"))
+        self.scores = PerImageScores((*PAIRED_NAMES, "lpips", "feature_distance"))
         self.fid = FrechetInceptionDistance(features.dim) if features is not None else None
         self.pairs = (
             PairedFeatures(features.dim)
-            if features is not None and (ids or precision_recall)
+            if features is not None and (ids or kid or precision_recall)
             else None
         )
 
     def to(self, device: torch.device | str) -> "Evaluator":
         """Move the networks; the sums stay on the CPU."""
-        for network in (self.features, self.lpips):
+        for network in (self.features, self.lpips, self.distance):
             if network is not None:
                 network.to(device)
         return self
@@ -143,6 +151,8 @@ class Evaluator:
                 )
             if self.lpips is not None:
                 scores["lpips"] = self.lpips(fake, real)
+            if self.distance is not None:
+                scores["feature_distance"] = self.distance(fake, real)
         image_digests = pixel_hashes(real)
         mask_digests = (
             torch.zeros_like(image_digests)
@@ -185,12 +195,16 @@ class Evaluator:
         metrics: dict[str, float] = {}
         counts: dict[str, int] = {}
         refused: dict[str, str] = {}
-        lpips_label = self.lpips.label if self.lpips is not None else ""
+        labels = {
+            name: network.label
+            for name, network in (("lpips", self.lpips), ("feature_distance", self.distance))
+            if network is not None
+        }
         for k, name in enumerate(self.scores.names):
             column = values[:, k]
             if bool(column.isnan().all()):
                 continue
-            full = metric_name(name, lpips_label if name == "lpips" else "")
+            full = metric_name(name, labels.get(name, ""))
             metrics[full] = finite_mean(column)
             counts[full] = int(column.isfinite().sum()) or int(column.isposinf().sum())
         if self.features is not None:
@@ -247,6 +261,12 @@ class Evaluator:
             else:
                 scores = inception_discriminative_scores(real, fake, few_pairs=True)
                 found.update(zip(names, scores, strict=True))
+        if self.kid:
+            names = [metric_name(name, label) for name in ("kid", "kid_deviation")]
+            if count < MIN_IMAGES:
+                refused.update(dict.fromkeys(names, f"needs at least {MIN_IMAGES} images"))
+            else:
+                found.update(zip(names, kernel_distance(real, fake), strict=True))
         if self.precision_recall:
             names = [metric_name(name, label) for name in ("precision", "recall")]
             if count <= NEIGHBOURS:
@@ -262,6 +282,9 @@ class Evaluator:
         if self.lpips is not None:
             name = self.lpips.label or "alex"
             networks["lpips"] = {"name": name, "sha256": self.lpips.sha256}
+        if self.distance is not None:
+            distance = {"name": self.distance.label, "sha256": self.distance.sha256}
+            networks["feature_distance"] = distance
         return networks
 
 

@@ -19,7 +19,8 @@ from sdm_lightning.evaluation.polarity import PolarityGuard
 from sdm_lightning.evaluation.printing import remarks, table_lines
 from sdm_lightning.evaluation.record import append_record, make_record
 from sdm_lightning.evaluation.workers import default_workers
-from sdm_lightning.features.extractors import ExtractorName, build_features
+from sdm_lightning.features.extractors import build_features
+from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
 
@@ -37,12 +38,14 @@ def evaluate_folders(
     fake_suffix: str = "",
     only_common: bool = False,
     skip_bad: bool = False,
-    features: ExtractorName | None = "inception-v3-compat",
+    features: str | None = "inception-v3-compat",
     features_weights: str | None = None,
     features_weights_sha256: str | None = None,
     lpips: LpipsName | None = "alex",
     lpips_weights: str | None = None,
     lpips_weights_sha256: str | None = None,
+    distance: str | None = None,
+    kid: bool = False,
     ids: bool = True,
     precision_recall: bool = True,
     few_pairs: bool = False,
@@ -70,13 +73,16 @@ def evaluate_folders(
         fake_suffix: Ending that the results' names have and the originals' have not, as _mask000.
         only_common: Score the names that both have; left out, a missing file is an error.
         skip_bad: Leave out pairs that cannot be read or differ in size; left out, an error.
-        features: Network for FID, P-IDS, U-IDS, precision and recall; null leaves these out;
-            random-conv is a stand-in and stands in their names.
+        features: Network for FID, KID, P-IDS, U-IDS, precision and recall; null leaves these out.
+            Any other than inception-v3-compat (efficientnet-lite0, -lite2, an architecture of timm,
+            random-conv) is named in every score.
         features_weights: Local path of its weights; left out, torch hub's cache.
         features_weights_sha256: First digits of another weights file's hash, to allow it.
         lpips: Network for LPIPS; null leaves it out; random-alex is a stand-in.
         lpips_weights: Local path of AlexNet's weights; left out, torch hub's cache.
         lpips_weights_sha256: First digits of another weights file's hash, to allow it.
+        distance: Network for the uncalibrated feature distance, such as efficientnet-lite2.
+        kid: KID (times 1000) and its deviation over subsets, for sets of few images.
         ids: P-IDS and U-IDS, which need 2,500 pairs.
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS of fewer pairs, under names that say so.
@@ -102,7 +108,7 @@ def evaluate_folders(
         )
     mask_set = None if masks is None else _mask_set(masks, mask_convention)
     extractor = build_features(features, features_weights, features_weights_sha256, download)
-    distance = build_lpips(lpips, lpips_weights, lpips_weights_sha256, download)
+    calibrated = build_lpips(lpips, lpips_weights, lpips_weights_sha256, download)
     description = pairs.description()
     store = None
     if extractor is not None and cache is not None:
@@ -110,8 +116,10 @@ def evaluate_folders(
         store = RealFeatureCache(Path(cache).expanduser(), identity)
     evaluator = Evaluator(
         extractor,
-        distance,
+        calibrated,
+        FeatureDistance(distance) if distance is not None else None,
         ids=ids,
+        kid=kid,
         precision_recall=precision_recall,
         few_pairs=few_pairs,
         cache=store,

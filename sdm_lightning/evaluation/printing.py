@@ -11,6 +11,9 @@ from sdm_lightning.metrics.ids import MIN_PAIRS
 
 UNITS = {
     "fid": "lower is better",
+    "kid": "x 1000, lower is better",
+    "kid_deviation": "of one subset",
+    "feature_distance": "lower is better",
     "p_ids": "%, higher is better",
     "u_ids": "%, higher is better",
     "lpips": "lower is better",

@@ -39,9 +39,6 @@ INCEPTION = PublishedWeights(
 )
 
 
-ExtractorName = str
-
-
 class FeatureExtractor(nn.Module):
     """Images to feature rows, in float32 whatever autocast says.
 

@@ -173,6 +173,25 @@ def resized_between(images: Tensor, min_size: int, max_size: int | None = None) 
     return F.interpolate(images, size, mode="bicubic", antialias=target < shorter)
 
 
+def unit_length(maps: Tensor) -> Tensor:
+    """Scale the channels of each pixel of ``(B, C, H, W)`` to Euclidean length 1."""
+    return maps * torch.rsqrt(maps.square().sum(1, keepdim=True) + 1e-8)
+
+
+def squared_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Sum squared differences over channels and stages, averaged over pixels.
+
+    Args:
+        first: Feature maps ``(B, C_i, H_i, W_i)``, one per stage.
+        second: Likewise.
+
+    Returns:
+        ``(B,)``.
+    """
+    pairs = zip(first, second, strict=True)
+    return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
+
+
 def find_network(name: str) -> ImageNetwork:
     """Look a network up in the registry, then among timm's.
 

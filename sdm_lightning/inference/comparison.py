@@ -11,14 +11,13 @@ from sdm_lightning.features.extractors import FeatureExtractor
 from sdm_lightning.inference.baselines import BASELINES
 from sdm_lightning.inference.inpainter import Inpainter
 from sdm_lightning.inference.results import InpaintingStep
-from sdm_lightning.metrics.kid import kernel_distance
+from sdm_lightning.metrics.kid import MIN_IMAGES, kernel_distance
 from sdm_lightning.metrics.paired import paired_scores
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 SCORES = ("psnr_hole", "l1_hole", "psnr", "ssim")
 NUM_BINS = 10
-MIN_KID_IMAGES = 4
 ORIGINALS = ""  # no method has this name
 
 
@@ -92,7 +91,7 @@ def compare(
         name: {score: _mean(values) for score, values in found.items()}
         for name, found in sums.scores.items()
     }
-    if features is not None and len(sums.holes) >= MIN_KID_IMAGES:
+    if features is not None and len(sums.holes) >= MIN_IMAGES:
         originals = torch.cat(sums.rows.pop(ORIGINALS))
         for name, rows in sums.rows.items():
             distance, _ = kernel_distance(originals, torch.cat(rows))

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.features.networks import PretrainedNetwork, find_network, resized_between
+from sdm_lightning.features.networks import (
+    PretrainedNetwork,
+    find_network,
+    resized_between,
+    squared_distance,
+    unit_length,
+)
 from sdm_lightning.losses.perceptual import Encoded, NetworkPerceptualLoss
 
 
@@ -67,14 +72,8 @@ class FeaturePerceptualLoss(NetworkPerceptualLoss):
 
     def distance(self, prediction: Encoded, target: Encoded) -> Tensor:
         """Return the squared differences, summed over channels and stages, averaged over pixels."""
-        pairs = zip(prediction, target, strict=True)
-        return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
+        return squared_distance(prediction, target)
 
     def extra_repr(self) -> str:
         """Return what ``print(module)`` shows."""
         return f"network={self.name!r}, stages={self.stages}, min_size={self.min_size}"
-
-
-def unit_length(maps: Tensor) -> Tensor:
-    """Scale the channels of each pixel of ``(B, C, H, W)`` to Euclidean length 1."""
-    return maps * torch.rsqrt(maps.square().sum(1, keepdim=True) + 1e-8)

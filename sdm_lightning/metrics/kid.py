@@ -8,6 +8,7 @@ from sdm_lightning.errors import InputError
 
 SUBSETS = 100
 SUBSET_SIZE = 1000
+MIN_IMAGES = 4
 
 
 def kernel_distance(
@@ -41,8 +42,8 @@ def kernel_distance(
     """
     fewest = min(len(real), len(fake))
     size = min(subset_size, fewest // 2)
-    if size < 2:
-        raise InputError(f"KID needs at least 4 images per side, got {fewest}")
+    if fewest < MIN_IMAGES:
+        raise InputError(f"KID needs at least {MIN_IMAGES} images per side, got {fewest}")
     first, second = real.float(), fake.float()
     generator = torch.Generator().manual_seed(seed)
     values = []

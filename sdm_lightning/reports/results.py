@@ -149,7 +149,7 @@ def split_metric(name: str) -> tuple[str, str, str]:
     return match[1], match[2] or "", match[3] or ""
 
 
-LOWER_IS_BETTER = {"fid", "lpips", "l1", "l1_hole"}
+LOWER_IS_BETTER = {"fid", "kid", "kid_deviation", "feature_distance", "lpips", "l1", "l1_hole"}
 
 
 def better_of(metric: str) -> Literal["lower", "higher"]:

@@ -22,7 +22,13 @@ from sdm_lightning.reports.results import (
 )
 from sdm_lightning.reports.seeds import Ours, change, ours
 
-METRIC_NAMES = {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}
+METRIC_NAMES = {
+    "fid": "FID",
+    "kid": "KID x 1000",
+    "p_ids": "P-IDS",
+    "u_ids": "U-IDS",
+    "lpips": "LPIPS",
+}
 
 
 def print_table(

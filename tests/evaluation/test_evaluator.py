@@ -13,6 +13,8 @@ from sdm_lightning.features import RandomConvFeatures
 from sdm_lightning.features.extractors import FeatureExtractor
 from sdm_lightning.features.images import to_uint8
 from sdm_lightning.metrics import inception_discriminative_scores
+from sdm_lightning.metrics.feature_distance import FeatureDistance
+from sdm_lightning.metrics.kid import kernel_distance
 from sdm_lightning.metrics.paired import psnr, uncertainty_error_correlation
 
 COUNT = 30
@@ -191,3 +193,27 @@ def test_any_split_over_processes_gives_one_processs_numbers(tmp_path):
             expected.images_digest,
             expected.masks_digest,
         )
+
+
+def test_kid_and_feature_distance_carry_their_networks_name() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randint(0, 256, (12, 3, 32, 32), generator=generator).to(torch.uint8)
+    fake = torch.randint(0, 128, (12, 3, 32, 32), generator=generator).to(torch.uint8)
+    features = RandomConvFeatures(dim=16)
+    distance = FeatureDistance("efficientnet-lite0")
+    evaluator = Evaluator(features, distance=distance, ids=False, kid=True, precision_recall=False)
+    for part in (slice(0, 5), slice(5, 12)):
+        keys = [f"image{k:02d}" for k in range(12)[part]]
+        evaluator.update(fake[part], real[part], None, keys)
+    found = evaluator.compute()
+    # Rows are sorted by key's hash, which moves the subsets but not what they estimate.
+    expected, deviation = kernel_distance(features.extract(real), features.extract(fake))
+    assert abs(found.metrics["kid[random-conv]"] - expected) < deviation
+    assert found.metrics["kid_deviation[random-conv]"] > 0
+    assert found.metrics["feature_distance[efficientnet-lite0]"] == pytest.approx(
+        distance(fake, real).mean().item(), rel=1e-4
+    )
+    assert found.networks["feature_distance"]["name"] == "efficientnet-lite0"
+    few = Evaluator(features, ids=False, kid=True, precision_recall=False)
+    few.update(fake[:3], real[:3], None, ["a", "b", "c"])
+    assert few.compute().refused["kid[random-conv]"] == "needs at least 4 images"

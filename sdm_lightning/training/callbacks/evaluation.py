@@ -13,13 +13,14 @@ from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.mask_sets import read_manifest
 from sdm_lightning.evaluation.record import append_record, make_record, to_json
-from sdm_lightning.features.extractors import ExtractorName, build_features
+from sdm_lightning.features.extractors import build_features
 from sdm_lightning.features.weights import sha256_of_file
+from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
 
 logger = logging.getLogger(__name__)
 
-FEATURE_METRICS = ("fid", "p_ids", "u_ids", "precision", "recall")
+FEATURE_METRICS = ("fid", "kid", "kid_deviation", "p_ids", "u_ids", "precision", "recall")
 
 
 def quick_name(name: str) -> str:
@@ -47,6 +48,9 @@ class EvaluationCallback(pl.Callback):
         lpips: Network for LPIPS; None leaves it out.
         lpips_weights: Local path of AlexNet's weights; None looks in torch hub's cache.
         lpips_weights_sha256: First digits of another weights file's hash, to allow it.
+        distance: Network for the feature distance, such as ``efficientnet-lite2``; None leaves it
+            out.
+        kid: KID (times 1000) and its deviation over subsets.
         ids: P-IDS and U-IDS; with fewer than 2,500 images they are left out with the reason.
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS of fewer images too, as ``p_ids[n<2500]``.
@@ -61,12 +65,14 @@ class EvaluationCallback(pl.Callback):
 
     def __init__(
         self,
-        features: ExtractorName | None = None,
+        features: str | None = None,
         features_weights: str | None = None,
         features_weights_sha256: str | None = None,
         lpips: LpipsName | None = None,
         lpips_weights: str | None = None,
         lpips_weights_sha256: str | None = None,
+        distance: str | None = None,
+        kid: bool = False,
         ids: bool = True,
         precision_recall: bool = False,
         few_pairs: bool = False,
@@ -81,7 +87,9 @@ class EvaluationCallback(pl.Callback):
         self.evaluator = Evaluator(
             build_features(features, features_weights, features_weights_sha256),
             build_lpips(lpips, lpips_weights, lpips_weights_sha256),
+            FeatureDistance(distance) if distance is not None else None,
             ids=ids,
+            kid=kid,
             precision_recall=precision_recall,
             few_pairs=few_pairs,
         )

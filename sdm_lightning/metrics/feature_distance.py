@@ -1,0 +1,74 @@
+"""A perceptual distance on any pretrained image network, for pairs of images."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sdm_lightning.features.images import full_float32
+from sdm_lightning.features.networks import (
+    PretrainedNetwork,
+    resized_between,
+    squared_distance,
+    unit_length,
+)
+from sdm_lightning.features.weights import sha256_of_state
+
+
+class FeatureDistance(nn.Module):
+    """LPIPS without calibrated channel weights, on another network.
+
+    For machines without AlexNet's weights. Its values compare only among themselves, so the metric
+    is never called LPIPS: it is ``feature_distance[<network>]``.
+
+    Args:
+        network: Key of ``FEATURE_NETWORKS``, or an architecture of timm.
+        weights: A weights file instead of the network's own.
+        weights_sha256: First digits of that file's hash.
+        stages: Stages whose outputs are compared, counted from 0.
+        min_size: Images with a shorter side below it are enlarged to it, bicubically.
+
+    Attributes:
+        label: The network's name.
+        sha256: Of its weights.
+
+    Raises:
+        InputError: See ``PretrainedNetwork``.
+
+    Source:
+        Zhang et al. 2018 (LPIPS), Eq. 1, with all channel weights 1.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        weights: str | Path | None = None,
+        weights_sha256: str | None = None,
+        stages: tuple[int, ...] = (0, 1, 2, 3, 4),
+        min_size: int = 128,
+    ) -> None:
+        super().__init__()
+        self.network = PretrainedNetwork(network, weights, weights_sha256)
+        self.label = self.network.name
+        self.sha256 = self.network.sha256 or sha256_of_state(self.network.state_dict())
+        self.stages = tuple(stages)
+        self.min_size = min_size
+
+    def forward(self, completed: Tensor, image: Tensor) -> Tensor:
+        """Measure each pair, in float32 whatever autocast says.
+
+        Args:
+            completed: uint8 ``(B, 3, H, W)``.
+            image: uint8 ``(B, 3, H, W)``.
+
+        Returns:
+            ``(B,)``, at least 0.
+        """
+        with torch.no_grad(), full_float32(image.device):
+            first, second = (
+                [unit_length(maps) for maps in self.network.stages(levels, self.stages)]
+                for levels in (
+                    resized_between(x.float(), self.min_size) for x in (completed, image)
+                )
+            )
+        return squared_distance(first, second)

@@ -1,0 +1,49 @@
+"""The uncalibrated feature distance."""
+
+import pytest
+import torch
+
+from sdm_lightning.features.networks import PretrainedNetwork, resized_between
+from sdm_lightning.losses import FeaturePerceptualLoss
+from sdm_lightning.metrics.feature_distance import FeatureDistance
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (3, 3, 64, 64), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
+
+
+def test_is_zero_for_equal_images_and_grows_with_noise(images: torch.Tensor) -> None:
+    distance = FeatureDistance("efficientnet-lite0")
+    assert distance.label == "efficientnet-lite0"
+    assert distance(images, images).tolist() == [0.0] * 3
+    flat = torch.full_like(images, 128)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    weak, strong = ((128 + s * noise).clamp(0, 255).to(torch.uint8) for s in (2, 40))
+    assert (distance(weak, flat) < distance(strong, flat)).all()
+
+
+def test_equals_its_definition(images: torch.Tensor) -> None:
+    found = FeatureDistance("efficientnet-lite0", stages=(1, 2))(images, images.flip(3))
+    network = PretrainedNetwork("efficientnet-lite0")
+    expected = torch.zeros(3)
+    with torch.no_grad():
+        pair = [
+            network.stages(resized_between(x.float(), 128), (1, 2))
+            for x in (images, images.flip(3))
+        ]
+    for a, b in zip(*pair, strict=True):
+        a, b = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-4) for x in (a, b))
+        expected += (a - b).norm(dim=1).square().mean(dim=(1, 2))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_is_the_loss_with_the_same_settings(images: torch.Tensor) -> None:
+    other = images.flip(3)
+    loss = FeaturePerceptualLoss("efficientnet-lite0", stages=(0, 1, 2, 3, 4), min_size=128)
+    scaled = [x.float() / 127.5 - 1 for x in (images, other)]
+    expected = loss.distance(*(loss.encode(x) for x in scaled))
+    found = FeatureDistance("efficientnet-lite0")(images, other)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -9,13 +9,14 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sdm_lightning.data.masks.convention import MaskConvention
-from sdm_lightning.diffusion import Network, SpatialDiffusion
+from sdm_lightning.diffusion import DiffusionStep, Network, SpatialDiffusion, standard_deviation_map
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.canvas import Canvas
 from sdm_lightning.inference.pictures import PictureLike, read_mask, read_picture
@@ -27,9 +28,11 @@ from sdm_lightning.inference.regions import (
     pad_to_stride,
     shrink,
 )
-from sdm_lightning.inference.results import Floats, Inpainting
+from sdm_lightning.inference.results import Floats, Inpainting, RegionStep
 from sdm_lightning.inference.weights import Parameters, WeightsInfo, load_generator
 from sdm_lightning.seeding import stable_seed
+
+Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
 
 
 class Inpainter:
@@ -107,8 +110,10 @@ class Inpainter:
         work_size: int | None = None,
         context: float = 0.5,
         feather: float = 0.0,
+        precision: Precision = "32-true",
         keep_steps: bool = True,
         on_progress: Callable[[int, int], None] | None = None,
+        on_step: Callable[[RegionStep], None] | None = None,
     ) -> Inpainting:
         """Fills the holes of one picture.
 
@@ -128,8 +133,11 @@ class Inpainter:
             context: Surroundings cut out with each hole, in sides of the hole.
             feather: Fades out the step in colour at a hole's edge over so many pixels, inside the
                 hole only; 0 leaves the network's output as it is.
+            precision: ``"32-true"``, or ``"bf16-mixed"``: convolutions in bfloat16, faster where
+                the processor has it.
             keep_steps: Keep every iteration's pictures; costs memory for large photos.
             on_progress: Called with cut-outs filled and in all.
+            on_step: Called after each iteration in each cut-out. What it raises ends the call.
 
         Raises:
             InputError: If image, mask or an option is unusable; the message says how.
@@ -140,6 +148,8 @@ class Inpainter:
             raise InputError(f"num_iterations is {num_iterations}; it must be at least 1")
         if context < 0 or feather < 0:
             raise InputError(f"context {context} and feather {feather} must not be negative")
+        if precision not in get_args(Precision):
+            raise InputError(f"precision {precision!r}: choose {' or '.join(get_args(Precision))}")
         picture = read_picture(image)
         known = read_mask(mask, picture.size, mask_convention)
         limit = self._limit(work_size)
@@ -152,7 +162,11 @@ class Inpainter:
             for number, region in enumerate(regions):
                 # The first hole's seed is the sample's own: what training's own validation gives.
                 own = seed + index if number == 0 else stable_seed(seed + index, number)
-                self._fill(canvas, region, limit, total, own, truncation, feather)
+                report = None if on_step is None else partial(_report, on_step, index, region)
+                with torch.autocast(
+                    self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"
+                ):
+                    self._fill(canvas, region, limit, total, own, truncation, feather, report)
                 if on_progress is not None:
                     on_progress(index * len(regions) + number + 1, num_samples * len(regions))
             samples.append(canvas.sample(seed + index))
@@ -177,6 +191,7 @@ class Inpainter:
         seed: int,
         truncation: float,
         feather: float,
+        report: Callable[[DiffusionStep, int, int, int], None] | None = None,
     ) -> None:
         """Runs the iterations on one cut-out and puts what they give on the canvas."""
         box = region.box
@@ -202,6 +217,8 @@ class Inpainter:
                 uncertainty = _plane(step.uncertainty, height, width)
                 if index == 0:
                     canvas.put_uncertainty(region, uncertainty)
+                if report is not None:
+                    report(step, total, height, width)
                 if not last and not canvas.steps:
                     continue
                 filling = enlarge(_plane(step.completed, height, width), box.height, box.width)
@@ -223,6 +240,30 @@ class Inpainter:
     def _styled(self, inputs: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.generator(inputs, styles)
         return mean, log_variance
+
+
+def _report(
+    on_step: Callable[[RegionStep], None],
+    sample: int,
+    region: Region,
+    step: DiffusionStep,
+    num_iterations: int,
+    height: int,
+    width: int,
+) -> None:
+    """Hands an iteration to the caller's function."""
+    on_step(
+        RegionStep(
+            sample=sample,
+            iteration=step.state.step,
+            num_iterations=num_iterations,
+            region=region,
+            completed=_plane(step.completed, height, width),
+            uncertainty=_plane(step.uncertainty, height, width),
+            deviation=_plane(standard_deviation_map(step.log_variance), height, width),
+            mask=_plane(step.state.mask, height, width) > 0.5,
+        )
+    )
 
 
 def _plane(tensor: Tensor, height: int, width: int) -> Floats:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdm_lightning.inference.pictures import Array, Picture
-from sdm_lightning.inference.regions import Box
+from sdm_lightning.inference.regions import Box, Region
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -82,6 +82,34 @@ class Inpainting(InpaintingSample):
     def images(self) -> list[Image.Image]:
         """Every sample's picture."""
         return [sample.image for sample in self.samples]
+
+
+@dataclass(frozen=True)
+class RegionStep:
+    """One iteration in one cut-out, handed out while a picture is being filled.
+
+    Arrays have the size at which the network worked, ``(h, w)``; the cut-out may be larger.
+
+    Attributes:
+        sample: Number of the sample, from 0.
+        iteration: Iterations done in this cut-out, from 1.
+        num_iterations: Iterations in all.
+        region: Where it lies in the picture, and which pixels are filled from it.
+        completed: ``(h, w, 3)`` in [-1, 1], known pixels included.
+        uncertainty: ``(h, w)`` in [0, 1], as in ``InpaintingStep``.
+        deviation: ``(h, w)``, the predicted standard deviation of a colour in units of the range
+            [-1, 1], averaged over channels; comparable between pictures.
+        mask: ``(h, w)`` bool, True = known, given or picked so far.
+    """
+
+    sample: int
+    iteration: int
+    num_iterations: int
+    region: Region
+    completed: Floats
+    uncertainty: Floats
+    deviation: Floats
+    mask: Bools
 
 
 def heat_map(uncertainty: Floats) -> Image.Image:

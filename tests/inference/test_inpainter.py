@@ -8,6 +8,7 @@ from PIL import Image
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import Inpainter, heat_map, load_generator
+from sdm_lightning.inference.results import RegionStep
 from tests.inference.conftest import Recorder
 
 RNG = np.random.default_rng(0)
@@ -180,3 +181,42 @@ def test_heat_map_is_dark_to_bright() -> None:
     levels = np.asarray(heat_map(np.linspace(0, 1, 11, dtype=np.float32)[None])).sum(axis=2)[0]
     assert (np.diff(levels.astype(int)) > 0).all()
     assert levels[0] < 10
+
+
+def test_each_iteration_of_each_cut_out_is_reported(recorder: Recorder) -> None:
+    array, known = picture(96, 96), np.ones((96, 96), bool)
+    known[4:12, 4:12] = False
+    known[80:92, 70:90] = False
+    steps: list[RegionStep] = []
+    inpainter = Inpainter(recorder, SpatialDiffusion(num_iterations=3, alpha=0), work_size=24)
+    result = inpainter(array, known, num_samples=2, on_step=steps.append, keep_steps=False)
+    assert [(step.sample, step.iteration) for step in steps] == [
+        (sample, iteration) for sample in (0, 1) for _ in result.boxes for iteration in (1, 2, 3)
+    ]
+    assert {step.region.box for step in steps} == set(result.boxes)
+    for step in steps:
+        assert step.completed.shape == (*step.mask.shape, 3)
+        assert step.mask.all() == (step.iteration == 3)
+        # The Recorder's log variance runs from -4 to 0: deviations from exp(-2) to 1.
+        assert step.deviation[0, 0] == pytest.approx(np.exp(-2), rel=1e-5)
+        assert step.num_iterations == 3
+
+
+def test_what_on_step_raises_ends_the_call(recorder: Recorder) -> None:
+    def stop(step: RegionStep) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Inpainter(recorder)(picture(16, 16), holes(16, 16), on_step=stop)
+    assert len(recorder.inputs) == 1
+
+
+def test_bfloat16_is_close_and_unknown_precisions_are_refused(tiny_weights: Path) -> None:
+    inpainter = Inpainter.from_pretrained(tiny_weights)
+    array, known = picture(32, 32), holes(32, 32)
+    exact = inpainter(array, known, num_iterations=1).array.astype(int)
+    rough = inpainter(array, known, num_iterations=1, precision="bf16-mixed").array
+    assert 0 < np.abs(exact - rough)[~known].max() < 16
+    np.testing.assert_array_equal(rough[known], array[known])
+    with pytest.raises(InputError, match="'16': choose 32-true or bf16-mixed"):
+        inpainter(array, known, precision="16")  # type: ignore[arg-type]

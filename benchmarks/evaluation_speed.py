@@ -25,7 +25,7 @@ from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.evaluation.folders import run_pairs
 from sdm_lightning.evaluation.pairs import PairedFolders
 from sdm_lightning.features import InceptionFeatures
-from sdm_lightning.features.weights import sha256_of_file
+from sdm_lightning.files import sha256_of_file
 from sdm_lightning.metrics import (
     FrechetInceptionDistance,
     InceptionDiscriminativeScores,

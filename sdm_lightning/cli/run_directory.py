@@ -1,6 +1,5 @@
 """A run's own directory: ``runs/<name>/`` with checkpoints, config, metrics, samples, results."""
 
-import os
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -11,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from sdm_lightning import __version__
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.record import git_commit
+from sdm_lightning.files import write_atomically
 from sdm_lightning.training.callbacks.checkpoint import FOLDER, newest_checkpoint
 
 
@@ -91,7 +91,6 @@ class RunRecord(SaveConfigCallback):
 
 def write_config(text: str, directory: Path, verb: str) -> Path:
     """Writes a config beside earlier ones, never over a fit's; returns the file that holds it."""
-    directory.mkdir(parents=True, exist_ok=True)
     header = f"# sdm-lightning {__version__}, commit {git_commit() or 'unknown'}\n"
     path = directory / ("config.yaml" if verb == "fit" else f"config-{verb}.yaml")
     number = 1
@@ -100,12 +99,7 @@ def write_config(text: str, directory: Path, verb: str) -> Path:
             return path
         number += 1
         path = directory / f"config-{number}.yaml"
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(header + text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_atomically(path, header + text)
     return path
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
 
 SHOWN = 8
 
@@ -100,7 +101,7 @@ def run_demo(
 
     _say(7, "Report")
     facts = _facts(start, minutes, seed, name, comparison, shell.log, time.perf_counter() - began)
-    _write_json(folder / name / "demo.json", facts)
+    write_atomically(folder / name / "demo.json", json.dumps(facts, indent=2))
     from sdm_lightning.demo.report import write_report
 
     page, picture = write_report(folder / name, folder)
@@ -280,9 +281,3 @@ def _facts(
         "git_commit": git_commit(),
         "time": time.strftime("%Y-%m-%d %H:%M"),
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    from sdm_lightning.inference.weights import write_atomically
-
-    write_atomically(path, json.dumps(content, indent=2).encode())

@@ -2,37 +2,17 @@
 
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sdm_lightning.errors import InputError
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place at once.
-
-    A crash leaves the old file or none, never half of one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+from sdm_lightning.files import atomic_file
 
 
 class RealFeatureCache:
@@ -110,9 +90,7 @@ class RealFeatureCache:
         digests = np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
         features = torch.stack(list(self._rows.values())).numpy()
         text = np.array(json.dumps(self.description, sort_keys=True))
-        write_atomically(
-            path,
-            lambda file: np.savez(file, digests=digests, features=features, description=text),
-        )
+        with atomic_file(path) as file:
+            np.savez(file, digests=digests, features=features, description=text)
         self._changed = False
         return path

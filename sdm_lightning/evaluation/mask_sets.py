@@ -25,8 +25,8 @@ from sdm_lightning.data.shards.index import INDEX_NAME, ShardIndex, is_tar_name
 from sdm_lightning.data.shards.reading import ShardReader
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.errors import InputError
-from sdm_lightning.evaluation.cache import write_atomically
 from sdm_lightning.evaluation.workers import default_workers
+from sdm_lightning.files import write_atomically
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "sdm_lightning.masks"
@@ -104,8 +104,7 @@ def write_mask_set(
             "digest": set_digest(files),
             "files": [vars(file) for file in files],
         }
-        text = json.dumps(manifest, indent=1).encode()
-        write_atomically(folder / MANIFEST_NAME, lambda file: file.write(text))
+        write_atomically(folder / MANIFEST_NAME, json.dumps(manifest, indent=1))
         os.chmod(folder, 0o755)
         if target.exists():
             shutil.move(target, Path(scratch) / "old")

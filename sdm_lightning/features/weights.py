@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import sha256_of_file
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,6 @@ class PublishedWeights:
     def file_name(self) -> str:
         """Name in torch hub's cache."""
         return self.url.rsplit("/", 1)[1]
-
-
-def sha256_of_file(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check_hash(file: Path, expected: str | None) -> str:

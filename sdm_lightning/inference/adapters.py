@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.baselines import (
     Bools,
     Bytes,
@@ -29,7 +30,6 @@ from sdm_lightning.inference.baselines import (
     navier_stokes,
     telea,
 )
-from sdm_lightning.inference.weights import write_atomically
 
 Method: TypeAlias = Callable[[Bytes, Bools], Bytes]
 """Takes ``(H, W, 3)`` uint8 and ``(H, W)`` bool, True = known; returns ``(H, W, 3)`` uint8."""

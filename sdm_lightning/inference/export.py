@@ -15,13 +15,13 @@ from torch.overrides import TorchFunctionMode
 
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.weights import (
     Parameters,
     WeightsInfo,
     load_discriminator_state,
     load_generator,
     save_weights,
-    write_atomically,
 )
 
 Format = Literal["safetensors", "torchscript", "torch-export", "onnx"]

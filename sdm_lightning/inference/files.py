@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from sdm_lightning.data.masks.convention import MaskConvention, opposite_convention
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.inpainter import Inpainter
 from sdm_lightning.inference.results import Inpainting, InpaintingSample
-from sdm_lightning.inference.weights import write_atomically
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LOSSY = (".jpg", ".jpeg", ".webp")

@@ -9,8 +9,6 @@ package are built unless the caller names another package.
 import hashlib
 import importlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError, load_failure
+from sdm_lightning.files import sha256_of_file, write_atomically
 
 FORMAT = "sdm-lightning/1"
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -71,33 +70,6 @@ class WeightsInfo:
         if not isinstance(diffusion, SpatialDiffusion):
             raise InputError(f"{self.path}: diffusion is {type(diffusion).__name__}")
         return diffusion
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as ``sha256sum`` prints it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)  # mkstemp's 0600 would keep colleagues from reading the result
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def sidecar(path: Path) -> Path:
@@ -211,7 +183,7 @@ def save_weights(
     content = save(tensors, metadata={"sdm_lightning": json.dumps(config, sort_keys=True)})
     write_atomically(path, content)
     checksum = hashlib.sha256(content).hexdigest()
-    write_atomically(sidecar(path), f"{checksum}  {path.name}\n".encode())
+    write_atomically(sidecar(path), f"{checksum}  {path.name}\n")
     return path
 
 
@@ -269,7 +241,7 @@ def load_generator(
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
-    checksum = sha256_of(path)
+    checksum = sha256_of_file(path)
     if sidecar(path).is_file():
         expected = sidecar(path).read_text().split()
         if not expected or expected[0] != checksum:
@@ -386,6 +358,6 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
         resolution=size if isinstance(size, int) else None,
         images_seen=int(seen) if seen is not None else None,
         parameters=parameters,
-        sha256=sha256_of(path),
+        sha256=sha256_of_file(path),
     )
     return state, info

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from sdm_lightning.files import atomic_file
 from sdm_lightning.reports.paper import PaperTable
 from sdm_lightning.reports.results import Line, better_of
 from sdm_lightning.reports.seeds import Ours, ours, run_values
@@ -241,15 +241,11 @@ def _dress(axes: Axes) -> None:
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Writes ``STEM.png`` and ``STEM.pdf``, each whole or not at all."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix in (".png", ".pdf"):
-        target = stem.with_name(stem.name + suffix)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    """Write ``STEM.png`` and ``STEM.pdf``, each whole or not at all."""
+    targets = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
+    for target in targets:
         # No date inside: the same numbers give the same file.
-        metadata = {"CreationDate": None} if suffix == ".pdf" else None
-        figure.savefig(partial, format=suffix[1:], metadata=metadata)
-        partial.replace(target)
-        written.append(target)
-    return written
+        metadata = {"CreationDate": None} if target.suffix == ".pdf" else None
+        with atomic_file(target) as file:
+            figure.savefig(file, format=target.suffix[1:], metadata=metadata)
+    return targets

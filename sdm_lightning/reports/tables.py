@@ -1,9 +1,9 @@
 """``sdm table``: the paper's tables with our numbers beside them, made from result lines."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from sdm_lightning.files import write_atomically
 from sdm_lightning.reports.formats import FORMATS, Grid, TableFormat
 from sdm_lightning.reports.paper import (
     Column,
@@ -58,12 +58,8 @@ def print_table(
     if output is None:
         print(text)
         return
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
-    print(f"{path} written")
+    write_atomically(output, text + "\n")
+    print(f"{output} written")
 
 
 def table_text(

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
 from sdm_lightning.reports.results import label_of, read_result_lines
 from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep
 from sdm_lightning.sweeps.processes import Process, preload, start_process
@@ -163,7 +164,6 @@ class Plan:
 
     def write_state(self, **facts: Any) -> None:
         """Writes ``cell.json``, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         state = {
             "sweep": self.sweep.name,
             "cell": self.cell.name,
@@ -172,12 +172,7 @@ class Plan:
             "fingerprint": self.fingerprint(),
             **facts,
         }
-        partial = self.folder / f".cell.json.{os.getpid()}.partial"
-        with partial.open("w") as file:
-            json.dump(state, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.folder / "cell.json")
+        write_atomically(self.folder / "cell.json", json.dumps(state, indent=1))
 
     def is_done(self) -> bool:
         """Done by an earlier call, with this very command line and these configs."""
@@ -327,12 +322,7 @@ def collect_results(folder: Path, sweep: str) -> Path:
         if state.get("status") == "done" and results.is_file():
             lines += [{**line, "cell": label} for line in read_result_lines(results)]
     target = folder / "results.jsonl"
-    partial = folder / f".results.jsonl.{os.getpid()}.partial"
-    with partial.open("w") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
+    write_atomically(target, "".join(json.dumps(line) + "\n" for line in lines))
     return target
 
 

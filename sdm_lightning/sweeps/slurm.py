@@ -1,10 +1,10 @@
 """A sweep as a SLURM array: one task per cell."""
 
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdm_lightning.files import write_atomically
 from sdm_lightning.sweeps.grid import Cell, Sweep
 
 SCRIPT = """\
@@ -68,10 +68,7 @@ def write_array(
         cells=" ".join(shlex.quote(cell.name) for cell in cells),
         command=shlex.join(words),
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text)
-    partial.chmod(0o755)
-    partial.replace(path)
+    write_atomically(path, text)
+    path.chmod(0o755)
     print(f"{len(cells)} cells; start them with: sbatch {path}")
     print(f"then: sdm sweep {sweep.path} --scale {scale} --output {folder}  (skips what is done)")

@@ -3,7 +3,6 @@ import torch
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation import RealFeatureCache
-from sdm_lightning.evaluation.cache import write_atomically
 
 DESCRIPTION = {"manifest": "abc", "crop": 64, "extractor": "random-conv", "weights": "123"}
 
@@ -39,17 +38,3 @@ def test_damaged_files_are_named(tmp_path):
     file.write_bytes(file.read_bytes()[:60])
     with pytest.raises(InputError, match=f"{file.name}: damaged"):
         RealFeatureCache(tmp_path, DESCRIPTION)
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "f"
-    path.write_text("old")
-
-    def write(file):
-        file.write(b"half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, write)
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
-    assert path.read_text() == "old"

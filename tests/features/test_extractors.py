@@ -7,7 +7,7 @@ from sdm_lightning.features.extractors import (
     RandomConvFeatures,
     build_features,
 )
-from sdm_lightning.features.weights import sha256_of_file
+from sdm_lightning.files import sha256_of_file
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from sdm_lightning.features.weights import (
     PublishedWeights,
     find_weights,
     load_state,
-    sha256_of_file,
     sha256_of_state,
 )
+from sdm_lightning.files import sha256_of_file
 
 
 def published(sha256="0" * 8):

@@ -67,7 +67,7 @@ def test_fid_of_images_is_torch_fidelitys(tmp_path, inception_file):
     from torch_fidelity import calculate_metrics
 
     from sdm_lightning.features.extractors import InceptionFeatures
-    from sdm_lightning.features.weights import sha256_of_file
+    from sdm_lightning.files import sha256_of_file
 
     rng = np.random.default_rng(0)
     sets = {}

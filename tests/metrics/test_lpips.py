@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.features.weights import sha256_of_file
+from sdm_lightning.files import sha256_of_file
 from sdm_lightning.metrics.lpips import LPIPS, build_lpips
 
 

@@ -26,8 +26,9 @@ from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention
 from sdm_lightning.data.masks.presets import hole_ratio
 from sdm_lightning.data.shards.reading import MASK_MEMBER
 from sdm_lightning.data.sources import Entry, ImageSource
+from sdm_lightning.files import sha256_of_file, write_atomically
 
-__all__ = ["WORK", "Built", "Item", "Task", "build_shard", "run_all", "write_atomically"]
+__all__ = ["WORK", "Built", "Item", "Task", "build_shard", "run_all"]
 
 WORK = ".work"
 """Folder with the bookkeeping of an unfinished packing, inside the unfinished output."""
@@ -90,24 +91,6 @@ class _HashingFile:
         return self._file.write(block)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _mask_png(data: bytes, convention: MaskConvention) -> tuple[bytes, bool]:
     """Return the mask as a PNG, white = known, and whether nearly all of it is hole."""
     known = decode_mask(data, convention)
@@ -123,7 +106,7 @@ def _finished(task: Task) -> Built | None:
         built = Built(**{**content, "skipped": tuple(tuple(s) for s in content["skipped"])})
         if built.samples == 0:
             return built
-        whole = task.tar.stat().st_size == built.bytes and _sha256(task.tar) == built.sha256
+        whole = task.tar.stat().st_size == built.bytes and sha256_of_file(task.tar) == built.sha256
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return built if whole else None

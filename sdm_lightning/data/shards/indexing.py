@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sdm_lightning.data.shards.building import run_all, write_atomically
+from sdm_lightning.data.shards.building import run_all
 from sdm_lightning.data.shards.index import (
     INDEX_FORMAT,
     INDEX_NAME,
@@ -18,6 +18,7 @@ from sdm_lightning.data.shards.index import (
 from sdm_lightning.data.shards.reading import scan_shard
 from sdm_lightning.data.shards.remote import local_path
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
 
 __all__ = ["index_shards", "write_index"]
 

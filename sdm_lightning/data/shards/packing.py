@@ -28,7 +28,6 @@ from sdm_lightning.data.shards.building import (
     Task,
     build_shard,
     run_all,
-    write_atomically,
 )
 from sdm_lightning.data.shards.index import INDEX_NAME, parse_index
 from sdm_lightning.data.shards.indexing import index_shards, write_index
@@ -40,6 +39,7 @@ from sdm_lightning.data.sources import (
     unpack_tar,
 )
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
 
 __all__ = ["index_shards", "pack_shards"]
 

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import re
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import fsspec
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import atomic_file
 
 __all__ = [
     "ALLOWED_SCHEMES",
@@ -147,22 +147,17 @@ def cached_copy(url: str, cache_dir: str, *, size: int, sha256: str) -> str:
     target = Path(cache_dir) / f"{token}.tar"
     if target.is_file() and target.stat().st_size == size:
         return str(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    handle, partial = tempfile.mkstemp(prefix=f"{token}.", suffix=".part", dir=target.parent)
     try:
-        with os.fdopen(handle, "wb") as file, open_url(url) as stream:
+        with atomic_file(target) as file, open_url(url) as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
                 file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        if digest.hexdigest() != sha256:
-            raise InputError(
-                f"{url}: fetched {os.path.getsize(partial)} bytes that do not match the index "
-                f"({size} bytes, sha256 {sha256[:12]}...); upload the shard again"
-            )
-        os.replace(partial, target)
+            if digest.hexdigest() != sha256:
+                raise InputError(
+                    f"{url}: fetched {file.tell()} bytes that do not match the index "
+                    f"({size} bytes, sha256 {sha256[:12]}...); upload the shard again"
+                )
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(
@@ -170,7 +165,4 @@ def cached_copy(url: str, cache_dir: str, *, size: int, sha256: str) -> str:
                 "data.cache_dir to another disk"
             ) from error
         raise
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
     return str(target)

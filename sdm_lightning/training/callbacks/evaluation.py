@@ -14,7 +14,7 @@ from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.mask_sets import read_manifest
 from sdm_lightning.evaluation.record import append_record, make_record, to_json
 from sdm_lightning.features.extractors import build_features
-from sdm_lightning.features.weights import sha256_of_file
+from sdm_lightning.files import sha256_of_file
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
 

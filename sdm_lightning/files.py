@@ -1,0 +1,68 @@
+"""Files that are written whole or not at all, and checksums of files."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that replaces ``path`` when the block ends without an error.
+
+    What is written goes to a hidden file beside ``path`` (its folder is created if missing), is
+    flushed to the disk and then renamed: a crash leaves the old file or none, never half of one.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        The open temporary file.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too, survives a power failure
+    finally:
+        os.close(folder)
+
+
+def write_atomically(path: str | Path, content: bytes | str) -> None:
+    """Write a file whole or not at all; see :func:`atomic_file`.
+
+    Args:
+        path: The file to write.
+        content: Bytes, or text to encode as UTF-8.
+    """
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Compute the SHA-256 of a file.
+
+    Args:
+        path: The file, read in blocks.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,47 @@
+"""Files written whole or not at all."""
+
+import hashlib
+import os
+import stat
+
+import pytest
+
+from sdm_lightning.files import atomic_file, sha256_of_file, write_atomically
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "f"
+    path.write_text("old")
+
+    def write():
+        with atomic_file(path) as file:
+            file.write(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write()
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert path.read_text() == "old"
+
+
+def test_the_new_content_replaces_the_old_in_a_folder_that_is_created(tmp_path):
+    path = tmp_path / "new" / "f"
+    write_atomically(path, b"bytes")
+    write_atomically(path, "é")
+    assert path.read_bytes() == b"\xc3\xa9"
+    assert [p.name for p in path.parent.iterdir()] == ["f"]
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "f", "")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o640
+
+
+def test_the_checksum_is_that_of_the_content(tmp_path):
+    content = os.urandom((1 << 20) + 3)
+    (tmp_path / "f").write_bytes(content)
+    assert sha256_of_file(tmp_path / "f") == hashlib.sha256(content).hexdigest()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -99,6 +98,8 @@ class PretrainedNetwork(nn.Module):
 
     def __init__(self, name: str, weights: str | Path | None = None, sha256: str | None = None):
         super().__init__()
+        import timm  # here and below: it takes a second, and most commands do without
+
         known = find_network(name)
         self.name = self.label(name, weights)
         self.sha256 = ""
@@ -200,6 +201,8 @@ def find_network(name: str) -> ImageNetwork:
     """
     if name in FEATURE_NETWORKS:
         return FEATURE_NETWORKS[name]
+    import timm
+
     if not timm.is_model(name):
         raise UnknownNetworkError(
             f"feature network {name!r} is unknown; choose {', '.join(FEATURE_NETWORKS)}, or an "
@@ -226,6 +229,8 @@ def _packaged(name: str, known: ImageNetwork) -> Path:
 
 
 def _from_hub(name: str, architecture: str) -> nn.Module:
+    import timm
+
     try:
         network: nn.Module = timm.create_model(architecture, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's many ways of being out of reach share no class

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -60,6 +59,8 @@ def load_network(weights: str, sha256: str | None = None) -> tuple[nn.Module, st
 
 
 def _build(name: str = "resnet50s", **options: Any) -> nn.Module:
+    import timm  # here: it takes a second, and most commands do without
+
     network: nn.Module = timm.create_model(
         name, features_only=True, output_stride=8, out_indices=(1, 2, 3, 4), **options
     )

@@ -1,6 +1,7 @@
 """Exceptions whose message is meant for the user: one line, without a traceback."""
 
 import pickle
+import textwrap
 
 
 class InputError(ValueError):
@@ -27,5 +28,18 @@ def load_failure(error: BaseException) -> str:
     """
     if isinstance(error, pickle.UnpicklingError):
         return "not a PyTorch file, or it holds objects other than tensors and plain values"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+    return one_line(error)
+
+
+def one_line(error: BaseException, most: int = 160) -> str:
+    """Shorten another library's message to one line, to quote it in a message of our own.
+
+    Args:
+        error: The exception.
+        most: Longest result, in characters.
+
+    Returns:
+        The exception's class and message, such as ``RuntimeError: size mismatch ...``.
+    """
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return textwrap.shorten(text, most, placeholder=" ...")

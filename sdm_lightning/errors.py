@@ -1,7 +1,8 @@
 """Exceptions whose message is meant for the user: one line, without a traceback."""
 
+import json
 import pickle
-import textwrap
+from typing import Any
 
 
 class InputError(ValueError):
@@ -28,18 +29,18 @@ def load_failure(error: BaseException) -> str:
     """
     if isinstance(error, pickle.UnpicklingError):
         return "not a PyTorch file, or it holds objects other than tensors and plain values"
-    return one_line(error)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
-def one_line(error: BaseException, most: int = 160) -> str:
-    """Shorten another library's message to one line, to quote it in a message of our own.
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON from outside.
 
-    Args:
-        error: The exception.
-        most: Longest result, in characters.
-
-    Returns:
-        The exception's class and message, such as ``RuntimeError: size mismatch ...``.
+    Raises:
+        ValueError: It is no JSON, in whichever way; the parser's own errors for deep nesting
+            (``RecursionError``) and other encodings become this one.
     """
-    text = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return textwrap.shorten(text, most, placeholder=" ...")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

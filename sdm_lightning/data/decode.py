@@ -1,13 +1,14 @@
 """From encoded bytes to uint8 arrays: the only decoders that data from outside ever meets.
 
 Nothing here looks at a file name, runs code from the data, or opens any format that is not in
-:data:`IMAGE_FORMATS`.
+:data:`IMAGE_FORMATS`: Pillow itself would hand a file that begins with ``%!PS`` to Ghostscript.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,15 @@ from sdm_lightning.data.masks.convention import MaskConvention
 __all__ = [
     "IMAGE_EXTENSIONS",
     "IMAGE_FORMATS",
+    "MAX_ENCODED_BYTES",
+    "MAX_PIXELS",
     "BadImageError",
     "decode_image",
     "decode_mask",
+    "load_pixels",
+    "open_header",
     "probe_image",
+    "upright",
 ]
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -34,6 +40,17 @@ IMAGE_FORMATS: dict[str, str] = {
 IMAGE_EXTENSIONS: tuple[str, ...] = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff")
 """Lower-case extensions that are taken for images."""
 
+MAX_PIXELS = 178_956_970
+"""Largest image that is decoded: Pillow's own limit, which other code may have switched off."""
+
+MAX_ENCODED_BYTES = 1 << 30
+"""Largest image file that is read, 1 GiB."""
+
+MAX_JPEG_SCANS = 100
+"""Most scans of a progressive JPEG. Encoders write about ten, and each costs a pass over the image:
+200 of them in 270 kB took 22 s."""
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
 _ORIENTATION = 0x0112
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -45,22 +62,69 @@ class BadImageError(Exception):
     """
 
 
-def _open(data: bytes) -> Image.Image:
+def open_header(data: bytes) -> Image.Image:
+    """Open an image file in one of :data:`IMAGE_FORMATS`, and decode nothing yet.
+
+    Raises:
+        BadImageError: the bytes are of another format, or would decode to more than
+            :data:`MAX_PIXELS`.
+    """
     # A library imported elsewhere may have switched this on; damaged files would then pass
     # silently with grey bands in them.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     if not data:
         raise BadImageError("the file is empty")
+    if len(data) > MAX_ENCODED_BYTES:
+        raise BadImageError(f"has {len(data)} bytes; at most {MAX_ENCODED_BYTES} are read")
     try:
         image = Image.open(io.BytesIO(data), formats=tuple(IMAGE_FORMATS))
-        image.load()
     except Exception as error:  # Pillow's decoders raise nearly every built-in exception
-        reason = str(error).split(" <_io")[0] or type(error).__name__
-        raise BadImageError(f"cannot be decoded ({reason})") from error
+        raise _undecodable(error) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImageError(
+            f"has {image.width}x{image.height} pixels (WxH); at most {MAX_PIXELS} are decoded"
+        )
+    if "progressive" in image.info and jpeg_scans(data) > MAX_JPEG_SCANS:
+        raise BadImageError(f"is a JPEG of more than {MAX_JPEG_SCANS} scans")
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def load_pixels(image: Image.Image) -> Image.Image:
+    """Decode an image that :func:`open_header` opened.
+
+    Raises:
+        BadImageError: it is truncated or damaged.
+    """
+    try:
+        image.load()
+    except Exception as error:
+        raise _undecodable(error) from error
+    return image
+
+
+def _decode(data: bytes) -> Image.Image:
+    return load_pixels(open_header(data))
+
+
+def _undecodable(error: Exception) -> BadImageError:
+    reason = " ".join(str(error).split(" <_io")[0].split()) or type(error).__name__
+    return BadImageError(f"cannot be decoded ({reason})")
+
+
+def jpeg_scans(data: bytes) -> int:
+    """Count the scans of a JPEG's first picture; thumbnails and what follows it do not count."""
+    scans, place = 0, 2
+    while match := _JPEG_MARKER.search(data, place):
+        marker = match[1]
+        if marker == b"\xd9":
+            break
+        scans += marker == b"\xda"
+        # Every segment states its length, so a marker inside of it is not taken for one.
+        place = match.end() + max(int.from_bytes(data[match.end() : match.end() + 2], "big"), 2)
+    return scans
+
+
+def upright(image: Image.Image) -> Image.Image:
     """Turn the image as its EXIF orientation says; damaged EXIF counts as none."""
     try:
         turned = ImageOps.exif_transpose(image)
@@ -83,7 +147,7 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _to_array(image: Image.Image, mode: str) -> UInt8Array:
-    image = _upright(image)
+    image = upright(image)
     if image.mode in _WIDE_MODES:
         grey = _wide_to_uint8(image)
         return grey if mode == "L" else np.repeat(grey[..., None], 3, axis=2)
@@ -115,7 +179,7 @@ def decode_image(data: bytes) -> UInt8Array:
     Raises:
         BadImageError: the bytes are truncated, damaged, of another format, or absurdly large.
     """
-    return _to_array(_open(data), "RGB")
+    return _to_array(_decode(data), "RGB")
 
 
 def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt8Array:
@@ -132,7 +196,7 @@ def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt
     Raises:
         BadImageError: as :func:`decode_image`.
     """
-    image = _open(data)
+    image = _decode(data)
     # A mask drawn by hand often carries an alpha channel; its colour is what counts.
     if "A" in image.getbands():
         image = image.convert("RGB" if "R" in image.getbands() else "L")
@@ -152,7 +216,7 @@ def probe_image(data: bytes) -> str:
     Raises:
         BadImageError: as :func:`decode_image`.
     """
-    image = _open(data)
+    image = _decode(data)
     _to_array(image, "RGB")
     # Phones write JPEGs with several pictures, which Pillow opens as JPEG and calls MPO.
     return IMAGE_FORMATS.get(image.format or "", "jpg")

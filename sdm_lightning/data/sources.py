@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
 import sys
-import tarfile
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from sdm_lightning.data.decode import IMAGE_EXTENSIONS
+from sdm_lightning.data.archives import READ_ERRORS, checked_tar, tar_files, uncompressed
+from sdm_lightning.data.decode import IMAGE_EXTENSIONS, MAX_ENCODED_BYTES
 from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.errors import InputError
 
@@ -50,6 +52,18 @@ class Entry:
     offset: int = -1
 
 
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    RuntimeError,  # encrypted, or a method that this Python lacks
+    EOFError,
+    zlib.error,
+    ValueError,
+    LookupError,
+    struct.error,
+)
+"""What ``zipfile`` raises for damaged archives, beside ``OSError``."""
+
+
 def is_image_name(name: str) -> bool:
     """Say whether a path looks like an image and not like something an operating system left."""
     path = PurePosixPath(name)
@@ -77,13 +91,19 @@ class ImageSource(ABC):
         """Return the time, in seconds, of the last change to an image."""
         return os.stat(self.path).st_mtime
 
-    @abstractmethod
     def read(self, entry: Entry) -> bytes:
         """Return the encoded bytes of one image.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read, or is larger than any image that would be decoded.
         """
+        if entry.size > MAX_ENCODED_BYTES:
+            raise OSError(f"has {entry.size} bytes; at most {MAX_ENCODED_BYTES} are read")
+        return self._read(entry)
+
+    @abstractmethod
+    def _read(self, entry: Entry) -> bytes:
+        """Return the bytes of an image of sane size."""
 
 
 @dataclass
@@ -106,8 +126,7 @@ class FolderSource(ImageSource):
         times = ((Path(self.path) / entry.name).stat().st_mtime for entry in self.entries())
         return max(times, default=0.0)
 
-    def read(self, entry: Entry) -> bytes:
-        """Return the encoded bytes of one image."""
+    def _read(self, entry: Entry) -> bytes:
         return (Path(self.path) / entry.name).read_bytes()
 
 
@@ -119,17 +138,17 @@ class TarSource(ImageSource):
         """List the images, sorted by name; of two members with one name the last counts."""
         found = {}
         try:
-            with tarfile.open(self.path, "r:") as archive:
+            with open(self.path, "rb") as file, checked_tar(file, "r:") as archive:
                 for member in archive:
+                    archive.members = []  # type: ignore[attr-defined]  # they pile up
                     if member.isreg() and not member.issparse() and is_image_name(member.name):
                         name = PurePosixPath(member.name).as_posix()
                         found[name] = Entry(name, member.size, member.offset_data)
-        except tarfile.TarError as error:
+        except READ_ERRORS as error:
             raise InputError(f"{self.path}: not a readable tar archive ({error})") from error
         return [found[name] for name in sorted(found)]
 
-    def read(self, entry: Entry) -> bytes:
-        """Return the encoded bytes of one image."""
+    def _read(self, entry: Entry) -> bytes:
         with open(self.path, "rb") as file:
             file.seek(entry.offset)
             return file.read(entry.size)
@@ -147,7 +166,7 @@ class ZipSource(ImageSource):
         if self._archive is None or self._owner != os.getpid():
             try:
                 self._archive, self._owner = zipfile.ZipFile(self.path), os.getpid()
-            except zipfile.BadZipFile as error:
+            except _ZIP_ERRORS as error:
                 raise InputError(f"{self.path}: not a readable zip archive ({error})") from error
         return self._archive
 
@@ -157,6 +176,9 @@ class ZipSource(ImageSource):
     def entries(self) -> list[Entry]:
         """List the images, sorted by name."""
         infos = self._open().infolist()
+        # Members that share their bytes make a small file unpack without end.
+        if sum(info.compress_size for info in infos) > os.path.getsize(self.path):
+            raise InputError(f"{self.path}: members of this zip overlap; unpack it another way")
         found = {
             info.filename: Entry(info.filename, info.file_size)
             for info in infos
@@ -164,11 +186,16 @@ class ZipSource(ImageSource):
         }
         return [found[name] for name in sorted(found)]
 
-    def read(self, entry: Entry) -> bytes:
-        """Return the encoded bytes of one image."""
+    def _read(self, entry: Entry) -> bytes:
         try:
-            return self._open().read(entry.name)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+            archive = self._open()
+            kind = archive.getinfo(entry.name).compress_type
+            # zipfile unpacks others in steps of any size: 4 kB of bzip2 can be gigabytes.
+            if kind not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                name = zipfile.compressor_names.get(kind, kind)  # type: ignore[attr-defined]
+                raise OSError(f"is compressed by {name}; images are stored or deflated")
+            return archive.read(entry.name)
+        except _ZIP_ERRORS as error:
             raise OSError(f"cannot be unpacked ({error})") from error
 
 
@@ -181,7 +208,11 @@ def is_compressed_tar(path: str | Path) -> bool:
         return False
     if not (head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head == b"\xfd7zXZ\x00"):
         return False
-    return tarfile.is_tarfile(path)
+    try:
+        with open(path, "rb") as file, checked_tar(uncompressed(file), "r|"):
+            return True
+    except READ_ERRORS:
+        return False
 
 
 def open_source(path: str | Path) -> ImageSource:
@@ -198,9 +229,9 @@ def open_source(path: str | Path) -> ImageSource:
     if zipfile.is_zipfile(text):
         return ZipSource(text)
     try:
-        with tarfile.open(text, "r:"):
+        with open(text, "rb") as file, checked_tar(file, "r:"):
             return TarSource(text)
-    except (tarfile.TarError, OSError, EOFError):
+    except READ_ERRORS:
         raise InputError(
             f"{text}: neither a folder nor a readable tar or zip of images; "
             "unpack it and give the folder"
@@ -212,35 +243,38 @@ def unpack_tar(archive: str, folder: Path) -> str:
 
     Args:
         archive: the tar file.
-        folder: made for it; what an interrupted unpacking left there is removed.
+        folder: made for it; what an interrupted unpacking left there is removed, and so is what
+            was unpacked from an archive that is refused or does not fit on the disk.
 
     Returns:
         The folder with the images.
 
     Raises:
         InputError: the archive is damaged.
+        OSError: the disk is full.
     """
     done = folder / "complete"
-    if not done.exists():
+    if done.exists():
+        return str(folder / "images")
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "images").mkdir(parents=True)
+    try:
+        with open(archive, "rb") as file:
+            files = tar_files(file, is_image_name)
+            for name, content in tqdm(files, desc=f"unpack {Path(archive).name}", file=sys.stderr):
+                parts = PurePosixPath(name).parts
+                if ".." in parts:
+                    continue
+                target = folder.joinpath("images", *[p for p in parts if p != "/"])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with open(target, "wb") as out:
+                    shutil.copyfileobj(content, out)
+    except READ_ERRORS as error:
         shutil.rmtree(folder, ignore_errors=True)
-        (folder / "images").mkdir(parents=True)
-        try:
-            with tarfile.open(archive, "r:*") as tar:
-                for member in tqdm(tar, desc=f"unpack {Path(archive).name}", file=sys.stderr):
-                    parts = PurePosixPath(member.name).parts
-                    if not member.isreg() or not is_image_name(member.name) or ".." in parts:
-                        continue
-                    target = folder.joinpath("images", *[p for p in parts if p != "/"])
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    content = tar.extractfile(member)
-                    if content is not None:
-                        with open(target, "wb") as file:
-                            shutil.copyfileobj(content, file)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise
-            raise InputError(f"{archive}: cannot be unpacked to its end ({error})") from error
-        done.touch()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        raise InputError(f"{archive}: cannot be unpacked to its end ({error})") from error
+    done.touch()
     return str(folder / "images")
 
 

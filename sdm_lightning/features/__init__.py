@@ -1,4 +1,4 @@
-"""Pretrained image networks, for losses and metrics, and their weights."""
+"""Pretrained networks that losses and metrics look through, and their weights."""
 
 from sdm_lightning.features.extractors import (
     FeatureExtractor,

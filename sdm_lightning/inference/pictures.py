@@ -4,6 +4,7 @@ A picture may be grey, coloured, palette, with or without transparency, 8 or 16 
 by its EXIF orientation, and of any size. A mask may be black and white either way round.
 """
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
+from sdm_lightning.data.decode import (
+    MAX_ENCODED_BYTES,
+    BadImageError,
+    load_pixels,
+    open_header,
+    upright,
+)
 from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention, opposite_convention
 from sdm_lightning.errors import InputError
 
@@ -108,10 +116,14 @@ def open_image(path: str | Path) -> Image.Image:
     """Opens and decodes an image file whole.
 
     Raises:
-        InputError: If it is missing, no image, or cut short.
+        InputError: If it is missing, cut short, larger than what is decoded, or no image of the
+            formats that shards may hold.
     """
     try:
-        image = Image.open(path)
+        size = os.stat(path).st_size
+        if size > MAX_ENCODED_BYTES:
+            raise InputError(f"{path}: has {size} bytes; at most {MAX_ENCODED_BYTES} are read")
+        image = open_header(Path(path).read_bytes())
         tile = getattr(image, "tile", None)
         rawmode = str(tile[0][3]) if tile else ""
         if ";16" in rawmode and image.mode in ("RGB", "RGBA", "LA"):
@@ -120,38 +132,40 @@ def open_image(path: str | Path) -> Image.Image:
                 "to keep them",
                 stacklevel=2,
             )
-        image.load()
+        load_pixels(image)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be decoded as an image: {error}") from error
+    except (BadImageError, OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
     return image
 
 
 def _from_pil(image: Image.Image, name: str) -> Picture:
-    # Pillow's own stubs give exif_transpose an optional result for its in-place form.
-    upright = ImageOps.exif_transpose(image) or image
+    turned = upright(image)
     info = {
         key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None
     }
-    exif = upright.getexif()
-    if len(exif):
-        info["exif"] = exif.tobytes()
-    mode = upright.mode
+    try:
+        exif = turned.getexif()
+        if len(exif):
+            info["exif"] = exif.tobytes()
+    except Exception:  # damaged EXIF raises nearly anything, and is not worth a picture
+        warnings.warn(f"{name}: its EXIF data are damaged and left out", stacklevel=3)
+    mode = turned.mode
     if mode in ("L", "RGB", "LA", "RGBA", "I;16"):
-        array = np.asarray(upright)
+        array = np.asarray(turned)
     elif mode in ("I;16B", "I;16L", "I;16N", "I"):
-        array = np.asarray(upright)
+        array = np.asarray(turned)
         if array.size and (array.min() < 0 or array.max() > 65535):
             raise InputError(f"{name}: 32-bit pixels beyond 0..65535; convert to 8 or 16 bits")
         array = array.astype(np.uint16)
     elif mode == "1":
-        array = np.asarray(upright.convert("L"))
+        array = np.asarray(turned.convert("L"))
     elif mode in ("P", "PA"):
-        transparent = mode == "PA" or "transparency" in upright.info
-        array = np.asarray(upright.convert("RGBA" if transparent else "RGB"))
+        transparent = mode == "PA" or "transparency" in turned.info
+        array = np.asarray(turned.convert("RGBA" if transparent else "RGB"))
     elif mode in ("CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa", "La"):
-        array = np.asarray(upright.convert({"RGBa": "RGBA", "La": "LA"}.get(mode, "RGB")))
+        array = np.asarray(turned.convert({"RGBa": "RGBA", "La": "LA"}.get(mode, "RGB")))
         if mode == "CMYK":
             # The profile describes inks; on RGB pixels it would turn every colour.
             info.pop("icc_profile", None)
@@ -203,7 +217,7 @@ def read_mask(
         image = source if isinstance(source, Image.Image) else open_image(source)
         name = "the mask" if isinstance(source, Image.Image) else str(source)
         turned = (image.height, image.width)
-        array = _mask_levels(ImageOps.exif_transpose(image) or image, name)
+        array = _mask_levels(upright(image), name)
     if array.ndim == 3:
         if array.shape[2] not in (1, 3) or not (array == array[:, :, :1]).all():
             raise InputError(

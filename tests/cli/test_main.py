@@ -47,7 +47,9 @@ class TestVerbs:
 
     @pytest.mark.parametrize("verb", VERBS)
     def test_each_verb_has_help(self, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-        main([verb, "-h"])
+        with pytest.raises(SystemExit) as stopped:
+            main([verb, "-h"])
+        assert stopped.value.code == 0
         assert f"usage: sdm {verb}" in capsys.readouterr().out
 
     def test_help_of_shards_does_not_import_lightning(self) -> None:

@@ -8,7 +8,6 @@ for each, the number of samples, the bytes and the SHA-256.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import posixpath
 import re
@@ -27,13 +26,19 @@ from sdm_lightning.data.shards.remote import (
     path_of,
     require_allowed_scheme,
 )
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, parse_json
 
 __all__ = ["INDEX_FORMAT", "INDEX_NAME", "INDEX_VERSION", "Shard", "ShardIndex"]
 
 INDEX_NAME = "index.json"
 INDEX_FORMAT = "sdm_lightning.shards"
 INDEX_VERSION = 1
+
+_MAX_INDEX_BYTES = 64 * 1024 * 1024  # half a million shards
+
+_MOST = 1 << 53  # JSON numbers are exact up to here
+
+_PLAIN_NAME = re.compile(r"(?!\.{1,2}$)[^/\\:\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 _TAR_NAME = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$")
 
@@ -142,7 +147,7 @@ def check_local_shard(shard: Shard, path: str) -> None:
     """
     try:
         size = os.stat(path).st_size
-    except OSError:
+    except (OSError, ValueError):
         raise InputError(
             f"{shard.url}: shard is missing; the index lists it with {shard.samples} samples: "
             "copy it here or pack the images again"
@@ -179,13 +184,18 @@ def _index_url(url: str, single: bool) -> str:
 def _read_index(url: str) -> tuple[dict[str, Shard], bool]:
     try:
         with open_url(url) as stream:
-            content = json.loads(stream.read())
+            text = stream.read(_MAX_INDEX_BYTES + 1)
+        if len(text) > _MAX_INDEX_BYTES:
+            raise ValueError(f"more than {_MAX_INDEX_BYTES} bytes")
+        content = parse_json(text)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{url}: no such index; `sdm shards IMAGES OUT` packs images and writes it, "
             "`sdm index SHARDS` writes one for WebDataset shards that exist already"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, HTTPException) as error:
+    except InputError:
+        raise
+    except (ValueError, HTTPException) as error:
         raise InputError(f"{url}: not a readable index ({error}); write it again") from error
     except OSError as error:
         raise InputError(f"{url}: the index cannot be read ({error})") from error
@@ -205,21 +215,21 @@ def parse_index(content: Any, url: str) -> tuple[dict[str, Shard], bool]:
             f"{url}: index version {content.get('version')}, this package reads {INDEX_VERSION}; "
             "use the package version that packed the shards, or pack them again"
         )
-    table = {}
+    table: dict[str, Shard] = {}
     try:
         for entry in content["shards"]:
             name = entry["name"]
             # A name is joined to a path and opened, so it must not lead anywhere else.
-            if not isinstance(name, str) or not re.fullmatch(r"[^/\\:]+", name) or name == "..":
+            if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
                 raise InputError(f"{url}: shard name {name!r} is not a plain file name")
-            shard = Shard(
-                join_url(url, name, sibling=True),
-                int(entry["samples"]),
-                int(entry["bytes"]),
-                str(entry["sha256"]),
-            )
-            table[name] = shard
-    except (KeyError, TypeError, ValueError) as error:
+            if name in table:
+                raise InputError(f"{url}: lists {name} twice; write the index again")
+            samples, size = int(entry["samples"]), int(entry["bytes"])
+            if not (0 <= samples <= _MOST and 0 <= size <= _MOST):
+                raise InputError(f"{url}: {name} has impossible counts; write the index again")
+            link = join_url(url, name, sibling=True)
+            table[name] = Shard(link, samples, size, str(entry["sha256"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{url}: damaged index ({error!r}); write it again") from error

@@ -38,7 +38,7 @@ from sdm_lightning.data.sources import (
     open_source,
     unpack_tar,
 )
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, parse_json
 from sdm_lightning.files import write_atomically
 
 __all__ = ["index_shards", "pack_shards"]
@@ -87,7 +87,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _ours(output: Path) -> dict[str, Any] | None:
     """Return the index of an output that this verb made and nobody added to, else None."""
     try:
-        content = json.loads((output / INDEX_NAME).read_text(encoding="utf-8"))
+        content = parse_json((output / INDEX_NAME).read_bytes())
         table, _ = parse_index(content, str(output / INDEX_NAME))
     except (OSError, ValueError):
         return None

@@ -1,7 +1,7 @@
 """Read shards: every sample of a shard, held against the index, or one clear error.
 
-WebDataset's tar iteration and grouping by key do the reading; its opener and its ``decode()``
-are not used, because both can run code that comes with the data.
+WebDataset groups the members by key. Its opener and its ``decode()`` are not used, because both can
+run code that comes with the data, nor is its tar iteration, which believes every header.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import hashlib
 import http.client
 import itertools
 import logging
-import lzma
 import re
-import tarfile
 import time
-import zlib
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
-from webdataset.handlers import reraise_exception
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import group_by_keys
 
+from sdm_lightning.data.archives import READ_ERRORS, tar_files
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.data.shards.index import Shard, ShardIndex, check_local_shard
 from sdm_lightning.data.shards.remote import cached_copy, local_path, open_url
@@ -37,15 +35,12 @@ _log = logging.getLogger(__name__)
 # Only these members are ever read out of a shard; the rest, pickles included, is passed over.
 _READ = re.compile(rf"^(.*/)?[^/.]+\.(mask\.png|{'|'.join(IMAGE_EXTENSIONS)})$", re.IGNORECASE)
 
-_READ_ERRORS = (
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    http.client.HTTPException,
-    ValueError,
-    OSError,
-)
+_METADATA = re.compile(r"__[^/]*__(/|$)")  # WebDataset's own folders
+
+_READ_ERRORS = (*READ_ERRORS, http.client.HTTPException)
+
+_MAX_KEY_BYTES = 200
+"""Of each part of a key: with an extension it has to be a file name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +60,30 @@ class RawSample:
     origin: str
 
 
-class _Meter:
-    """Counts, and on demand hashes, the bytes that pass through a stream."""
+class _TooLong(OSError):
+    """A server goes on sending behind the end of a shard."""
 
-    def __init__(self, stream: IO[bytes], checksum: bool) -> None:
+
+class _Meter:
+    """Counts, and on demand hashes, the bytes that pass through a stream, and ends an endless one.
+
+    Args:
+        stream: where the bytes come from.
+        checksum: hash them.
+        most: bytes that there should be; None does not know.
+    """
+
+    def __init__(self, stream: IO[bytes], checksum: bool, most: int | None = None) -> None:
         self._stream = stream
+        self._most = most
         self.count = 0
         self.digest = hashlib.sha256() if checksum else None
 
     def read(self, size: int = -1) -> bytes:
         block = self._stream.read(size)
         self.count += len(block)
+        if self._most is not None and self.count > self._most:
+            raise _TooLong(f"more than {self._most} bytes")
         if self.digest is not None:
             self.digest.update(block)
         return block
@@ -86,17 +94,40 @@ class _Meter:
 
 
 def _wanted(name: str) -> bool:
-    return _READ.match(name) is not None
+    return _READ.match(name) is not None and _METADATA.match(name) is None
+
+
+def _check_key(key: str, url: str) -> None:
+    """Refuse a key that could not be, or must not be, the path of a result file."""
+    parts = re.split(r"[/\\]", key)
+    if key.startswith(("/", "\\")) or ".." in parts:
+        raise InputError(f"{url}: key {key!r} leads out of its folder; pack the images again")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in key):
+        raise InputError(
+            f"{url}: key {key!r} holds control characters or is not UTF-8; pack the images again"
+        )
+    if max(len(part.encode()) for part in parts) > _MAX_KEY_BYTES or len(parts) > 32:
+        raise InputError(
+            f"{url}: key {key[:40]!r}... is longer than {_MAX_KEY_BYTES} bytes or lies more than "
+            "32 folders deep; pack the images again"
+        )
+
+
+def _members(stream: _Meter, url: str) -> Iterator[dict[str, Any]]:
+    for name, content in tar_files(stream, _wanted):
+        yield {"fname": name, "data": content.read(), "__url__": url}
 
 
 def _iterate_tar(stream: _Meter, url: str) -> Iterator[RawSample]:
-    files = tar_file_expander(
-        [{"url": url, "stream": stream}], handler=reraise_exception, select_files=_wanted
-    )
-    for sample in group_by_keys(files, handler=reraise_exception):
+    seen: set[str] = set()
+    for sample in group_by_keys(_members(stream, url)):
         key = sample["__key__"]
-        if key.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", key):
-            raise InputError(f"{url}: key {key!r} leads out of its folder; pack the images again")
+        _check_key(key, url)
+        if key in seen:
+            raise InputError(
+                f"{url}: sample {key} comes twice, with others between; pack the images again"
+            )
+        seen.add(key)
         names = [name for name in IMAGE_EXTENSIONS if name in sample]
         if len(names) != 1:
             have = ", ".join(names) or "none"
@@ -128,7 +159,7 @@ def scan_shard(url: str) -> tuple[list[RawSample], int, str]:
 
 def _reason(error: BaseException) -> str:
     # WebDataset appends the stream object to the arguments; the first one is the message.
-    text = str(error.args[0] if error.args else error).split(" @ <")[0]
+    text = getattr(error, "strerror", None) or next(iter(error.args), type(error).__name__)
     kind = "truncated or damaged tar" if not isinstance(error, FileNotFoundError) else "missing"
     return f"{kind} ({text})"
 
@@ -186,7 +217,7 @@ class ShardReader:
     def _read(self, shard: Shard, url: str) -> list[RawSample]:
         try:
             with open_url(url) as stream:
-                meter = _Meter(stream, self.verify_checksums)
+                meter = _Meter(stream, self.verify_checksums, most=shard.bytes)
                 samples = list(_iterate_tar(meter, shard.url))
                 meter.drain()
         except InputError:

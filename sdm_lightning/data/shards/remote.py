@@ -58,6 +58,11 @@ def require_allowed_scheme(url: str) -> None:
         raise InputError(
             f"{url}: '{scheme}:' addresses are refused; give a local path or one of {allowed}"
         )
+    if scheme:
+        try:
+            urlsplit(url)
+        except ValueError as error:
+            raise InputError(f"{url}: not an address ({error})") from error
 
 
 def local_path(url: str) -> str | None:
@@ -150,12 +155,14 @@ def cached_copy(url: str, cache_dir: str, *, size: int, sha256: str) -> str:
     digest = hashlib.sha256()
     try:
         with atomic_file(target) as file, open_url(url) as stream:
-            while block := stream.read(1 << 20):
+            # A byte more than there should be is enough to see that it is another file; a server
+            # that goes on sending would fill the disk.
+            while block := stream.read(min(1 << 20, size + 1 - file.tell())):
                 digest.update(block)
                 file.write(block)
             if digest.hexdigest() != sha256:
                 raise InputError(
-                    f"{url}: fetched {file.tell()} bytes that do not match the index "
+                    f"{url}: the {file.tell()} bytes fetched do not match the index "
                     f"({size} bytes, sha256 {sha256[:12]}...); upload the shard again"
                 )
     except OSError as error:

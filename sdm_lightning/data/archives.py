@@ -1,0 +1,173 @@
+"""Tar archives from outside, read within stated limits.
+
+``tarfile`` trusts what headers say: a sparse member of a few bytes reads as terabytes, a negative
+size makes releases of Python without the fix of CVE-2025-8194 loop for ever, a damaged header in
+the middle ends an archive without a word, and ten kilobytes of bzip2 become gigabytes in one call.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from sdm_lightning.data.decode import MAX_ENCODED_BYTES
+
+__all__ = ["READ_ERRORS", "checked_tar", "tar_files", "uncompressed"]
+
+MAX_EXTENDED_HEADER = 8192
+"""Most bytes of a header with a long name or pax records; paths have 4096 bytes at most."""
+
+MAX_EXPANSION = 20
+"""Most bytes that one byte of a compressed tar may unpack to; images hardly compress at all."""
+
+_FREE_BYTES = 64 * 1024 * 1024  # small archives may exceed the factor
+
+READ_ERRORS = (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    OSError,
+)
+"""What ``tarfile`` and the decompressors raise for damaged archives."""
+
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+class CheckedMember(tarfile.TarInfo):
+    """A header that is refused where ``tarfile`` would read on by what it says."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> CheckedMember:
+        """Parse a header of 512 bytes.
+
+        Raises:
+            tarfile.ReadError: it is damaged, sparse, or of an impossible size.
+        """
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except (tarfile.EmptyHeaderError, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+            raise
+        except (tarfile.HeaderError, ValueError) as error:
+            raise tarfile.ReadError(str(error)) from error
+        if member.size < 0:
+            raise tarfile.ReadError(f"a header states {member.size} bytes")
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(f"sparse member {member.name}")
+        if member.type in _EXTENDED and member.size > MAX_EXTENDED_HEADER:
+            raise tarfile.ReadError(f"an extended header of {member.size} bytes")
+        return member
+
+    def _block(self, count: int) -> int:
+        # A pax record may replace the size behind frombuf's back.
+        if count < 0:
+            raise tarfile.ReadError(f"a header states {count} bytes")
+        return super()._block(count)  # type: ignore[misc, no-any-return]
+
+
+def checked_tar(file: Any, mode: str) -> tarfile.TarFile:
+    """Open a tar file object with ``mode`` ``"r:"`` (random access) or ``"r|"`` (forwards only).
+
+    Raises:
+        tarfile.TarError: it is no tar.
+    """
+    return tarfile.open(fileobj=file, mode=mode, tarinfo=CheckedMember)  # type: ignore[call-overload, no-any-return]
+
+
+class _Bounded(io.RawIOBase):
+    """Passes on what a decompressor gives, as long as it is no bomb."""
+
+    def __init__(self, source: IO[bytes], packed: _Counted) -> None:
+        self._source = source
+        self._packed = packed
+        self._given = 0
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._source.read(size)
+        self._given += len(block)
+        if self._given > _FREE_BYTES + MAX_EXPANSION * self._packed.count:
+            raise tarfile.ReadError(
+                f"unpacks to more than {MAX_EXPANSION} times its size; pack images uncompressed"
+            )
+        return block
+
+
+class _Counted(io.RawIOBase):
+    """Counts the compressed bytes, and gives back those that told the kind of compression."""
+
+    def __init__(self, source: Any, head: bytes) -> None:
+        self._source = source
+        self._head = head
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if self._head:
+            size = len(self._head) if size < 0 else size
+            block, self._head = self._head[:size], self._head[size:]
+        else:
+            block = self._source.read(size)
+        self.count += len(block)
+        return block
+
+
+def uncompressed(stream: Any) -> Any:
+    """Unpack a gzip, bzip2 or xz stream piece by piece; any other passes through as it is.
+
+    Raises (when read):
+        tarfile.ReadError: it unpacks to more than :data:`MAX_EXPANSION` times its size.
+    """
+    head = b""
+    while len(head) < 6 and (block := stream.read(6 - len(head))):
+        head += block
+    packed = _Counted(stream, head)
+    if head[:2] == b"\x1f\x8b":
+        return _Bounded(gzip.GzipFile(fileobj=packed), packed)  # type: ignore[arg-type]
+    if head[:3] == b"BZh":
+        return _Bounded(bz2.BZ2File(packed), packed)  # type: ignore[arg-type]
+    if head == b"\xfd7zXZ\x00":
+        return _Bounded(lzma.LZMAFile(packed), packed)  # type: ignore[arg-type]
+    return packed
+
+
+def tar_files(stream: Any, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the name and the content of the wanted regular files of a tar stream, in order.
+
+    Args:
+        stream: gives the bytes of the tar, compressed or not, from its start.
+        wanted: says by its name whether a file is read at all.
+
+    Raises:
+        tarfile.ReadError: the tar is damaged, or holds a sparse or an oversized wanted file.
+    """
+    with checked_tar(uncompressed(stream), "r|") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+            if not member.isreg() or not wanted(member.name):
+                continue
+            if member.issparse():
+                raise tarfile.ReadError(f"sparse member {member.name}")
+            if member.size > MAX_ENCODED_BYTES:
+                raise tarfile.ReadError(
+                    f"{member.name} has {member.size} bytes; at most {MAX_ENCODED_BYTES} are read"
+                )
+            content = archive.extractfile(member)
+            assert content is not None
+            yield member.name, content

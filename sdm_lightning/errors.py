@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import textwrap
 from typing import Any
 
 
@@ -29,8 +30,21 @@ def load_failure(error: BaseException) -> str:
     """
     if isinstance(error, pickle.UnpicklingError):
         return "not a PyTorch file, or it holds objects other than tensors and plain values"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+    return one_line(error)
+
+
+def one_line(error: BaseException, most: int = 160) -> str:
+    """Shorten another library's message to one line, to quote it in a message of our own.
+
+    Args:
+        error: The exception.
+        most: Longest result, in characters.
+
+    Returns:
+        The exception's class and message, such as ``RuntimeError: size mismatch ...``.
+    """
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return textwrap.shorten(text, most, placeholder=" ...")
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -24,6 +24,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def kept_help(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of kept help texts, so that tests neither read nor write the user's own."""
+    folder = tmp_path_factory.getbasetemp() / "help"
+    monkeypatch.setattr("sdm_lightning.cli.help_cache._folder", lambda: folder)
+    return folder
+
+
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, so that runs/ lands there."""

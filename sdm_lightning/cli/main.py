@@ -16,6 +16,7 @@ from typing import Any
 
 from sdm_lightning import __version__
 from sdm_lightning.cli.errors import nearest, user_errors
+from sdm_lightning.cli.help_cache import print_help
 from sdm_lightning.errors import InputError
 
 TRAINER_VERBS = {
@@ -57,14 +58,22 @@ def main(args: Sequence[str] | None = None) -> None:
             print(overview())
         elif words[0] == "--version":
             print(f"sdm-lightning {__version__}")
-        elif words[0] in TRAINER_VERBS:
-            from sdm_lightning.cli.trainer import run_trainer
-
-            run_trainer(words, TRAINER_VERBS)
-        elif words[0] in VERBS:
-            run_verb(words[0], words[1:])
-        else:
+        elif words[0] not in {**TRAINER_VERBS, **VERBS}:
             raise InputError(unknown_verb(words[0]))
+        elif words[1:] in (["-h"], ["--help"]):
+            print_help(words[0], lambda: run(words))
+        else:
+            run(words)
+
+
+def run(words: list[str]) -> None:
+    """Runs a known verb with its options."""
+    if words[0] in TRAINER_VERBS:
+        from sdm_lightning.cli.trainer import run_trainer
+
+        run_trainer(words, TRAINER_VERBS)
+    else:
+        run_verb(words[0], words[1:])
 
 
 def overview() -> str:

@@ -61,6 +61,7 @@ class SDMCommandLine(LightningCLI):
         words = locate_config_files(words)
         self.files = read_config_files(words)
         refuse_linked(words, self.files)
+        self.verb = words[0]
         # Abbreviations would let a mistyped key pass for another.
         exact = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
@@ -72,7 +73,7 @@ class SDMCommandLine(LightningCLI):
             save_config_callback=RunRecord,
             parser_kwargs={
                 **exact,
-                **{verb: {"description": text, **exact} for verb, text in descriptions.items()},
+                self.verb: {"description": descriptions[self.verb], **exact},
             },
             trainer_defaults={
                 "max_epochs": -1,
@@ -83,6 +84,10 @@ class SDMCommandLine(LightningCLI):
         )
 
     # ------------------------------------------------------------------ parsing
+
+    def subcommands(self) -> dict[str, set[str]]:
+        """As Lightning's, for the chosen verb alone: each parser takes a third of a second."""
+        return {self.verb: LightningCLI.subcommands()[self.verb]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """As Lightning's, without a usage text of two hundred lines."""

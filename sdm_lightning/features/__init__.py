@@ -1,4 +1,4 @@
-"""Pretrained networks that losses and metrics look through, and their weights."""
+"""Pretrained image networks, for losses and metrics, and their weights."""
 
 from sdm_lightning.features.extractors import (
     FeatureExtractor,

@@ -2,7 +2,7 @@
 
 The published protocol's features are the 2048 pooled activations of the 2015 Inception network,
 which resizes inside the graph as TensorFlow 1 did. Anything else is a stand-in: it has to be chosen
-by name, and its name stands in every metric key.
+by name, and every metric key carries its name.
 """
 
 from itertools import pairwise
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.features.images import full_float32, to_uint8
 from sdm_lightning.features.networks import (
     FEATURE_NETWORKS,
@@ -35,16 +35,16 @@ INCEPTION = PublishedWeights(
     ),
     sha256="6726825d",
     argument="features_weights",
-    stand_in="features=random-conv, whose scores are named so and compare only among themselves",
+    stand_in="features=random-conv, whose scores carry its name and compare only with each other",
 )
 
 
 class FeatureExtractor(nn.Module):
-    """Images to feature rows, in float32 whatever autocast says.
+    """Map images to feature rows, in float32 even under autocast.
 
     Attributes:
         name: Of the network, such as ``inception-v3-compat``.
-        label: What stands in brackets behind each metric's name; empty for the protocol's network.
+        label: Appended to each metric's name in brackets; empty for the protocol's network.
         sha256: Of the weights.
         dim: Length of a feature row.
     """
@@ -55,7 +55,7 @@ class FeatureExtractor(nn.Module):
     dim: int
 
     def extract(self, images: Tensor) -> Tensor:
-        """Features of a batch.
+        """Extract the features of a batch.
 
         Args:
             images: ``(B, 3, H, W)``, uint8, or float in [-1, 1] (quantised by rounding).
@@ -77,11 +77,11 @@ class InceptionFeatures(FeatureExtractor):
     Args:
         weights: Local path of ``weights-inception-2015-12-05-6726825d.pth``; None looks in torch
             hub's cache.
-        weights_sha256: First digits of another file's hash, to allow it; its scores carry them.
+        weights_sha256: First digits of another file's hash, to allow it; scores carry them.
         download: Fetch the published file into torch hub's cache if it is not there.
 
     Raises:
-        InputError: The file is missing, is another one, or does not fit the network.
+        InputError: If the file is missing, is another one, or does not fit the network.
     """
 
     name = "inception-v3-compat"
@@ -101,21 +101,20 @@ class InceptionFeatures(FeatureExtractor):
         standard = self.sha256.startswith(INCEPTION.sha256)
         self.label = "" if standard else f"{self.name}-{self.sha256[:8]}"
         try:
-            # torch-fidelity unpickles without restriction; it gets tensors that are already safe.
-            # Its first random weights must not move the generator a model is initialised from.
+            # torch-fidelity unpickles without restriction, so it gets tensors already read safely.
+            # Its random initial weights must not advance the generator that a model starts from.
             with torch.random.fork_rng(devices=[]):
                 self.network = FeatureExtractorInceptionV3(
                     self.name, ["2048"], feature_extractor_weights_path=as_file(state)
                 )
         except RuntimeError as error:
             raise InputError(
-                f"{file}: its tensors are not those of {INCEPTION.file_name} "
-                f"({str(error).splitlines()[-1].strip()})"
+                f"{file}: its tensors are not those of {INCEPTION.file_name} ({one_line(error)})"
             ) from error
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 ``(B, 3, H, W)`` to float32 ``(B, 2048)``."""
+        """Map uint8 ``(B, 3, H, W)`` to float32 ``(B, 2048)``."""
         features: Tensor = self.network(images)[0]
         return features
 
@@ -123,8 +122,8 @@ class InceptionFeatures(FeatureExtractor):
 class RandomConvFeatures(FeatureExtractor):
     """A stand-in without any weights: fixed random convolutions on a 64x64 reduction.
 
-    Its distances order strong distortions and move towards 0 for equal sets, but their values mean
-    nothing beside those of another extractor.
+    Its distances rank strong distortions and approach 0 for equal sets, but their values cannot be
+    compared with those of another extractor.
 
     Args:
         dim: Length of a feature row.
@@ -147,7 +146,7 @@ class RandomConvFeatures(FeatureExtractor):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 ``(B, 3, H, W)`` to float32 ``(B, dim)``."""
+        """Map uint8 ``(B, 3, H, W)`` to float32 ``(B, dim)``."""
         x = images.float() / 127.5 - 1
         x = F.interpolate(x, (64, 64), mode="bilinear", antialias=True)
         for weight in self.filters:
@@ -180,7 +179,7 @@ class ImageNetworkFeatures(FeatureExtractor):
         self.network = PretrainedNetwork(name, weights, weights_sha256)
         self.name = self.label = self.network.name
         self.dim = self.network.dim
-        self.sha256 = self.network.sha256 or sha256_of_state(self.network.state_dict())
+        self.sha256 = self.network.sha256
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -198,8 +197,7 @@ def build_features(
 
     Args:
         name: ``inception-v3-compat`` (the published protocol's), ``efficientnet-lite0`` or another
-            network of ``FEATURE_NETWORKS`` or timm, or ``random-conv`` (a stand-in that knows
-            nothing).
+            network of ``FEATURE_NETWORKS`` or timm, or ``random-conv`` (an untrained stand-in).
         weights: Path of a weights file instead of the default place.
         weights_sha256: First digits of that file's hash.
         download: Fetch Inception's published file if it is not there.

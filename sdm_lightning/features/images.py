@@ -1,4 +1,4 @@
-"""Images as every feature network and metric sees them: 8-bit, and computed in float32."""
+"""Images as every feature network and metric takes them: 8-bit, processed in float32."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +23,7 @@ def to_uint8(images: Tensor) -> Tensor:
         uint8 ``(B, 3, H, W)`` on the same device.
 
     Raises:
-        InputError: The shape or type is another one.
+        InputError: If the shape or type is another one.
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise InputError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")

@@ -1,7 +1,7 @@
 """Pretrained image networks by name: one registry for perceptual losses and scores.
 
 Each network is a timm architecture with weights from a Python package, from a file, or from timm's
-hub. Whatever it is used for carries its name.
+hub. Every loss and score that uses it carries its name.
 """
 
 import importlib.util
@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdm_lightning.errors import InputError
-from sdm_lightning.features.weights import check_hash, read_state
+from sdm_lightning.errors import InputError, one_line
+from sdm_lightning.features.weights import check_hash, read_state, sha256_of_state
 
 Triple = tuple[float, float, float]
 
 
 class UnknownNetworkError(InputError):
-    """Neither the registry nor timm has a network of that name."""
+    """Neither the registry nor timm has a network of this name."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class ImageNetwork:
 
 def _efficientnet_lite(number: int, sha256: str) -> ImageNetwork:
     # The weights were trained in TensorFlow, whose padding and batch-norm epsilon timm's "tf_"
-    # variants reproduce; with them the classes of test photos are recognised more surely.
+    # variants reproduce; with them test photos are classified with more confidence.
     return ImageNetwork(
         architecture=f"tf_efficientnet_lite{number}",
         mean=(127.0, 127.0, 127.0),
@@ -86,7 +85,7 @@ class PretrainedNetwork(nn.Module):
 
     Attributes:
         name: As given, with the file's name where ``weights`` is given.
-        sha256: Of the weights file; empty for weights from timm's hub.
+        sha256: Of the weights file, or of the tensors if they come from timm's hub.
         dim: Length of a pooled feature row.
 
     Raises:
@@ -99,13 +98,16 @@ class PretrainedNetwork(nn.Module):
 
     def __init__(self, name: str, weights: str | Path | None = None, sha256: str | None = None):
         super().__init__()
+        import timm  # here and below: it takes a second, and most commands do without
+
         known = find_network(name)
         self.name = self.label(name, weights)
-        self.sha256 = ""
         # Neither the run's random numbers nor inference mode may depend on when this is built.
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             if weights is None and not known.package:
-                self.network = _from_hub(name, known.architecture)
+                subject, instead = f"feature network {name!r}", "give a weights file"
+                self.network = from_hub(known.architecture, subject, instead, num_classes=0)
+                self.sha256 = sha256_of_state(self.network.state_dict())
             else:
                 file = Path(weights).expanduser() if weights is not None else _packaged(name, known)
                 expected = sha256 if weights is not None else known.sha256
@@ -120,7 +122,7 @@ class PretrainedNetwork(nn.Module):
 
     @staticmethod
     def label(name: str, weights: str | Path | None) -> str:
-        """Return what scores and losses are called that use these weights."""
+        """Return the name that scores and losses with these weights carry."""
         return name if weights is None else f"{name}-{Path(weights).stem}"
 
     def train(self, mode: bool = True) -> "PretrainedNetwork":
@@ -200,6 +202,8 @@ def find_network(name: str) -> ImageNetwork:
     """
     if name in FEATURE_NETWORKS:
         return FEATURE_NETWORKS[name]
+    import timm
+
     if not timm.is_model(name):
         raise UnknownNetworkError(
             f"feature network {name!r} is unknown; choose {', '.join(FEATURE_NETWORKS)}, or an "
@@ -225,14 +229,26 @@ def _packaged(name: str, known: ImageNetwork) -> Path:
     return file
 
 
-def _from_hub(name: str, architecture: str) -> nn.Module:
+def from_hub(architecture: str, subject: str, instead: str, **options: Any) -> nn.Module:
+    """Build a timm network with the pretrained weights of timm's hub or cache.
+
+    Args:
+        architecture: Timm's name.
+        subject: What the message of an error begins with.
+        instead: What else the user can do, for the message.
+        options: Of ``timm.create_model``.
+
+    Raises:
+        InputError: If the hub cannot be reached and the cache does not hold the weights.
+    """
+    import timm
+
     try:
-        network: nn.Module = timm.create_model(architecture, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub's many ways of being out of reach share no class
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        network: nn.Module = timm.create_model(architecture, pretrained=True, **options)
+    except Exception as error:  # the hub's errors share no base class
         raise InputError(
-            f"feature network {name!r}: timm could not load its weights ({type(error).__name__}: "
-            f"{reason}); run once with network access to fill the cache, or give a weights file"
+            f"{subject}: timm could not load the weights of {architecture} ({one_line(error)}); "
+            f"run once with network access to fill the Hugging Face cache, or {instead}"
         ) from error
     return network
 

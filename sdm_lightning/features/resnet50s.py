@@ -4,15 +4,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.features.networks import from_hub
 from sdm_lightning.features.weights import check_hash, read_state
 
 _IMAGENET_MODEL = "resnet50s.gluon_in1k"
+_DILATED: dict[str, Any] = {"features_only": True, "output_stride": 8, "out_indices": (1, 2, 3, 4)}
+_UNREACHABLE = (
+    "perceptual.weights is 'imagenet'",
+    "give the path of a weights file, or choose 'random' or PixelPyramidLoss, which are named in "
+    "every log",
+)
 
 # The stem of the ADE20K file, and where timm keeps the same three convolutions.
 _STEM = {
@@ -30,7 +36,7 @@ _NOT_NEEDED = re.compile(
 
 
 def load_network(weights: str, sha256: str | None = None) -> tuple[nn.Module, str]:
-    """The network with weights, and what to call it.
+    """Build the network with its weights, and name it.
 
     Args:
         weights: ``"imagenet"``, ``"random"`` or a path; see ``ResNetPerceptualLoss``.
@@ -41,16 +47,16 @@ def load_network(weights: str, sha256: str | None = None) -> tuple[nn.Module, st
         name such as ``resnet50s-ade20k``.
 
     Raises:
-        InputError: If the weights are out of reach, damaged or of another network.
+        InputError: If the weights cannot be found, or are damaged or of another network.
     """
-    # Building a network draws initial weights. The run's own random numbers stay untouched, and
-    # "random" weights are the same on every rank and every day.
-    # (torch.manual_seed would reset the accelerators' generators too, which are not restored.)
-    # Weights made in inference mode could never be used in training, so it is switched off.
+    # Building a network draws initial weights: the run's own random numbers stay untouched, and
+    # "random" weights are the same on every rank and in every run.
+    # (torch.manual_seed would also reset the accelerators' generators, which are not restored.)
+    # Weights created in inference mode cannot be trained with, so it is switched off.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         torch.default_generator.manual_seed(0)
         if weights == "imagenet":
-            network, origin = _imagenet_network(), "imagenet"
+            network, origin = from_hub(_IMAGENET_MODEL, *_UNREACHABLE, **_DILATED), "imagenet"
         elif weights == "random":
             network, origin = _random_network(), "random"
         else:
@@ -59,24 +65,11 @@ def load_network(weights: str, sha256: str | None = None) -> tuple[nn.Module, st
     return network, f"resnet50s-{origin}"
 
 
-def _build(name: str = "resnet50s", **options: Any) -> nn.Module:
-    network: nn.Module = timm.create_model(
-        name, features_only=True, output_stride=8, out_indices=(1, 2, 3, 4), **options
-    )
+def _build(**options: Any) -> nn.Module:
+    import timm  # here: it takes a second, and most commands do without
+
+    network: nn.Module = timm.create_model("resnet50s", **_DILATED, **options)
     return network
-
-
-def _imagenet_network() -> nn.Module:
-    try:
-        return _build(_IMAGENET_MODEL, pretrained=True)
-    except Exception as error:  # the hub's many ways of being out of reach share no class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        raise InputError(
-            f"perceptual.weights is 'imagenet', but timm could not load {_IMAGENET_MODEL} "
-            f"({type(error).__name__}: {reason}); run once with network access to fill the "
-            "Hugging Face cache, or give the path of a weights file, or choose 'random' or "
-            "PixelPyramidLoss, which name themselves in every log"
-        ) from error
 
 
 def _random_network() -> nn.Module:
@@ -96,7 +89,7 @@ def _random_network() -> nn.Module:
 
 
 def _load_file(network: nn.Module, path: Path, sha256: str | None) -> str:
-    """Fills the network; returns what to call these weights."""
+    """Copy a file's weights into the network and return their name."""
     if not path.is_file():
         raise InputError(
             f"perceptual.weights: {path} is not a file; give the path of LaMa's ADE20K "

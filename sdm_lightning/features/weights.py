@@ -1,8 +1,7 @@
-"""Weights of the networks that metrics look through: found, checked by hash, loaded safely."""
+"""Weights files of feature networks: find them, check their hash, load them safely."""
 
 import hashlib
 import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def check_hash(file: Path, expected: str | None) -> str:
     """Return a file's SHA-256; refuse one that does not begin with ``expected``.
 
     Raises:
-        InputError: The file does not exist, or is another one.
+        InputError: If the file does not exist, or is another one.
     """
     if not file.is_file():
         raise InputError(f"{file}: no such weights file")
@@ -59,7 +58,7 @@ def find_weights(
     sha256: str | None = None,
     download: bool = False,
 ) -> tuple[Path, str]:
-    """Locate a weights file and hold it against its hash.
+    """Locate a weights file and check its hash.
 
     Args:
         published: Which file.
@@ -71,7 +70,7 @@ def find_weights(
         The file and its full SHA-256.
 
     Raises:
-        InputError: It is not there, or it is another file.
+        InputError: If it is missing, or it is another file.
     """
     expected = sha256 if sha256 is not None else published.sha256
     if len(expected) < 8:
@@ -110,19 +109,16 @@ def load_state(file: Path, sha256: str, published: PublishedWeights) -> dict[str
     its hash says that it is what its authors published.
 
     Raises:
-        InputError: It is not a PyTorch file of tensors.
+        InputError: If it is not a PyTorch file of tensors.
     """
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        return read_state(file)
+    except InputError as error:
         if not sha256.startswith(published.sha256):
             raise InputError(
-                f"{file}: not a file of tensors that torch.save wrote ({type(error).__name__}); "
-                f"expected the state dict of {published.file_name}"
+                f"{error}; expected the state dict of {published.file_name}"
             ) from error
-        state = torch.load(file, map_location="cpu", weights_only=False)
-    if not isinstance(state, dict):
-        raise InputError(f"{file}: holds a {type(state).__name__}, expected a state dict")
+    state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=False)
     return state
 
 
@@ -130,7 +126,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """Read a ``.safetensors`` file, or a ``.pth`` file of tensors alone.
 
     Raises:
-        InputError: It is damaged, or holds anything but a state dict.
+        InputError: If it is damaged, or holds anything but a state dict.
     """
     try:
         if file.suffix == ".safetensors":
@@ -138,18 +134,18 @@ def read_state(file: Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and format errors of several libraries
         raise InputError(
-            f"{file}: cannot be read as weights ({type(error).__name__}); it is damaged, or holds "
+            f"{file}: cannot be read as weights ({type(error).__name__}): it is damaged or holds "
             "more than tensors"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"{file}: holds no plain dictionary of tensors")
+        raise InputError(f"{file}: is not a plain dictionary of tensors")
     return content
 
 
 def as_file(state: dict[str, Tensor]) -> io.BytesIO:
-    """A state dict as an in-memory file, for loaders that insist on unpickling one themselves."""
+    """Write a state dict to memory, for loaders that insist on reading a file."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     buffer.seek(0)
@@ -157,7 +153,7 @@ def as_file(state: dict[str, Tensor]) -> io.BytesIO:
 
 
 def sha256_of_state(state: dict[str, Tensor]) -> str:
-    """SHA-256 over names and values of tensors, for networks that do not come from a file."""
+    """Hash names and values of tensors, for networks that do not come from a file."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import find_objects
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -140,6 +139,8 @@ def _split_thin(labels: Labels, minimum: int) -> None:
 
 
 def _bounding_boxes(labels: Labels) -> dict[int, Box]:
+    from scipy.ndimage import find_objects  # here, since it slows the import of `Inpainter` down
+
     return {
         label: Box(rows.start, columns.start, rows.stop, columns.stop)
         for label, found in enumerate(find_objects(labels), start=1)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating generator loss: the mean of -log D(fake), with D = sigmoid(logits).
+    """Compute the non-saturating generator loss: the mean of -log D(fake), D = sigmoid(logits).
 
     Args:
         fake_logits: Discriminator output for completed images, ``(B, 1)``, unbounded.
@@ -21,7 +21,7 @@ def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
 
 
 def discriminator_real_loss(real_logits: Tensor) -> Tensor:
-    """First term of Eq. 8: the mean of -log D(real).
+    """Compute the first term of Eq. 8: the mean of -log D(real).
 
     The two terms are apart because each is back-propagated on its own.
 
@@ -35,7 +35,7 @@ def discriminator_real_loss(real_logits: Tensor) -> Tensor:
 
 
 def discriminator_fake_loss(fake_logits: Tensor) -> Tensor:
-    """Second term of Eq. 8: the mean of -log(1 - D(fake)).
+    """Compute the second term of Eq. 8: the mean of -log(1 - D(fake)).
 
     Args:
         fake_logits: Discriminator output for completed images, ``(B, 1)``, unbounded.
@@ -47,7 +47,7 @@ def discriminator_fake_loss(fake_logits: Tensor) -> Tensor:
 
 
 def r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
-    """Squared gradient of the discriminator at real images, without the factor gamma / 2.
+    """Compute the discriminator's squared gradient at real images, without the factor gamma / 2.
 
     Args:
         real_logits: Discriminator output for ``images``, ``(B, 1)``, its graph still alive.

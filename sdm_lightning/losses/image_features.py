@@ -18,9 +18,8 @@ from sdm_lightning.losses.perceptual import Encoded, NetworkPerceptualLoss
 class FeaturePerceptualLoss(NetworkPerceptualLoss):
     """Distance of feature maps whose pixels are normalised over channels, as in LPIPS.
 
-    For machines without the paper's ResNet, and for small images, which are enlarged so that the
-    network sees something in them. It is not the paper's loss, and its name says which network it
-    uses.
+    For machines without the paper's ResNet, and for small images, which are enlarged to a size
+    that the network can use. It is not the paper's loss, and its name says which network it uses.
 
     Args:
         network: ``efficientnet-lite0``, ``-lite1``, ``-lite2`` (weights from Python packages), or

@@ -12,8 +12,8 @@ HALF_BIN = 1 / 255
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _SQRT_HALF = math.sqrt(0.5)
 
-# Below this log variance the width of the Gaussian stops shrinking; its gradient goes on, so a
-# network that got there finds the way back. exp(50) of a bin is far beyond any trained model.
+# Below this log variance the Gaussian stops shrinking, but keeps a gradient, so that a network can
+# recover from it. exp(50) of a bin is far beyond any trained model.
 _MIN_LOG_VARIANCE = -100.0
 _MAX_ERROR = 1e6  # likewise for the error: times exp(50) and the line's slope it still fits float32
 
@@ -33,7 +33,7 @@ class _Terms(NamedTuple):
 def discretized_gaussian_nll(
     mean: Tensor, log_variance: Tensor, target: Tensor, stop_gradient: bool = True
 ) -> Tensor:
-    """Negative log probability of the target's 8-bit level under a Gaussian, in nats per element.
+    """Compute the negative log probability of the target's 8-bit level, in nats per element.
 
     Each level owns a bin of half width 1/255 around it; the bins of the two extreme levels (0 and
     255, that is -1 and 1) reach to infinity, so that the 256 probabilities sum to one. A target
@@ -41,7 +41,7 @@ def discretized_gaussian_nll(
 
     The value and its gradient are finite for every finite input: nothing is computed as a
     difference of two probabilities, and where even the logarithm outgrows the number format (a
-    distance of more than 1e9 standard deviations in float32) the loss goes on as a straight line.
+    distance of more than 1e9 standard deviations in float32) the loss continues as a straight line.
     Computed in float32 or, if an input is float64, in float64, also inside autocast.
 
     Args:
@@ -94,9 +94,9 @@ class _DiscretizedGaussianNLL(torch.autograd.Function):
 
 
 def _bin_terms(target: Tensor, error: Tensor, log_variance: Tensor) -> _Terms:
-    """The bin around ``target``, with the mean at ``target - error``.
+    """Integrate the bin around ``target``, with the mean at ``target - error``.
 
-    In a mirror, if need be, the bin lies above the mean; in units of the standard deviation it is
+    Mirrored if necessary, the bin lies above the mean; in units of the standard deviation it is
     [lo, hi] = c +- w/2. An extreme level's bin lies on its own side, and its hi is far away.
     """
     scale = torch.exp(-0.5 * log_variance.clamp_min(_MIN_LOG_VARIANCE))
@@ -125,7 +125,7 @@ def _bin_terms(target: Tensor, error: Tensor, log_variance: Tensor) -> _Terms:
 
 
 def _narrow_bin(c: Tensor, w: Tensor, log_variance: Tensor, scale: Tensor) -> _Terms:
-    """The density hardly changes over the bin: P = phi(c) w g, g a smooth average near 1.
+    """Integrate a bin over which the density hardly changes: P = phi(c) w g, g a mean near 1.
 
     g = int over t in [-1/2, 1/2] of exp(-c w t - (w t)^2 / 2), by quadrature (exact to rounding
     for w, c w < 1). log w is taken from the log variance, for w itself may underflow.
@@ -148,7 +148,7 @@ def _narrow_bin(c: Tensor, w: Tensor, log_variance: Tensor, scale: Tensor) -> _T
 
 
 def _wide_bin(lo: Tensor, hi: Tensor, w: Tensor, scale: Tensor) -> _Terms:
-    """A bin over which the density changes much; R = Q / phi is Mills' ratio.
+    """Integrate a bin over which the density changes much; R = Q / phi is Mills' ratio.
 
     With the mean below it, P = phi(lo) [R(lo) - R(hi) exp(-c w)]: as c w = (hi^2 - lo^2) / 2 or w
     is at least 1/2, the bracket loses no digits. With the mean in it, P = 1 - Q(-lo) - Q(hi),
@@ -177,7 +177,7 @@ def _wide_bin(lo: Tensor, hi: Tensor, w: Tensor, scale: Tensor) -> _Terms:
 
 
 def _half_square(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x^2 / 2 for x >= 0, continued as its tangent where the square would overflow.
+    """Compute x^2 / 2 for x >= 0, continued as its tangent where the square would overflow.
 
     Returns:
         The value, and its slope, that is x but at most the limit.
@@ -188,11 +188,11 @@ def _half_square(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mills_ratio(x: Tensor) -> Tensor:
-    """Q(x) / phi(x) for x >= 0: from sqrt(pi / 2) at zero down to 1 / x."""
+    """Compute Q(x) / phi(x) for x >= 0: from sqrt(pi / 2) at zero down to 1 / x."""
     scaled: Tensor = torch.special.erfcx(x * _SQRT_HALF)
     return math.sqrt(math.pi / 2) * scaled
 
 
 def _density(x: Tensor) -> Tensor:
-    """phi(x); may underflow to zero."""
+    """Compute phi(x); may underflow to zero."""
     return torch.exp(-0.5 * x.square() - _HALF_LOG_2PI)

@@ -73,7 +73,7 @@ class NetworkPerceptualLoss(PerceptualLoss):
 
     def __init__(self) -> None:
         super().__init__()
-        self._network: list[nn.Module] = []  # in a list, and so invisible to nn.Module
+        self._network: list[nn.Module] = []  # a list hides it from nn.Module
 
     @abstractmethod
     def load(self) -> nn.Module:
@@ -109,7 +109,7 @@ class NetworkPerceptualLoss(PerceptualLoss):
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> "NetworkPerceptualLoss":
         super()._apply(fn, recurse)
-        # Asked of an empty tensor: devices are followed, changes of precision are not.
+        # Applied to an empty tensor: the network follows devices, not changes of precision.
         for network in self._network:
             self._move(fn(next(network.parameters()).new_empty(0)).device)
         return self
@@ -158,7 +158,7 @@ class ResNetPerceptualLoss(NetworkPerceptualLoss):
     def name(self) -> str:  # type: ignore[override]
         """``resnet50s-imagenet``, ``-ade20k``, ``-random``, or ``-`` and the file's name."""
         if self.weights not in ("imagenet", "random"):
-            self.prepare()  # only the file itself tells whether it is ADE20K's
+            self.prepare()  # only the file itself shows whether it is ADE20K's
         return self._name
 
     def load(self) -> nn.Module:
@@ -189,7 +189,7 @@ def _detached(encoded: Encoded) -> Encoded:
 
 
 def checked_reduction(reduction: str) -> str:
-    """Return the reduction, or refuse an unknown one."""
+    """Return the reduction; raise ``InputError`` for an unknown one."""
     if reduction not in ("mean", "sum"):
         raise InputError(f"perceptual.reduction is {reduction!r}; choose mean or sum")
     return reduction

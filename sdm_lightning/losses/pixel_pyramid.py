@@ -18,7 +18,7 @@ from sdm_lightning.losses.perceptual import (
 class PixelPyramidLoss(PerceptualLoss):
     """Pixel differences at several scales: a stand-in for machines without weights, and for demos.
 
-    It knows nothing of textures or objects; its name says so wherever its number appears.
+    It does not capture textures or objects; every key that it is logged under carries its name.
 
     Args:
         levels: Scales, each half the size of the one before, by averaging 2x2 pixels.

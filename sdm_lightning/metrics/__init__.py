@@ -1,7 +1,7 @@
 """Metrics of completed images: plain torch and torchmetrics, no Lightning.
 
 ``fid``, ``p_ids``, ``u_ids``, ``lpips``, ``psnr``, ``ssim``, ``l1`` as the paper's protocol defines
-them. Images are 8-bit here: what a file would hold is what is measured.
+them. Images are 8-bit: measured is what a file would hold.
 """
 
 from sdm_lightning.metrics.fid import FrechetInceptionDistance, frechet_distance

@@ -12,7 +12,6 @@ from sdm_lightning.features.networks import (
     squared_distance,
     unit_length,
 )
-from sdm_lightning.features.weights import sha256_of_state
 
 
 class FeatureDistance(nn.Module):
@@ -50,12 +49,12 @@ class FeatureDistance(nn.Module):
         super().__init__()
         self.network = PretrainedNetwork(network, weights, weights_sha256)
         self.label = self.network.name
-        self.sha256 = self.network.sha256 or sha256_of_state(self.network.state_dict())
+        self.sha256 = self.network.sha256
         self.stages = tuple(stages)
         self.min_size = min_size
 
     def forward(self, completed: Tensor, image: Tensor) -> Tensor:
-        """Measure each pair, in float32 whatever autocast says.
+        """Measure the distance of each pair, in float32 even under autocast.
 
         Args:
             completed: uint8 ``(B, 3, H, W)``.

@@ -8,7 +8,7 @@ from sdm_lightning.metrics.state import ExactMetric
 
 
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
-    """Squared Frechet distance of two Gaussians, in float64.
+    """Compute the squared Frechet distance of two Gaussians, in float64.
 
     ``|mu_a - mu_b|^2 + tr(A) + tr(B) - 2 tr((AB)^(1/2))``; the last trace is the sum of the square
     roots of the eigenvalues of ``A^(1/2) B A^(1/2)``, which is symmetric, so that no imaginary
@@ -31,7 +31,7 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     product = torch.linalg.eigvalsh(root @ b @ root).clamp_min(0)
     difference = (mean_a.double() - mean_b.double()).square().sum()
     distance = difference + torch.trace(a) + torch.trace(b) - 2 * product.sqrt().sum()
-    # Equal sets end a rounding error below 0.
+    # Rounding can take equal sets slightly below 0.
     return max(distance.item(), 0.0)
 
 
@@ -73,14 +73,14 @@ class FrechetInceptionDistance(ExactMetric):
         getattr(self, f"{side}_count").add_(len(rows))
 
     def compute(self) -> float:
-        """FID of the rows of all processes; see ``value``."""
+        """Compute the FID of the rows of all processes; see ``value``."""
         return self.value()
 
     def value(self) -> float:
-        """FID of all rows so far, without synchronisation.
+        """Compute the FID of all rows so far, without synchronisation.
 
         Raises:
-            InputError: A side has fewer than two images.
+            InputError: If a side has fewer than two images.
         """
         statistics = []
         for side in ("real", "fake"):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def row_hashes(rows: Sequence[bytes | str]) -> Tensor:
-    """One 64-bit number per row, the same in every process (BLAKE2b, not Python's ``hash``).
+    """Hash each row to 64 bits, the same in every process (BLAKE2b, not Python's ``hash``).
 
     Args:
         rows: ``B`` keys or blocks of bytes.
@@ -28,7 +28,7 @@ def row_hashes(rows: Sequence[bytes | str]) -> Tensor:
 
 
 def pixel_hashes(images: Tensor) -> Tensor:
-    """One 64-bit number per image, made of its shape and its pixels.
+    """Hash the shape and the pixels of each image to 64 bits.
 
     Args:
         images: ``(B, C, H, W)`` of any type.

@@ -3,8 +3,8 @@
 A linear SVM learns to tell the features of completed images from those of their originals. U-IDS is
 the share that it still mistakes, P-IDS the share of completed images that look more real to it than
 their own original; both in percent, both measured on the very rows it was fitted to, as the
-published code does. So they depend strongly on the number of pairs: below about the length of a
-feature row the two sets are separable whatever they are, and both scores are 0.
+published code does. So they depend strongly on the number of pairs: with fewer pairs than about the
+length of a feature row any two sets are separable, and both scores are 0.
 
 Source: Zhao et al. 2021 (co-modulated GANs).
 """
@@ -18,13 +18,13 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.metrics.state import ExactMetric, sort_unique
 
 MIN_PAIRS = 2500
-"""Fewer pairs of 2048 features are (nearly) separable: the scores say nothing."""
+"""Fewer pairs of 2048 features are (nearly) separable, and the scores meaningless."""
 
 
 def inception_discriminative_scores(
     real: Tensor | npt.NDArray, fake: Tensor | npt.NDArray, *, few_pairs: bool = False
 ) -> tuple[float, float]:
-    """P-IDS and U-IDS of paired features.
+    """Compute P-IDS and U-IDS of paired features.
 
     ``sklearn.svm.LinearSVC(dual=False)`` with its other defaults on unscaled features. A tie is not
     a win: identical sets give U-IDS 50 and P-IDS 0.
@@ -32,13 +32,13 @@ def inception_discriminative_scores(
     Args:
         real: ``(N, D)`` features of the originals.
         fake: ``(N, D)`` features of the completed images, in the same order.
-        few_pairs: Go on below ``MIN_PAIRS`` pairs; name the result accordingly.
+        few_pairs: Accept fewer than ``MIN_PAIRS`` pairs; name the result accordingly.
 
     Returns:
         P-IDS and U-IDS in percent, 0 to 100.
 
     Raises:
-        InputError: The shapes differ, a value is not finite, or there are too few pairs.
+        InputError: If the shapes differ, a value is not finite, or there are too few pairs.
     """
     from sklearn.svm import LinearSVC
 
@@ -52,7 +52,7 @@ def inception_discriminative_scores(
     if count < MIN_PAIRS and not few_pairs:
         raise InputError(
             f"{count} pairs are too few for P-IDS and U-IDS, which are near 0 for any images "
-            f"below {MIN_PAIRS}; leave them out, or pass few_pairs=True and name them so"
+            f"below {MIN_PAIRS}; leave them out, or pass few_pairs=True and say so in their names"
         )
     # float64 from the start: the solver would make that copy itself and keep ours beside it.
     rows = np.empty((2 * count, first.shape[1]), dtype=np.float64)
@@ -103,10 +103,10 @@ class PairedFeatures(ExactMetric):
         self.fake.append(fake.detach().to("cpu", torch.float32))
 
     def table(self) -> tuple[Tensor, Tensor, Tensor]:
-        """ids, real and fake rows in the order of the ids.
+        """Return ids, real and fake rows in the order of the ids.
 
         Raises:
-            InputError: A pair occurs more than once.
+            InputError: If a pair occurs more than once.
         """
         order = sort_unique(self.rows("ids"))
         for name in ("ids", "real", "fake"):
@@ -115,7 +115,7 @@ class PairedFeatures(ExactMetric):
         return self.rows("ids"), self.rows("real"), self.rows("fake")
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """As ``table``, over all processes."""
+        """Return ``table`` over all processes."""
         return self.table()
 
 
@@ -124,7 +124,7 @@ class InceptionDiscriminativeScores(PairedFeatures):
 
     Args:
         dim: Length of a feature row.
-        few_pairs: Go on below ``MIN_PAIRS`` pairs.
+        few_pairs: Accept fewer than ``MIN_PAIRS`` pairs.
     """
 
     def __init__(self, dim: int = 2048, few_pairs: bool = False) -> None:
@@ -132,10 +132,10 @@ class InceptionDiscriminativeScores(PairedFeatures):
         self.few_pairs = few_pairs
 
     def compute(self) -> tuple[float, float]:
-        """P-IDS and U-IDS of all pairs so far.
+        """Compute P-IDS and U-IDS of all pairs so far.
 
         Raises:
-            InputError: There are too few pairs, or one occurs twice.
+            InputError: If there are too few pairs, or one occurs twice.
         """
         _, real, fake = self.table()
         return inception_discriminative_scores(real, fake, few_pairs=self.few_pairs)

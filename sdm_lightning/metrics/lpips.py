@@ -22,7 +22,7 @@ ALEXNET = PublishedWeights(
     url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     sha256="7be5be79",
     argument="lpips_weights",
-    stand_in="lpips=random-alex, whose distance is named so",
+    stand_in="lpips=random-alex, whose scores carry its name",
 )
 
 
@@ -30,17 +30,17 @@ class LPIPS(nn.Module):
     """LPIPS with AlexNet: the ``lpips`` package's calibrated heads on torchvision's backbone.
 
     Attributes:
-        label: What stands in brackets behind the metric's name; empty with the published weights.
+        label: Appended to the metric's name in brackets; empty with the published weights.
         sha256: Of the backbone's weights.
 
     Args:
         backbone: ``alex``, or ``random-alex``: fixed random convolutions as a stand-in.
         weights: Local path of ``alexnet-owt-7be5be79.pth``; None looks in torch hub's cache.
-        weights_sha256: First digits of another file's hash, to allow it; the metric carries them.
+        weights_sha256: First digits of another file's hash, to allow it; scores carry them.
         download: Fetch the published file into torch hub's cache if it is not there.
 
     Raises:
-        InputError: The file is missing, is another one, or does not fit the network.
+        InputError: If the file is missing, is another one, or does not fit the network.
 
     Source: Zhang et al. 2018.
     """
@@ -66,10 +66,10 @@ class LPIPS(nn.Module):
             self.label = backbone
         else:
             raise InputError(f"lpips: {backbone!r} is unknown; choose alex or random-alex")
-        # The package would download the backbone itself; pnet_rand leaves it to us.
-        # Its first random weights must not move the generator that a model is initialised from.
+        # The package would download the backbone itself; pnet_rand prevents that.
+        # Its random initial weights must not advance the generator that a model starts from.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it names arguments of torchvision that were renamed
+            warnings.simplefilter("ignore")  # about renamed arguments of torchvision
             self.network = Network(net="alex", pnet_rand=True, verbose=False)
         if file is None:
             self._draw_backbone()
@@ -88,7 +88,7 @@ class LPIPS(nn.Module):
             parameter.data.copy_(values * scale)
 
     def _copy_backbone(self, state: dict[str, Tensor], file: Path) -> None:
-        # slice1.0.weight here is features.0.weight there: the layers kept their numbers.
+        # slice1.0.weight here is features.0.weight there: layers keep their numbers.
         own = {name: f"features.{name.split('.', 1)[1]}" for name in self.network.net.state_dict()}
         try:
             self.network.net.load_state_dict({name: state[key] for name, key in own.items()})
@@ -102,7 +102,7 @@ class LPIPS(nn.Module):
         return super().train(False)
 
     def forward(self, completed: Tensor, image: Tensor) -> Tensor:
-        """Distance of each pair, in float32 whatever autocast says.
+        """Measure the distance of each pair, in float32 even under autocast.
 
         Args:
             completed: uint8 ``(B, 3, H, W)``, at least 32 pixels on each side.
@@ -125,9 +125,9 @@ def build_lpips(
     weights_sha256: str | None = None,
     download: bool = False,
 ) -> LPIPS | None:
-    """LPIPS with that backbone; None for None.
+    """Build LPIPS with this backbone; None for None.
 
     Raises:
-        InputError: The name is unknown, or the weights are missing or wrong.
+        InputError: If the name is unknown, or the weights are missing or wrong.
     """
     return None if name is None else LPIPS(name, weights, weights_sha256, download)

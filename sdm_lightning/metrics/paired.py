@@ -25,7 +25,7 @@ def _hole_weights(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean per image over all pixels, or over the hole; NaN without a hole pixel."""
+    """Average each image over all pixels or over the hole; NaN without a hole pixel."""
     if mask is None:
         return values.mean(dim=(1, 2, 3))
     weights = _hole_weights(mask, values)
@@ -33,7 +33,7 @@ def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def psnr(completed: Tensor, image: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio of each image, in dB.
+    """Compute the peak signal-to-noise ratio of each image, in dB.
 
     The published protocol averages these values over images; it does not pool the squared errors.
 
@@ -50,7 +50,7 @@ def psnr(completed: Tensor, image: Tensor, mask: Tensor | None = None) -> Tensor
 
 
 def l1(completed: Tensor, image: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean absolute difference of each image, on the scale [0, 1].
+    """Compute the mean absolute difference of each image, on the scale [0, 1].
 
     Args:
         completed: uint8 ``(B, 3, H, W)``.
@@ -64,11 +64,11 @@ def l1(completed: Tensor, image: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def ssim(completed: Tensor, image: Tensor) -> Tensor:
-    """Structural similarity of each image.
+    """Compute the structural similarity of each image.
 
     Per RGB channel, 11x11 Gaussian window of sigma 1.5, K = (0.01, 0.03), population variance,
     averaged over the positions where the whole window lies inside the image. The window is applied
-    as a row and a column filter, which is the same numbers at a tenth of the work.
+    as a row and a column filter, which gives the same numbers at a tenth of the work.
 
     Args:
         completed: uint8 ``(B, 3, H, W)``, at least 11 pixels on each side.
@@ -102,7 +102,7 @@ def _ssim_of_one(x: Tensor, y: Tensor, window: Tensor) -> Tensor:
 
 
 def _filter(images: Tensor, window: Tensor, dim: int) -> Tensor:
-    """Valid correlation along one dimension; torch's own float64 convolution is far slower."""
+    """Correlate along one dimension, without padding; faster than torch's float64 convolution."""
     size = images.shape[dim] - len(window) + 1
     total = torch.zeros_like(images.narrow(dim, 0, size))
     for offset, weight in enumerate(window.tolist()):
@@ -111,19 +111,19 @@ def _filter(images: Tensor, window: Tensor, dim: int) -> Tensor:
 
 
 def hole_ratio(mask: Tensor) -> Tensor:
-    """Share of the pixels that are missing, float64 ``(B,)``; mask ``(B, 1, H, W)``, 1 = known."""
+    """Return the share of missing pixels, float64 ``(B,)``; mask ``(B, 1, H, W)``, 1 = known."""
     return (mask < 0.5).double().mean(dim=(1, 2, 3))
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Ranks of ``(n,)`` values; equal values share the mean of theirs."""
+    """Rank ``(n,)`` values; equal values share the mean of their ranks."""
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts - 1) / 2.0)[inverse]
 
 
 def spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Rank correlation of two ``(n,)`` tensors; NaN below two values or if one is constant."""
+    """Compute the rank correlation of two ``(n,)`` tensors; NaN if n < 2 or one is constant."""
     x, y = _ranks(a.flatten()), _ranks(b.flatten())
     x, y = x - x.mean(), y - y.mean()
     return (x * y).sum() / torch.sqrt(x.square().sum() * y.square().sum())
@@ -132,10 +132,10 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 def uncertainty_error_correlation(
     uncertainty: Tensor, mean: Tensor, image: Tensor, mask: Tensor
 ) -> Tensor:
-    """How well the predicted uncertainty ranks the hole pixels of an image by their error.
+    """Measure how well the uncertainty ranks the hole pixels of each image by their error.
 
     Spearman's rank correlation: the uncertainty is rescaled per image before it is used, so only
-    its order has a meaning, and the model itself uses nothing but that order to pick pixels.
+    its order is meaningful, and the model uses only that order to pick pixels.
 
     Args:
         uncertainty: ``(B, 1, H, W)`` in [0, 1].
@@ -156,7 +156,7 @@ def uncertainty_error_correlation(
 
 
 def paired_scores(completed: Tensor, image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-    """All scores of this file that need no more than the images and the mask.
+    """Compute every score of this module that needs only the images and the mask.
 
     Args:
         completed: uint8 ``(B, 3, H, W)``.

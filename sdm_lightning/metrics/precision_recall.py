@@ -10,7 +10,7 @@ NEIGHBOURS = 3
 def precision_recall(
     real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS, chunk: int = 2000
 ) -> tuple[float, float]:
-    """Improved precision and recall, from the same features as FID.
+    """Compute improved precision and recall, from the same features as FID.
 
     Precision is the share of completed images within the k-nearest-neighbour balls of the
     originals, recall the reverse.
@@ -18,14 +18,14 @@ def precision_recall(
     Args:
         real: ``(N, D)`` features of the originals.
         fake: ``(M, D)`` features of the completed images.
-        neighbours: k; the original publication uses 3.
+        neighbours: k; 3 in the original publication.
         chunk: Rows whose distances are held at once: ``4 * chunk * N`` bytes.
 
     Returns:
         Precision and recall in [0, 1].
 
     Raises:
-        InputError: A side has no k + 1 rows.
+        InputError: If a side has fewer than k + 1 rows.
 
     Source: Kynkaanniemi et al. 2019.
     """

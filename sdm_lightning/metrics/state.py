@@ -19,9 +19,9 @@ from sdm_lightning.metrics.hashes import row_hashes
 
 
 def gather_on_backend(tensor: Tensor, group: Any = None) -> list[Tensor]:
-    """All processes' tensors (of any first size), on the device of ``tensor``.
+    """Gather all processes' tensors (of any first size) on the device of ``tensor``.
 
-    The states live on the CPU; NCCL can only move GPU tensors, so they take a detour there.
+    The states are kept on the CPU; NCCL moves only GPU tensors, so they are copied there and back.
     """
     if dist.get_backend(group) == "nccl":
         gathered = gather_all_tensors(tensor.cuda(), group)
@@ -30,7 +30,7 @@ def gather_on_backend(tensor: Tensor, group: Any = None) -> list[Tensor]:
 
 
 class ExactMetric(Metric):
-    """A metric whose states live on the CPU and survive a process without any image."""
+    """A metric with its states on the CPU, which also works if a process sees no image."""
 
     full_state_update = False
 
@@ -46,7 +46,7 @@ class ExactMetric(Metric):
         self._empty_rows[name] = torch.empty((0, *shape), dtype=dtype)
 
     def rows(self, name: str) -> Tensor:
-        """The rows so far, as one tensor; empty with the right shape where there are none."""
+        """Return the rows so far as one tensor, empty with the right shape where there are none."""
         state = getattr(self, name)
         if isinstance(state, Tensor):
             return state
@@ -82,7 +82,7 @@ class ExactMetric(Metric):
 
 
 def sort_unique(ids: Tensor) -> Tensor:
-    """The order that sorts ``ids``.
+    """Return the order that sorts ``ids``.
 
     Args:
         ids: int64 ``(N,)``.
@@ -91,14 +91,14 @@ def sort_unique(ids: Tensor) -> Tensor:
         int64 ``(N,)``, indices.
 
     Raises:
-        InputError: A number occurs more than once.
+        InputError: If a number occurs more than once.
     """
     values, order = torch.sort(ids)
     repeated = int((values[1:] == values[:-1]).sum())
     if repeated:
         raise InputError(
             f"{repeated} of {len(ids)} images were seen more than once: keys must be unique, and "
-            "the loader must show each image to one process only (a sampler that pads the last "
+            "the loader must give each image to one process only (a sampler that pads the last "
             "batch does not)"
         )
     return order
@@ -148,23 +148,23 @@ class PerImageScores(ExactMetric):
         self.digests.append(digests)
 
     def table(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All rows in the order of their ids: ids, values, digests.
+        """Return all rows in the order of their ids: ids, values, digests.
 
         Raises:
-            InputError: A key occurs more than once.
+            InputError: If a key occurs more than once.
         """
         ids = self.rows("ids")
         order = sort_unique(ids)
         return ids[order], self.rows("values")[order], self.rows("digests")[order]
 
     def compute(self) -> dict[str, float]:
-        """Mean of each score over the images that have it; NaN where none has it."""
+        """Average each score over the images that have it; NaN where none has it."""
         _, values, _ = self.table()
         return {name: finite_mean(values[:, k]) for k, name in enumerate(self.names)}
 
 
 def finite_mean(values: Tensor) -> float:
-    """Mean of the finite numbers of a ``(N,)`` tensor.
+    """Average the finite numbers of a ``(N,)`` tensor.
 
     An image without hole pixels has no hole-only score (NaN), and an identical pair has an infinite
     PSNR, which would make the mean infinite whatever the other images are; both are left out (and

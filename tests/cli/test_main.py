@@ -47,9 +47,7 @@ class TestVerbs:
 
     @pytest.mark.parametrize("verb", VERBS)
     def test_each_verb_has_help(self, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit) as stopped:
-            main([verb, "-h"])
-        assert stopped.value.code == 0
+        main([verb, "-h"])
         assert f"usage: sdm {verb}" in capsys.readouterr().out
 
     def test_help_of_shards_does_not_import_lightning(self) -> None:

@@ -169,7 +169,7 @@ def test_truncated_file_and_a_file_that_is_no_dictionary(ade20k_file, tmp_path):
     assert "cannot be read" in error_of(ResNetPerceptualLoss(str(cut)))
     other = tmp_path / "other.pth"
     torch.save([torch.zeros(1)], other)
-    assert "no plain dictionary" in error_of(ResNetPerceptualLoss(str(other)))
+    assert "not a plain dictionary" in error_of(ResNetPerceptualLoss(str(other)))
 
 
 class Trap:

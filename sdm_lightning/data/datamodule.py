@@ -47,7 +47,11 @@ class InpaintingDataModule(pl.LightningDataModule):
         test: test data.
         predict: images to inpaint.
         resolution: side of the square crops in pixels.
-        batch_size: training samples per process and step.
+        batch_size: training samples per process and step; with ``global_batch_size``, the most
+            that a process takes at once.
+        global_batch_size: training samples per step over all processes, whatever their number:
+            each takes an equal share, in parts of at most ``batch_size`` whose gradients are
+            accumulated. None: ``batch_size`` times the number of processes.
         eval_batch_size: the same for validation, test and prediction; default ``batch_size``.
         num_workers: loading processes per training process, for each loader.
         seed: of the training order, crops, flips and masks.
@@ -84,6 +88,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         predict: str | list[str] | None = None,
         resolution: int = 512,
         batch_size: int = 4,
+        global_batch_size: int | None = None,
         eval_batch_size: int | None = None,
         num_workers: int = 4,
         seed: int = 0,
@@ -108,6 +113,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         super().__init__()
         for name, value, least in (
             ("resolution", resolution, 1), ("batch_size", batch_size, 1),
+            ("global_batch_size", 1 if global_batch_size is None else global_batch_size, 1),
             ("eval_batch_size", eval_batch_size or 1, 1), ("num_workers", num_workers, 0),
         ):  # fmt: skip
             if value < least:
@@ -115,6 +121,9 @@ class InpaintingDataModule(pl.LightningDataModule):
         self.train, self.val, self.test, self.predict = train, val, test, predict
         self.resolution = resolution
         self.batch_size = batch_size
+        self.most_at_once = batch_size
+        self.global_batch_size = global_batch_size
+        self.num_parts: int | None = None
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -178,6 +187,10 @@ class InpaintingDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the indexes that a stage needs, so that what is missing shows before it starts."""
         if stage == "fit":
+            if self.global_batch_size is not None:
+                self.batch_size, self.num_parts = batch_share(
+                    self.global_batch_size, self.most_at_once, self._topology()[1]
+                )
             _ = self.train_index
             if self.val is not None:
                 self.eval_source("val")
@@ -304,6 +317,30 @@ class InpaintingDataModule(pl.LightningDataModule):
             "data order differs from the checkpoint's (%s): going on after about %d images, but "
             "not with exactly the images that the interrupted run would have seen", text, images,
         )  # fmt: skip
+
+
+def batch_share(global_batch_size: int, most: int, processes: int) -> tuple[int, int]:
+    """Share a batch out among processes.
+
+    Args:
+        global_batch_size: Samples per step over all processes.
+        most: That one process takes at once.
+        processes: Number of processes.
+
+    Returns:
+        Samples per process and step, and the least number of equal parts of at most ``most``.
+
+    Raises:
+        InputError: If the processes cannot share it equally.
+    """
+    share, rest = divmod(global_batch_size, processes)
+    if rest:
+        raise InputError(
+            f"data.global_batch_size is {global_batch_size}, which {processes} processes cannot "
+            "share equally; choose a number of devices that divides it"
+        )
+    parts = (n for n in range(1, share + 1) if share % n == 0 and share // n <= most)
+    return share, next(parts)
 
 
 def _is_image_source(place: str) -> bool:

@@ -58,6 +58,7 @@ class SDMModule(InpaintingModule):
         decoupled: Decoupled probabilistic modeling; False is Table 1 D.
         num_micro_batches: Splits each batch and accumulates gradients, one optimizer step each:
             memory of a batch this many times smaller, with ``global_step`` still one per batch.
+            At 1, ``data.global_batch_size`` sets it.
         gradient_clip: Largest gradient norm of either network; None = no clipping.
         seed: Of latents, noise and augmentation.
         compile_generator: ``torch.compile`` for the generator, in place.
@@ -171,6 +172,9 @@ class SDMModule(InpaintingModule):
             InputError: See :func:`refuse_unfit_trainer`.
         """
         refuse_unfit_trainer(self.trainer, stage == "fit" and bool(self.losses.adversarial))
+        parts = getattr(getattr(self.trainer, "datamodule", None), "num_parts", None)
+        if parts is not None and self.num_micro_batches == 1:
+            self.num_micro_batches = parts
         if stage == "fit" and self.perceptual is not None and self.losses.perceptual:
             self.perceptual.prepare()  # so that missing weights are reported before training
 

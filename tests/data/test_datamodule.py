@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sdm_lightning.data import InpaintingDataModule
+from sdm_lightning.data.datamodule import batch_share
 from sdm_lightning.data.masks.presets import free_form_mask
 from sdm_lightning.data.masks.sources import mask_seed
 from sdm_lightning.errors import InputError
@@ -267,3 +268,17 @@ def test_no_worker_and_one_worker_give_the_same_order(root: Path):
     data[1].load_state_dict(data[0].state_dict())
     data[1].strict_resume = True
     data[1].train_dataloader()
+
+
+def test_the_global_batch_is_shared_in_equal_parts(root: Path) -> None:
+    assert batch_share(32, 4, 1) == (32, 8)
+    assert batch_share(32, 4, 8) == (4, 1)
+    assert batch_share(32, 5, 2) == (16, 4)
+    with pytest.raises(InputError, match=r"32, which 3 processes"):
+        batch_share(32, 4, 3)
+    data = module(root, global_batch_size=6, batch_size=4)
+    recorder = Recorder()
+    trainer(root, max_steps=1).fit(recorder, datamodule=data)
+    assert [len(batch["key"]) for batch in recorder.batches["train"]] == [6]
+    assert data.num_parts == 2
+    assert data.eval_batch_size == 4

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from sdm_lightning.cli.trainer import SDMCommandLine
+from sdm_lightning.data.datamodule import batch_share
 from sdm_lightning.sweeps.grid import Cell, read_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +179,35 @@ def test_other_scales_build(scale: str, build: Callable[..., SDMCommandLine]) ->
         assert [cli.datamodule.resolution // 2**k for k in stage] == [16]
 
 
+@pytest.mark.parametrize(
+    ("path", "scale"),
+    [
+        pytest.param(path, scale, id=f"{path.stem}/{scale}")
+        for path in sorted((EXPERIMENTS / "sweeps").glob("*.yaml"))
+        for scale in ("paper", "small", "tiny", "cpu")
+        if scale != "cpu" or path.stem.startswith(("table1", "table2", "table4"))
+    ],
+)
+def test_every_training_cell_has_its_batch_whatever_the_devices(path: Path, scale: str) -> None:
+    """``sdm sweep --devices`` gives each cell one GPU, W&B's agents as many as there are."""
+    sweep = read_sweep(path)
+    if sweep.searched:
+        words = [sweep.argv({key: spec["min"] for key, spec in sweep.searched.items()}, scale)]
+    else:
+        words = [list(cell.argv) for cell in sweep.cells(scale)]
+    for argv in (argv for argv in words if argv[0] == "fit"):
+        data: dict[str, Any] = {}
+        for word in argv:
+            if word.startswith("--config="):
+                file = ROOT / word.removeprefix("--config=")
+                data |= (yaml.safe_load(file.read_text()) or {}).get("data") or {}
+        expected = {"paper": 32, "small": 32, "tiny": 16, "cpu": 8}[scale]
+        for processes in (1, 2, 4, 8):
+            shares = batch_share(data["global_batch_size"], data["batch_size"], processes)
+            assert processes * shares[0] == expected
+            assert shares[0] // shares[1] <= data["batch_size"]
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_every_row_trains_and_tests_at_tiny_scale(
@@ -190,6 +220,7 @@ def test_every_row_trains_and_tests_at_tiny_scale(
 
     data = [f"--data.{split}={tiny_shards}" for split in ("train", "val", "test")]
     short = ["--budget.max_images=4", "--data.batch_size=2", "--data.num_workers=0"]
+    short += ["--data.global_batch_size=2"]
     short += [
         "--trainer.accelerator=cpu",
         "--trainer.logger=false",

@@ -253,3 +253,19 @@ def test_random_iterations_are_drawn_for_each_batch_from_images_seen_alone(
 def test_random_iterations_out_of_order_are_refused(make_module):
     with pytest.raises(InputError, match=r"random_iterations is \[4, 2\]"):
         make_module(random_iterations=(4, 2))
+
+
+def test_a_shared_global_batch_is_taken_in_parts(make_module, make_loader):
+    """What ``data.global_batch_size`` does to a module whose own number is 1."""
+
+    class Data(pl.LightningDataModule):
+        num_parts = 2
+
+        def train_dataloader(self):
+            return make_loader()
+
+    for own, expected in ((1, 2), (4, 4)):
+        module = make_module(num_micro_batches=own)
+        fit(module, Data(), steps=1)
+        assert module.num_micro_batches == expected
+        assert module.images_seen == 4

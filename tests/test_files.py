@@ -32,6 +32,23 @@ def test_the_new_content_replaces_the_old_in_a_folder_that_is_created(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["f"]
 
 
+def test_a_power_cut_finds_the_old_or_the_new_content(tmp_path, monkeypatch):
+    """Content is on disk before the name points to it, and the name before we go on."""
+    path = tmp_path / "f"
+    order = []
+
+    def fsync(descriptor, real=os.fsync):
+        kind = "folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file"
+        if kind == "file":
+            assert os.fstat(descriptor).st_size == len("content")  # nothing left in a buffer
+        order.append((kind, path.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(path, "content")
+    assert order == [("file", False), ("folder", True)]
+
+
 def test_permissions_follow_the_umask(tmp_path):
     before = os.umask(0o027)
     try:

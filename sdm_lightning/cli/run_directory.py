@@ -11,7 +11,7 @@ from sdm_lightning import __version__
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.record import git_commit
 from sdm_lightning.files import write_atomically
-from sdm_lightning.training.callbacks.checkpoint import FOLDER, newest_checkpoint
+from sdm_lightning.inference.checkpoints import FOLDER, newest_checkpoint
 
 
 def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> str | None:

@@ -36,6 +36,7 @@ from sdm_lightning.training.callbacks import (
 )
 from sdm_lightning.training.callbacks.checkpoint import RunCheckpoint
 from sdm_lightning.training.callbacks.evaluation import EvaluationCallback
+from sdm_lightning.training.callbacks.starting import StartingWeights
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
 from sdm_lightning.training.loggers import MetricsFile
 from sdm_lightning.training.module import SDMModule
@@ -98,6 +99,13 @@ class SDMCommandLine(LightningCLI):
         """Run name, callbacks with keys of their own, and links."""
         parser.add_argument("--name", default="sdm", help="Name of the run: RUNS_DIR/NAME/.")
         parser.add_argument("--runs_dir", default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--start_from",
+            type=str | None,
+            default=None,
+            help="Weights that a new fit starts from: a name, a .safetensors or .ckpt file, or the "
+            "directory of a run. A run that goes on (--ckpt_path) takes its own checkpoint.",
+        )
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         parser.set_defaults({"budget.max_images": 20_000_000})
@@ -173,6 +181,9 @@ class SDMCommandLine(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, ImageProgressBar)]
         if config.get("enable_checkpointing") is False:
             callbacks = [c for c in callbacks if not isinstance(c, RunCheckpoint)]
+        start = self.settings.start_from
+        if self.config.subcommand == "fit" and start and self.settings.ckpt_path is None:
+            callbacks = [*callbacks, StartingWeights(start)]
         return super()._instantiate_trainer(config, callbacks)
 
     # ------------------------------------------------------------------ running

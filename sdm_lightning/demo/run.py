@@ -79,15 +79,14 @@ def run_demo(
     options: list[Any] = ["--trainer.accelerator", "auto", "--trainer.max_time", _clock(minutes)]
     options += ["--seed_everything", seed]
     if start == "pretrained":
-        callback = "sdm_lightning.training.callbacks.starting.StartingWeights"
-        options += [f"--trainer.callbacks+={callback}", "--trainer.callbacks.weights", "demo"]
+        options += ["--start_from", "demo"]
         # Minutes must not undo what hours found: small steps, and an average that moves slowly.
         options += ["--model.optimizer_g.lr", 2e-4, "--model.optimizer_d.lr", 2e-4]
         options += ["--model.average.half_life_images", 10_000]
     shell.sdm("fit", *configs, *data, *place, *options)
 
     _say(4, "Test: held-out windows, fixed masks, one line of record")
-    shell.sdm("test", "--config", folder / name / "config.yaml", *place, *_no_callbacks(start))
+    shell.sdm("test", "--config", folder / name / "config.yaml", *place)
 
     checkpoint = folder / name / "checkpoints" / "last.ckpt"
     _say(5, "The same windows and masks for OpenCV's methods and a mean-colour fill")
@@ -138,11 +137,6 @@ def _say(step: int, text: str) -> None:
 
 def _configs(*names: str) -> list[str]:
     return [word for name in names for word in ("--config", f"configs/{name}")]
-
-
-def _no_callbacks(start: str) -> list[str]:
-    # The test loads a checkpoint; starting weights would be read for nothing.
-    return ["--trainer.callbacks", "null"] if start == "pretrained" else []
 
 
 def _free_name(folder: Path) -> str:

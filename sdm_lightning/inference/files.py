@@ -63,7 +63,8 @@ def inpaint_files(
         mask: Mask of the same size, or folder of masks.
         output: File, or folder (ends in / or exists). Default: NAME-inpainted.png beside the photo,
             or the folder IMAGE-inpainted. Formats other than PNG and TIFF lose the exact bits.
-        weights: Name of bundled weights, .safetensors file, or .ckpt of sdm fit.
+        weights: Name of bundled weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
+            newest checkpoint.
         mask_convention: known-white (white is kept) or hole-white (white is filled).
         num_samples: Different fillings per photo, saved as NAME-1, NAME-2, ...
         num_iterations: Iterations; default: as the weights were made for.

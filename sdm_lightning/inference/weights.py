@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError, load_failure
 from sdm_lightning.files import sha256_of_file, write_atomically
+from sdm_lightning.inference.checkpoints import newest_checkpoint
 
 FORMAT = "sdm-lightning/1"
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -188,10 +189,14 @@ def save_weights(
 
 
 def find_weights(weights: str | Path) -> Path:
-    """The file behind a name of bundled weights (``"demo"``) or a path.
+    """Find the file behind a name of bundled weights (``"demo"``), a path, or a run directory.
+
+    Args:
+        weights: A name, a ``.safetensors`` or ``.ckpt`` file, or the directory of a run of
+            ``sdm fit``, finished or not, which stands for its newest checkpoint that can be read.
 
     Raises:
-        InputError: If there is no such name or file.
+        InputError: If there is no such name or file, or the directory has no checkpoint.
     """
     path = Path(weights)
     if path.is_file():
@@ -199,10 +204,19 @@ def find_weights(weights: str | Path) -> Path:
     bundled = ASSETS / f"{weights}.safetensors"
     if "/" not in str(weights) and bundled.is_file():
         return bundled
+    if path.is_dir():
+        checkpoint = newest_checkpoint(path)
+        if checkpoint is None:
+            raise InputError(
+                f"{path}: a directory without checkpoints; give runs/NAME of a run that has "
+                "written one (checkpoint.every_n_batches says how often it does)"
+            )
+        return checkpoint
     names = sorted(file.stem for file in ASSETS.glob("*.safetensors"))
     known = f"bundled: {', '.join(names)}" if names else "none are bundled with this installation"
     raise InputError(
-        f"{weights}: no such weights; give a .safetensors or .ckpt file, or a name ({known})"
+        f"{weights}: no such weights; give a .safetensors or .ckpt file, the directory of a run, "
+        f"or a name ({known})"
     )
 
 
@@ -215,7 +229,8 @@ def load_generator(
     """Builds the generator of a weights file or training checkpoint, in eval mode, on the CPU.
 
     Args:
-        weights: Name of bundled weights, ``*.safetensors``, or a ``*.ckpt`` written by ``sdm fit``.
+        weights: Name of bundled weights, ``*.safetensors``, a ``*.ckpt`` written by ``sdm fit``, or
+            a run directory; see :func:`find_weights`.
         parameters: Of a checkpoint: the moving average or the raw weights.
         trusted_packages: Packages whose classes the file's configuration may name.
 

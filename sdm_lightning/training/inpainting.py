@@ -23,6 +23,7 @@ class InpaintingModule(pl.LightningModule):
         seed: Of latent codes and noise, together with each image's key.
         training_seed: Seed that a loaded checkpoint was trained with, if it says so.
         images_seen: Training images so far, over all processes.
+        images_before: Of these, the ones that the weights a run started from had seen.
     """
 
     generator_ema: nn.Module
@@ -31,6 +32,7 @@ class InpaintingModule(pl.LightningModule):
     seed: int
     training_seed: int | None
     images_seen: int
+    images_before: int
 
     def inpaint(
         self,
@@ -108,6 +110,7 @@ class InpaintingModule(pl.LightningModule):
         """
         require_finite(checkpoint["state_dict"])
         checkpoint["images_seen"] = self.images_seen
+        checkpoint["images_before"] = self.images_before
         hyper_parameters = checkpoint.get("hyper_parameters", {})
         if any(isinstance(value, nn.Module) for value in hyper_parameters.values()):
             # Built in Python: pickled modules would make the file unsafe and unreadable elsewhere.
@@ -122,6 +125,7 @@ class InpaintingModule(pl.LightningModule):
             InputError: See :func:`fitting_weights`.
         """
         self.images_seen = checkpoint["images_seen"]
+        self.images_before = checkpoint.get("images_before", 0)
         self.training_seed = checkpoint.get("hyper_parameters", {}).get("seed")
         trainer = self._trainer
         checkpoint["state_dict"] = fitting_weights(

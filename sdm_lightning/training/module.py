@@ -131,7 +131,7 @@ class SDMModule(InpaintingModule):
         self.seed = seed
         self.random_iterations = random_iterations
         self.training_seed: int | None = seed  # of a loaded checkpoint, if it says so
-        self.images_seen = 0
+        self.images_seen = self.images_before = 0
         # Sum of sign(D(real)) and number of logits since ADA's last update.
         self.real_signs: Tensor
         self.register_buffer("real_signs", torch.zeros(2))

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from sdm_lightning.data.transforms import to_uint8
-from sdm_lightning.errors import DivergedError, InputError
+from sdm_lightning.errors import InputError
 from sdm_lightning.training.callbacks import (
     ImageBudget,
     ImageProgressBar,
@@ -19,7 +19,6 @@ from sdm_lightning.training.callbacks import (
     Preemption,
     SampleGrid,
 )
-from sdm_lightning.training.callbacks.checkpoint import RunCheckpoint, newest_checkpoint
 from sdm_lightning.training.callbacks.pictures import paste_grid
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
 
@@ -133,42 +132,6 @@ def test_progress_bar_of_a_resumed_run_goes_on(make_module, make_loader, tmp_pat
     shown = capsys.readouterr()
     assert "16.0/16.0" in shown.err + shown.out
     assert bar.train_progress_bar.format_dict["initial"] == 8  # speed is of this run's images
-
-
-def kept(folder):
-    return sorted(file.name for file in (folder / "checkpoints").iterdir())
-
-
-def test_keep_counts_what_earlier_starts_left(make_module, make_loader, tmp_path):
-    for images in (8, 16, 24):
-        trainer = trainer_in(
-            tmp_path, [ImageBudget(images), RunCheckpoint(1, keep=2)], enable_checkpointing=True
-        )
-        newest = newest_checkpoint(tmp_path)
-        trainer.fit(make_module(), make_loader(), ckpt_path=newest)
-        (tmp_path / "checkpoints" / "mine.ckpt").write_bytes(b"written by somebody else")
-        os.utime(tmp_path / "checkpoints" / "mine.ckpt", (0, 0))
-    assert kept(tmp_path) == ["000000020.ckpt", "000000024.ckpt", "last.ckpt", "mine.ckpt"]
-    # Going back must not cost the new checkpoints: those of the abandoned end go first.
-    again = trainer_in(
-        tmp_path, [ImageBudget(12), RunCheckpoint(1, keep=2)], enable_checkpointing=True
-    )
-    again.fit(make_module(), make_loader())
-    assert kept(tmp_path) == ["000000008.ckpt", "000000012.ckpt", "last.ckpt", "mine.ckpt"]
-
-
-def test_diverged_training_keeps_its_good_checkpoints(make_module, make_loader, tmp_path):
-    class Diverge(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if batch_idx == 2:
-                next(pl_module.generator.parameters()).data.fill_(float("nan"))
-
-    trainer = trainer_in(
-        tmp_path, [Diverge(), ImageBudget(40), RunCheckpoint(1, keep=2)], enable_checkpointing=True
-    )
-    with pytest.raises(DivergedError, match="holds NaN or infinity; no checkpoint was written"):
-        trainer.fit(make_module(), make_loader())
-    assert kept(tmp_path) == ["000000004.ckpt", "000000008.ckpt"]
 
 
 def test_failed_save_leaves_the_old_checkpoint(tmp_path):

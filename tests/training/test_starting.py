@@ -52,7 +52,7 @@ def test_a_new_run_starts_from_the_weights(weights: tuple[Path, SimpleNamespace]
     for name, source in (("generator", "generator"), ("generator_ema", "generator")):
         assert equal(getattr(module, name), getattr(trained, source))
     assert equal(module.discriminator, trained.discriminator)
-    assert module.images_seen == 500
+    assert module.images_seen == module.images_before == 500
 
 
 def test_a_resumed_run_keeps_its_own(weights: tuple[Path, SimpleNamespace]) -> None:
@@ -67,3 +67,28 @@ def test_another_architecture_is_told(weights: tuple[Path, SimpleNamespace]) -> 
     callback = StartingWeights(str(weights[0]))
     with pytest.raises(InputError, match=r"do not fit model\.generator as configured"):
         callback.on_fit_start(SimpleNamespace(ckpt_path=None), networks(latent_dim=8))  # type: ignore[arg-type]
+
+
+def test_a_discriminator_of_another_size_starts_anew(
+    weights: tuple[Path, SimpleNamespace],
+) -> None:
+    path, trained = weights
+    module = networks()
+    module.discriminator = Discriminator(resolution=32, base_channels=4, max_channels=4)
+    callback = StartingWeights(str(path))
+    with pytest.warns(UserWarning, match="discriminator starts from random weights"):
+        callback.on_fit_start(SimpleNamespace(ckpt_path=None), module)  # type: ignore[arg-type]
+    assert equal(module.generator, trained.generator)
+
+
+def test_weights_that_hold_nan_are_refused(weights: tuple[Path, SimpleNamespace]) -> None:
+    path, trained = weights
+    next(trained.generator.parameters()).data.flatten()[0] = float("nan")
+    bad = save_weights(
+        path.with_name("nan.safetensors"),
+        {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
+        trained.generator.state_dict(),
+        {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"},
+    )
+    with pytest.raises(InputError, match=r"nan.safetensors: .* holds NaN or infinity"):
+        StartingWeights(str(bad))

@@ -12,6 +12,7 @@ class ImageBudget(pl.Callback):
 
     Args:
         max_images: Over all processes; the paper's models see 20 million, its ablations 6 million.
+            Images that the weights a run starts from had seen do not count.
 
     Raises:
         InputError: If ``max_images`` is not positive.
@@ -31,5 +32,5 @@ class ImageBudget(pl.Callback):
         self._stop_if_spent(trainer, pl_module)
 
     def _stop_if_spent(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if pl_module.images_seen >= self.max_images:
+        if pl_module.images_seen - pl_module.images_before >= self.max_images:
             trainer.should_stop = True

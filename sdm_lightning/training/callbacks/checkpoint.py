@@ -1,35 +1,48 @@
-"""When a run writes its checkpoints, and which one it goes on from."""
+"""When a run writes its checkpoints, and which of them stay."""
 
-import re
-import warnings
+import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 
-from sdm_lightning.errors import InputError, load_failure
-
-FOLDER = "checkpoints"
-OWN_NAME = re.compile(r"\d{9}\.ckpt")
+from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
+from sdm_lightning.inference.checkpoints import FOLDER
+from sdm_lightning.training.callbacks.retention import WrittenCheckpoints, score_direction
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps the newest checkpoints, named by images seen, and the last state of a run.
+    """Keeps the newest checkpoints, named by images seen, the best one, and a run's last state.
 
-    Two are kept, so that a file that turns out damaged leaves the one before it.
+    Two are kept, so that a file that turns out damaged leaves the one before it. Files that the
+    run did not write are never deleted.
 
     Args:
         every_n_batches: Batches between two checkpoints.
-        keep: How many of them stay.
+        keep: How many of them stay; those of earlier starts of the run count.
         dirpath: Folder; ``checkpoints`` in the run directory if None.
+        monitor: Score of a validation, such as ``val/kid_quick[efficientnet-lite2]``: the
+            checkpoint with its best value is kept as ``best.ckpt``, the value in ``best.json``.
+            None: no such file.
+        mode: Whether the least or the most of it is best; None: as is known of the score.
 
     Raises:
-        InputError: If a count is not positive.
+        InputError: If a count is not positive, or it is not known which of the monitored score's
+            values is best.
     """
 
-    def __init__(self, every_n_batches: int = 1000, keep: int = 2, dirpath: str | None = None):
+    def __init__(
+        self,
+        every_n_batches: int = 1000,
+        keep: int = 2,
+        dirpath: str | None = None,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] | None = None,
+    ) -> None:
         if every_n_batches < 1 or keep < 1:
             raise InputError("checkpoint.every_n_batches and checkpoint.keep must be at least 1")
         super().__init__(
@@ -43,27 +56,34 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self.every_n_batches = every_n_batches
         self.keep = keep
+        self.score = monitor
+        self.score_mode = (mode or score_direction(monitor)) if monitor is not None else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Puts the folder into the run directory."""
         if self.dirpath is None:
             self.dirpath = str(Path(trainer.default_root_dir).resolve() / FOLDER)
         super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero:
+            WrittenCheckpoints(self.folder).remove_partial()
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints are."""
+        assert self.dirpath is not None
+        return Path(self.dirpath)
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         """Save, then delete the oldest beyond ``keep``, those of earlier starts included."""
+        name = Path(filepath).name
+        written = WrittenCheckpoints(self.folder)
+        if trainer.is_global_zero:
+            written.expect(name)
         super()._save_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
-            self._remove_old(Path(filepath))
-
-    def _remove_old(self, newest: Path) -> None:
-        # By time of writing, not by images seen: a run that went back to an earlier checkpoint
-        # must not lose its new ones to those that it left behind. Other files are never deleted.
-        files = [file for file in newest.parent.glob("*.ckpt") if OWN_NAME.fullmatch(file.name)]
-        files.sort(key=lambda file: (file == newest, file.stat().st_mtime_ns, file.name))
-        for file in files[: -self.keep]:
-            file.unlink(missing_ok=True)
-            self.best_k_models.pop(str(file), None)
+            written.add(name)
+            for path in written.remove_old(name, self.keep):
+                self.best_k_models.pop(str(path), None)
 
     def on_train_batch_end(
         self,
@@ -78,31 +98,41 @@ class RunCheckpoint(ModelCheckpoint):
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
         stopped_by_signal = any(getattr(c, "requested", False) for c in trainer.callbacks)  # type: ignore[attr-defined]
         if ends and not stopped_by_signal and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            assert self.dirpath is not None
-            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt", weights_only=False)
+            trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save ``best.ckpt`` where the monitored score is better than all before.
 
-def newest_checkpoint(run_directory: str | Path) -> Path | None:
-    """The newest checkpoint of a run that can be read, or None where there is none.
-
-    Args:
-        run_directory: ``runs/<name>``.
-
-    Raises:
-        InputError: If there are checkpoints and none of them can be read.
-    """
-    folder = Path(run_directory) / FOLDER
-    files = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in files:
-        try:
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            warnings.warn(
-                f"{path} cannot be read ({load_failure(error)}); trying the one before",
-                stacklevel=2,
+        Raises:
+            InputError: If the validation has no such score.
+        """
+        super().on_validation_end(trainer, pl_module)
+        if self.score is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if self.score not in trainer.callback_metrics:
+            known = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+            raise InputError(
+                f"checkpoint.monitor: the validation has no '{self.score}'; it has "
+                f"{', '.join(known) or 'no scores at all'}"
             )
-        else:
-            return path
-    if files:
-        raise InputError(f"{folder}: none of its {len(files)} checkpoints can be read")
-    return None
+        value = float(trainer.callback_metrics[self.score])
+        # Decided by the first process, which reads the file; the others might see it late.
+        if trainer.strategy.broadcast(self._is_best(value)):
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+            if trainer.is_global_zero:
+                seen = int(getattr(pl_module, "images_seen", 0))
+                found = {"score": self.score, "value": value, "images_seen": seen}
+                write_atomically(self.folder / "best.json", json.dumps(found) + "\n")
+            rank_zero_info(f"best.ckpt: {self.score} {value:.4g}")
+
+    def _is_best(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        try:
+            best = json.loads((self.folder / "best.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return True
+        if not isinstance(best, dict) or best.get("score") != self.score:
+            return True
+        before = float(best["value"])
+        return value > before if self.score_mode == "max" else value < before

@@ -38,7 +38,9 @@ class ImageProgressBar(TQDMProgressBar):
     def _count_images(self, trainer: pl.Trainer) -> None:
         bar = self.train_progress_bar
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        budgets = [c.max_images for c in callbacks if isinstance(c, ImageBudget)]
+        module: Any = trainer.lightning_module
+        before = module.images_before
+        budgets = [before + c.max_images for c in callbacks if isinstance(c, ImageBudget)]
         # A run that a clock will stop has no number of images to count towards.
         timed = any(isinstance(c, Timer) for c in callbacks)
         bar.total = None if timed else min(budgets, default=None)

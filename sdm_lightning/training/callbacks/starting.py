@@ -3,30 +3,38 @@
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.weights import load_discriminator_state, load_generator
+from sdm_lightning.inference.weights import find_weights, load_discriminator_state, load_generator
 
 
 class StartingWeights(pl.Callback):
     """Loads trained weights into generator and average before the first batch of a new run.
 
-    For fine-tuning released weights on one's own photos. A resumed run is left alone: its own
-    checkpoint counts. Optimizers start anew; ``images_seen`` goes on from the weights' own count.
+    For fine-tuning released weights on one's own photos; ``sdm fit --start_from WEIGHTS`` adds it.
+    A resumed run is left alone: its own checkpoint counts. Optimizers start anew. ``images_seen``
+    goes on from the weights' own count, of which ``budget.max_images`` takes no notice.
 
     Args:
-        weights: Name of bundled weights, ``.safetensors`` file, or ``.ckpt`` of another run.
+        weights: Name of bundled weights, ``.safetensors`` file, ``.ckpt`` of another run, or its
+            directory, which stands for its newest checkpoint.
         discriminator: Load the discriminator too, where the file holds one.
 
     Raises:
-        InputError: If the weights cannot be read.
+        InputError: If the weights cannot be read, or hold NaN or infinity.
     """
 
     def __init__(self, weights: str, discriminator: bool = True) -> None:
-        self.weights = weights
-        self.network, self.info = load_generator(weights)
-        self.discriminator_state = load_discriminator_state(weights) if discriminator else None
+        path = find_weights(weights)
+        self.weights = str(path)
+        self.network, self.info = load_generator(path)
+        self.discriminator_state = load_discriminator_state(path) if discriminator else None
+        for state in (self.network.state_dict(), self.discriminator_state or {}):
+            for name, tensor in state.items():
+                if not bool(tensor.isfinite().all()):
+                    raise InputError(f"{path}: {name} holds NaN or infinity; nothing starts there")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Fills the networks, on every process alike."""
@@ -35,10 +43,19 @@ class StartingWeights(pl.Callback):
         state = self.network.state_dict()
         _load(pl_module.generator, state, self.weights, "model.generator")
         _load(pl_module.generator_ema, state, self.weights, "model.generator")
+        also = ""
         if self.discriminator_state is not None:
-            other = self.discriminator_state
-            _load(pl_module.discriminator, other, self.weights, "model.discriminator")
-        pl_module.images_seen = self.info.images_seen or 0
+            try:
+                other = self.discriminator_state
+                _load(pl_module.discriminator, other, self.weights, "model.discriminator")
+                also = "and discriminator "
+            except InputError as error:
+                # It is built for one size, while the generator runs at any: no reason to stop.
+                rank_zero_warn(f"{error}; the discriminator starts from random weights")
+        pl_module.images_seen = pl_module.images_before = self.info.images_seen or 0
+        rank_zero_info(
+            f"Starting from {self.weights}: generator {also}after {pl_module.images_seen:,} images"
+        )
 
 
 def _load(module: nn.Module, state: dict[str, Any], weights: str, key: str) -> None:

@@ -1,0 +1,48 @@
+"""The checkpoints in a run's directory, and which of them to take."""
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from sdm_lightning.errors import InputError, load_failure
+
+FOLDER = "checkpoints"
+
+
+def newest_checkpoint(directory: str | Path) -> Path | None:
+    """Find the newest checkpoint of a run that can be read, or None where there is none.
+
+    The run may be going on: files that it replaces meanwhile are passed over.
+
+    Args:
+        directory: ``runs/<name>``, or its folder ``checkpoints`` itself.
+
+    Raises:
+        InputError: If there are checkpoints and none of them can be read.
+    """
+    folder = Path(directory) / FOLDER
+    if not folder.is_dir():
+        folder = Path(directory)
+    written = {path: time for path in folder.glob("*.ckpt") if (time := _written(path)) is not None}
+    found = sorted(written, key=lambda path: (written[path], path.name), reverse=True)
+    for path in found:
+        try:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            warnings.warn(
+                f"{path} cannot be read ({load_failure(error)}); trying the one before",
+                stacklevel=2,
+            )
+        else:
+            return path
+    if found:
+        raise InputError(f"{folder}: none of its {len(found)} checkpoints can be read")
+    return None
+
+
+def _written(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None

@@ -10,7 +10,7 @@ MINUTES ?= 2
 OUT     ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint docs clean
 
 help: ## Show this list
 	@echo "usage: make TARGET"
@@ -40,6 +40,10 @@ lint: $(STAMP) ## Check style, formatting and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-clean: ## Remove the environment and caches; runs/ stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+docs: $(STAMP) ## Build the documentation into site/ (nothing is downloaded)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "Open site/index.html, or with search: $(BIN)/python -m http.server -d site"
+
+clean: ## Remove the environment, the built documentation and caches; runs/ stays
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,59 @@
+"""Pages of the site whose source lies outside ``docs/``, and the links between all of them.
+
+Links are written for the repository, where an editor or a code host follows them; here each is
+rewritten to where its target lies in the site.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+from posixpath import normpath, relpath
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ELSEWHERE = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "LICENSE": "LICENSE.txt",
+    "CITATION.cff": "CITATION.cff",
+}
+"""Path in the repository -> path in the site."""
+
+LINK = re.compile(r"(?<=\]\()([^()\s#:]+)")
+
+
+def site_paths() -> dict[str, str]:
+    """Return ``ELSEWHERE`` with the pages and pictures of ``experiments/``."""
+    found = [
+        path.relative_to(REPOSITORY).as_posix()
+        for pattern in ("**/*.md", "results/figures/*", "results/*.jsonl")
+        for path in sorted((REPOSITORY / "experiments").glob(pattern))
+    ]
+    return ELSEWHERE | {path: path for path in found}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the files that lie outside ``docs/``."""
+    for source, target in site_paths().items():
+        files.append(File.generated(config, target, abs_src_path=str(REPOSITORY / source)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Rewrite the links of one page from the repository to the site."""
+    paths = site_paths()
+    here = page.file.src_uri
+    sources = {target: source for source, target in paths.items()}
+    folder = PurePosixPath(sources.get(here, f"docs/{here}")).parent
+
+    def rewritten(match: re.Match[str]) -> str:
+        source = normpath((folder / match[1]).as_posix())
+        target = paths.get(source)
+        if target is None and source.startswith("docs/"):
+            target = source.removeprefix("docs/")
+        return match[1] if target is None else relpath(target, PurePosixPath(here).parent)
+
+    return LINK.sub(rewritten, markdown)

@@ -1,0 +1,122 @@
+"""Every example of docs/extend, run as it is printed: its files, then its commands."""
+
+import csv
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdm_lightning.cli.main import main
+
+PAGES = Path(__file__).parents[2] / "docs" / "extend"
+BLOCK = re.compile(r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+
+
+def commands(script):
+    """Split a shell block into the words of each command."""
+    lines = script.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def run(words):
+    if words[0] == "sdm":
+        main(words[1:])
+    else:
+        program, script = words
+        assert program == "python", words
+        runpy.run_path(script, run_name="__main__")
+
+
+@pytest.fixture
+def project(workdir, tiny_images, tiny_shards, monkeypatch):
+    """A working directory with photos, packed as the first page says, and a photo to fill."""
+    (workdir / "shards").mkdir()
+    (workdir / "shards" / "mine").symlink_to(tiny_shards)
+    (workdir / "my_photos").symlink_to(tiny_images)
+    photo = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    mask = np.full((40, 56), 255, np.uint8)
+    mask[12:30, 16:40] = 0
+    Image.fromarray(photo).save("photo.png")
+    Image.fromarray(mask).save("mask.png")
+    monkeypatch.syspath_prepend(workdir)
+    before = set(sys.modules)
+    yield workdir
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(workdir)):
+            del sys.modules[name]
+
+
+def run_page(name, project):
+    """Write the page's titled files and run its shell blocks, in the order of the page."""
+    text = (PAGES / f"{name}.md").read_text()
+    for language, title, block in BLOCK.findall(text):
+        if title:
+            (project / title).write_text(block)
+        elif language == "bash":
+            for words in commands(block):
+                run(words)
+
+
+def logged(project, name):
+    """Return the logged numbers of a run: name -> last value."""
+    with (project / "runs" / name / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {key: float(value) for row in rows for key, value in row.items() if value}
+
+
+def checkpoint(project, name):
+    path = project / "runs" / name / "checkpoints" / "last.ckpt"
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def test_every_page_has_a_test():
+    tested = {"network", "loss", "schedule", "data"}
+    assert {page.stem for page in PAGES.glob("*.md")} == {"index"} | tested
+
+
+def test_schedule(project, capsys):
+    run_page("schedule", project)
+    output = capsys.readouterr().out
+    for name in ("late", "later"):
+        schedule = checkpoint(project, name)["hyper_parameters"]["diffusion"]["init_args"][
+            "schedule"
+        ]
+        assert schedule["class_path"] == "my_schedules.Power"
+        assert schedule["init_args"] == {"exponent": 3.0}
+    # (t / 4) ** 3 of the 432 pixels of the hole.
+    for known in ("0.02", "0.12", "0.42", "1.00"):
+        assert f"{known} of the hole is known" in output
+
+
+def test_loss(project):
+    run_page("loss", project)
+    assert 0 < logged(project, "gradient")["train/perceptual[gradient]"] < 2
+    weighted = [key for key in logged(project, "weighted") if "perceptual" in key]
+    assert len(weighted) == 1
+    assert "gradient" in weighted[0]
+    assert "pixel-pyramid" in weighted[0]
+
+
+def test_network(project):
+    run_page("network", project)
+    generator = checkpoint(project, "plain")["hyper_parameters"]["generator"]
+    assert generator["class_path"] == "my_networks.PlainGenerator"
+    before, after = (
+        np.asarray(Image.open(name)).astype(int) for name in ("photo.png", "filled.png")
+    )
+    known = np.asarray(Image.open("mask.png")) == 255
+    assert (before == after)[known].all()
+    assert (before != after)[~known].any(axis=-1).mean() > 0.9
+
+
+def test_data(project, capsys):
+    run_page("data", project)
+    assert "16 samples in 2 shards" in capsys.readouterr().out.replace("images", "samples")
+    assert checkpoint(project, "mine")["images_seen"] == 16
+    assert checkpoint(project, "arrays")["images_seen"] == 16

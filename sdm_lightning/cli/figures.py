@@ -11,8 +11,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.figures import (
     iteration_curves,
@@ -227,18 +227,18 @@ def _side_by_side(
     if not methods or images is None or masks is None:
         raise InputError('fig8 needs images, masks and methods, such as \'{"MAT": "out/mat"}\'')
     examples = read_examples(images, masks, count, 0)
-    rows = []
-    for example in examples:
-        found = []
-        for label, folder in methods.items():
-            result = _read(_only(Path(folder), example.name))
+    rows = [[example.input, example.image] for example in examples]
+    for folder in methods.values():
+        results = NamedImages(folder)
+        results.require([example.name for example in examples], "result")
+        for row, example in zip(rows, examples, strict=True):
+            result = results.image(example.name)
             if result.shape != example.image.shape:
                 raise InputError(
-                    f"{folder}: {label}'s {example.name} is {result.shape[1]}x{result.shape[0]}, "
-                    f"the original {example.image.shape[1]}x{example.image.shape[0]}"
+                    f"{results.label(example.name)}: {result.shape[1]}x{result.shape[0]} pixels, "
+                    f"but the original has {example.image.shape[1]}x{example.image.shape[0]}"
                 )
-            found.append(result)
-        rows.append([example.input, example.image, *found])
+            row.append(result)
     caption = f"As Fig. 8: the same masks for all. {_about(examples)}"
     return panels(rows, ["input", "original", *methods], caption=caption)
 
@@ -284,20 +284,16 @@ def read_examples(images: str | None, masks: str | None, count: int, size: int) 
         return _photo_examples(count, size)
     if masks is None:
         raise InputError("masks is missing: a folder of masks named as the images, white = known")
-    files = [p for p in sorted(Path(images).glob("*")) if p.suffix.lower() in SUFFIXES]
-    if not files:
-        raise InputError(f"{images}: no pictures ({', '.join(SUFFIXES)})")
+    pictures, holes = NamedImages(images), NamedImages(masks)
+    keys = list(pictures.entries)[:count]
+    holes.require(keys, "mask")
     examples = []
-    for file in files[:count]:
-        image = _read(file)
-        mask = np.asarray(Image.open(_only(Path(masks), file.stem)).convert("L"))
-        if mask.shape != image.shape[:2]:
-            raise InputError(f"{masks}: the mask of {file.name} has another size than the picture")
-        examples.append(Example(file.stem, image, mask >= 128))
+    for key in keys:
+        image, known = pictures.image(key), holes.mask(key).astype(bool)
+        if known.shape != image.shape[:2]:
+            raise InputError(f"{holes.label(key)}: its size is not that of {pictures.label(key)}")
+        examples.append(Example(key, image, known))
     return examples
-
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def _photo_examples(count: int, size: int) -> list[Example]:
@@ -313,20 +309,6 @@ def _photo_examples(count: int, size: int) -> list[Example]:
         known = free_form_mask("mat256_large", size, 11 + index).astype(bool)
         examples.append(Example(name, image.astype(np.uint8), known))
     return examples
-
-
-def _only(folder: Path, stem: str) -> Path:
-    found = [p for p in folder.glob(f"{stem}.*") if p.suffix.lower() in SUFFIXES]
-    if len(found) != 1:
-        raise InputError(f"{folder}: {len(found) or 'no'} pictures named {stem}.*; one is needed")
-    return found[0]
-
-
-def _read(path: Path) -> Bytes:
-    try:
-        return np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as a picture ({error})") from None
 
 
 def _about(examples: Sequence[Example]) -> str:

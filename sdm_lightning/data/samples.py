@@ -52,8 +52,6 @@ class FileSource:
     def __init__(self, source: ImageSource) -> None:
         self.source = source
         self.entries: list[Entry] = source.entries()
-        if not self.entries:
-            raise InputError(f"{source.path}: no images in it; expected jpg, png, webp, bmp, tif")
         self.keys = unique_keys(entry.name for entry in self.entries)
 
     def __len__(self) -> int:

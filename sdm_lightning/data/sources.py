@@ -13,7 +13,7 @@ import sys
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from sdm_lightning.data.archives import READ_ERRORS, checked_tar, tar_files, uncompressed
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS, MAX_ENCODED_BYTES
-from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.errors import InputError
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "ImageSource",
     "TarSource",
     "ZipSource",
-    "entries_by_key",
     "is_compressed_tar",
     "open_source",
     "unpack_tar",
@@ -75,17 +73,29 @@ def is_image_name(name: str) -> bool:
 
 @dataclass
 class ImageSource(ABC):
-    """Where images come from; subclasses say how to list and to read them.
+    """Where images come from; subclasses list and read them.
 
     Attributes:
-        path: the folder or archive.
+        path: The folder or archive.
     """
 
     path: str
 
-    @abstractmethod
     def entries(self) -> list[Entry]:
-        """List the images, sorted by name."""
+        """List the images, sorted by name.
+
+        Raises:
+            InputError: If there are none, or the archive is damaged.
+        """
+        entries = sorted(self._list(), key=lambda entry: entry.name)
+        if not entries:
+            kinds = ", ".join(IMAGE_EXTENSIONS)
+            raise InputError(f"{self.path}: no images in it; expected files ending in {kinds}")
+        return entries
+
+    @abstractmethod
+    def _list(self) -> Iterable[Entry]:
+        """List the images in any order."""
 
     def newest(self) -> float:
         """Return the time, in seconds, of the last change to an image."""
@@ -110,21 +120,18 @@ class ImageSource(ABC):
 class FolderSource(ImageSource):
     """A folder of images, searched recursively."""
 
-    def entries(self) -> list[Entry]:
-        """List the images, sorted by name; links to files count, links to folders do not."""
-        found = []
+    def _list(self) -> Iterable[Entry]:
+        # Links to files count, links to folders do not.
         for folder, _, files in os.walk(self.path):
             for file in files:
                 full = Path(folder) / file
                 name = full.relative_to(self.path).as_posix()
                 if is_image_name(name) and full.is_file():
-                    found.append(Entry(name, full.stat().st_size))
-        return sorted(found, key=lambda entry: entry.name)
+                    yield Entry(name, full.stat().st_size)
 
     def newest(self) -> float:
         """Return the time, in seconds, of the last change to an image."""
-        times = ((Path(self.path) / entry.name).stat().st_mtime for entry in self.entries())
-        return max(times, default=0.0)
+        return max((Path(self.path) / entry.name).stat().st_mtime for entry in self.entries())
 
     def _read(self, entry: Entry) -> bytes:
         return (Path(self.path) / entry.name).read_bytes()
@@ -134,9 +141,8 @@ class FolderSource(ImageSource):
 class TarSource(ImageSource):
     """An uncompressed tar archive, read by offset, so that any process can start anywhere."""
 
-    def entries(self) -> list[Entry]:
-        """List the images, sorted by name; of two members with one name the last counts."""
-        found = {}
+    def _list(self) -> Iterable[Entry]:
+        found = {}  # of two members with one name the last counts
         try:
             with open(self.path, "rb") as file, checked_tar(file, "r:") as archive:
                 for member in archive:
@@ -146,7 +152,7 @@ class TarSource(ImageSource):
                         found[name] = Entry(name, member.size, member.offset_data)
         except READ_ERRORS as error:
             raise InputError(f"{self.path}: not a readable tar archive ({error})") from error
-        return [found[name] for name in sorted(found)]
+        return found.values()
 
     def _read(self, entry: Entry) -> bytes:
         with open(self.path, "rb") as file:
@@ -173,8 +179,7 @@ class ZipSource(ImageSource):
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "_archive": None, "_owner": -1}
 
-    def entries(self) -> list[Entry]:
-        """List the images, sorted by name."""
+    def _list(self) -> Iterable[Entry]:
         infos = self._open().infolist()
         # Members that share their bytes make a small file unpack without end.
         if sum(info.compress_size for info in infos) > os.path.getsize(self.path):
@@ -184,7 +189,7 @@ class ZipSource(ImageSource):
             for info in infos
             if not info.is_dir() and is_image_name(info.filename)
         }
-        return [found[name] for name in sorted(found)]
+        return found.values()
 
     def _read(self, entry: Entry) -> bytes:
         try:
@@ -276,27 +281,3 @@ def unpack_tar(archive: str, folder: Path) -> str:
         raise InputError(f"{archive}: cannot be unpacked to its end ({error})") from error
     done.touch()
     return str(folder / "images")
-
-
-def entries_by_key(source: ImageSource, rename: Callable[[str], str] = str) -> dict[str, Entry]:
-    """A source's images by the key that pairs them with others, :func:`key_for_path`.
-
-    Args:
-        source: Folder, zip or tar.
-        rename: Applied to each path before its key is made.
-
-    Raises:
-        InputError: No images in it, or two for one key.
-    """
-    entries: dict[str, Entry] = {}
-    for entry in source.entries():
-        key = key_for_path(rename(entry.name))
-        if key in entries:
-            raise InputError(
-                f"{source.path}: {entries[key].name} and {entry.name} have one name without "
-                "their extension; keep one of them"
-            )
-        entries[key] = entry
-    if not entries:
-        raise InputError(f"{source.path}: no images in it; expected png, jpg, webp, bmp or tif")
-    return entries

@@ -1,25 +1,18 @@
 """Results, originals and masks in folders (or zips, or tars), paired by file name."""
 
-import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sdm_lightning.data.decode import BadImageError, decode_image, decode_mask
 from sdm_lightning.data.masks.convention import MaskConvention
-from sdm_lightning.data.sources import ImageSource, entries_by_key, open_source
-from sdm_lightning.data.transforms import center_crop, pad_to
+from sdm_lightning.data.named_images import NamedImages
+from sdm_lightning.data.transforms import UInt8Array, center_crop, pad_to
 from sdm_lightning.errors import InputError
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -90,59 +83,6 @@ def collate_pairs(items: Sequence[Pair | BadPair]) -> tuple[list[PairBatch], lis
     return batches, [item for item in items if isinstance(item, BadPair)]
 
 
-class Images:
-    """The images of a folder, zip or tar by key.
-
-    Args:
-        path: The folder or archive.
-        suffix: Cut off the end of each file name (before the extension), such as ``_mask000``.
-
-    Raises:
-        InputError: No images in it, or two for one key.
-    """
-
-    def __init__(self, path: str, suffix: str = "") -> None:
-        self.source: ImageSource = open_source(path)
-
-        def without_suffix(path: str) -> str:
-            name = PurePosixPath(path)
-            return str(name.with_name(name.stem.removesuffix(suffix) + name.suffix))
-
-        self.entries = entries_by_key(self.source, without_suffix)
-
-    def label(self, key: str) -> str:
-        """Path of an image, for messages."""
-        return f"{self.source.path}/{self.entries[key].name}"
-
-    def read(self, key: str) -> bytes:
-        """Encoded bytes of an image."""
-        try:
-            return self.source.read(self.entries[key])
-        except OSError as error:
-            raise InputError(f"{self.label(key)}: cannot be read ({error})") from error
-
-    def image(self, key: str) -> UInt8Array:
-        """RGB ``(H, W, 3)`` of an image."""
-        try:
-            return decode_image(self.read(key))
-        except BadImageError as error:
-            raise InputError(f"{self.label(key)}: {error}") from error
-
-    def mask(self, key: str, convention: MaskConvention) -> UInt8Array:
-        """Mask ``(H, W)``, 1 = known."""
-        try:
-            return decode_mask(self.read(key), convention)
-        except BadImageError as error:
-            raise InputError(f"{self.label(key)}: {error}") from error
-
-    def manifest(self, keys: Sequence[str], num_threads: int = 8) -> str:
-        """SHA-256 over the keys and the hashes of the files' contents."""
-        with ThreadPoolExecutor(num_threads) as pool:
-            hashes = pool.map(lambda key: hashlib.sha256(self.read(key)).hexdigest(), keys)
-            lines = [f"{digest}  {key}\n" for key, digest in zip(keys, hashes, strict=True)]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 class PairedFolders(Dataset):
     """Pairs of an original and a result with the same file name, whatever their extensions.
 
@@ -170,8 +110,8 @@ class PairedFolders(Dataset):
         fake_suffix: str = "",
         only_common: bool = False,
     ) -> None:
-        self.real, self.fake = Images(real), Images(fake, fake_suffix)
-        self.masks = Images(masks) if masks is not None else None
+        self.real, self.fake = NamedImages(real), NamedImages(fake, fake_suffix)
+        self.masks = NamedImages(masks) if masks is not None else None
         self.mask_convention: MaskConvention = mask_convention or "known-white"
         self.crop = crop
         common = self.real.entries.keys() & self.fake.entries.keys()
@@ -191,12 +131,7 @@ class PairedFolders(Dataset):
         self.dropped = len(self.real.entries) + len(self.fake.entries) - 2 * len(common)
         self.keys = sorted(common)
         if self.masks is not None:
-            missing = [key for key in self.keys if key not in self.masks.entries]
-            if missing:
-                raise InputError(
-                    f"{masks}: no mask for {len(missing)} of {len(self.keys)} images, the first is "
-                    f"{missing[0]}; masks are paired by file name, never by order"
-                )
+            self.masks.require(self.keys, "mask")
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -10,7 +10,6 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -21,8 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdm_lightning.data.masks.convention import MaskConvention
+from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import write_atomically
+from sdm_lightning.files import atomic_file
 from sdm_lightning.inference.baselines import (
     Bools,
     Bytes,
@@ -39,7 +39,6 @@ CLASSICAL: dict[str, Method] = {
     "telea": telea,
     "navier-stokes": navier_stokes,
 }
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class TorchScriptMethod:
@@ -252,36 +251,20 @@ def run_baseline(
         "device": device,
     }
     run = load_method(method, **{key: v for key, v in options.items() if v is not None})
-    files = _pictures(images)
-    by_stem = {path.stem: path for path in _pictures(masks)}
-    missing = [path.name for path in files if path.stem not in by_stem]
-    if missing:
-        raise InputError(f"{masks}: no mask for {len(missing)} pictures, the first {missing[0]}")
-    target = Path(output)
+    pictures, holes = NamedImages(images), NamedImages(masks)
+    holes.require(list(pictures.entries), "mask")
     started, done = time.perf_counter(), 0
-    for file in tqdm(files, unit="picture", disable=not sys.stderr.isatty()):
-        result_file = target / f"{file.stem}.png"
-        if result_file.exists() and not overwrite:
+    for key, entry in tqdm(pictures.entries.items(), unit="img", disable=not sys.stderr.isatty()):
+        target = (Path(output) / entry.name).with_suffix(".png")
+        if target.exists() and not overwrite:
             continue
-        image = np.asarray(Image.open(file).convert("RGB"))
-        known = np.asarray(Image.open(by_stem[file.stem]).convert("L")) >= 128
-        known = known if mask_convention == "known-white" else ~known
+        image, known = pictures.image(key), holes.mask(key, mask_convention).astype(bool)
         if known.shape != image.shape[:2]:
-            raise InputError(f"{by_stem[file.stem]}: another size than {file}")
-        buffer = BytesIO()
-        Image.fromarray(checked(run, image, known, method)).save(buffer, format="PNG")
-        target.mkdir(parents=True, exist_ok=True)
-        write_atomically(result_file, buffer.getvalue())
+            raise InputError(f"{holes.label(key)}: its size is not that of {pictures.label(key)}")
+        with atomic_file(target) as file:
+            Image.fromarray(checked(run, image, known, method)).save(file, format="PNG")
         done += 1
     seconds = time.perf_counter() - started
-    print(f"{target}: {done} of {len(files)} pictures filled by {method} in {seconds:.1f} s")
+    total = len(pictures.entries)
+    print(f"{output}: {done} of {total} pictures filled by {method} in {seconds:.1f} s")
     print(f"score them: sdm evaluate {images} {output} --masks {masks}")
-
-
-def _pictures(folder: str) -> list[Path]:
-    if not Path(folder).is_dir():
-        raise InputError(f"{folder}: no such folder")
-    found = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise InputError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
-    return found

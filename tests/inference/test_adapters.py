@@ -136,5 +136,5 @@ def test_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapters.run_baseline("mean", *places)
     assert "0 of 2 pictures" in capsys.readouterr().out
     (tmp_path / "masks" / "b.png").unlink()
-    with pytest.raises(InputError, match=r"no mask for 1 pictures, the first b.png"):
+    with pytest.raises(InputError, match=r"no mask for 1 of 2 images, the first is b;"):
         adapters.run_baseline("mean", *places)

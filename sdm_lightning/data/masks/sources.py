@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from sdm_lightning.data.decode import BadImageError, decode_mask
 from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention, opposite_convention
 from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask, get_preset, hole_ratio
+from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.data.shards.reading import RawSample
-from sdm_lightning.data.sources import ImageSource, entries_by_key, open_source
+from sdm_lightning.data.transforms import UInt8Array
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_seed
 
@@ -30,10 +28,6 @@ __all__ = [
     "mask_mix",
     "mask_seed",
 ]
-
-UInt8Array = npt.NDArray[np.uint8]
-
-"""A mask file with a larger share of hole is suspected of the other convention."""
 
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
@@ -127,23 +121,17 @@ class FolderMasks:
     """
 
     def __init__(self, path: str, convention: MaskConvention = "known-white") -> None:
-        self.source: ImageSource = open_source(path)
+        self.images = NamedImages(path)
         self.convention = convention
-        self.entries = entries_by_key(self.source)
 
     def __call__(self, raw: RawSample, size: int) -> UInt8Array:
         """Read the mask of a sample."""
-        entry = self.entries.get(raw.key) or self.entries.get(key_for_path(raw.key + ".png"))
-        if entry is None:
-            raise InputError(
-                f"{self.source.path}: no mask for {raw.key}; expected a file {raw.key}.png"
-            )
-        name = f"{self.source.path}/{entry.name}"
-        try:
-            data = self.source.read(entry)
-        except OSError as error:
-            raise InputError(f"{name}: mask cannot be read ({error})") from error
-        return _read_mask(data, name, self.convention)
+        for key in (raw.key, key_for_path(raw.key + ".png")):
+            if key in self.images.entries:
+                return _read_mask(self.images.read(key), self.images.label(key), self.convention)
+        raise InputError(
+            f"{self.images.source.path}: no mask for {raw.key}; expected a file {raw.key}.png"
+        )
 
 
 def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskSource:

@@ -200,8 +200,6 @@ def _pack(
     overwrite: bool,
 ) -> None:
     entries = images.entries()
-    if not entries:
-        raise InputError(f"{images.path}: no images in it; expected jpg, png, webp, bmp or tif")
     keys = unique_keys(entry.name for entry in entries)
     mask_of: dict[str, Entry] = {}
     if masks is not None:

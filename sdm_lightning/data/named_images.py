@@ -1,0 +1,108 @@
+"""Images of a folder or archive by name, to pair them with images or masks elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+from sdm_lightning.data.decode import BadImageError, decode_image, decode_mask
+from sdm_lightning.data.masks.convention import MaskConvention
+from sdm_lightning.data.naming import key_for_path
+from sdm_lightning.data.sources import Entry, open_source
+from sdm_lightning.data.transforms import UInt8Array
+from sdm_lightning.errors import InputError
+
+__all__ = ["NamedImages"]
+
+
+class NamedImages:
+    """The images of a folder, zip or tar by key, as :func:`key_for_path` makes it of their paths.
+
+    Args:
+        path: The folder or archive.
+        suffix: Ending of the file names (before the extension) that the keys leave out, such as
+            ``_mask000``.
+
+    Attributes:
+        source: Where the images are.
+        entries: Key -> file, sorted by path.
+
+    Raises:
+        InputError: If there are no images, or two with one key.
+    """
+
+    def __init__(self, path: str, suffix: str = "") -> None:
+        self.source = open_source(path)
+        self.entries: dict[str, Entry] = {}
+        for entry in self.source.entries():
+            name = PurePosixPath(entry.name)
+            key = key_for_path(str(name.with_name(name.stem.removesuffix(suffix) + name.suffix)))
+            if key in self.entries:
+                raise InputError(
+                    f"{path}: {self.entries[key].name} and {entry.name} have one name without "
+                    "their extension; keep one of them"
+                )
+            self.entries[key] = entry
+
+    def require(self, keys: Sequence[str], what: str) -> None:
+        """Check that each of these images has its counterpart here.
+
+        Args:
+            keys: Of the other images.
+            what: What the counterparts are, such as ``mask``, for the message.
+
+        Raises:
+            InputError: If one is missing.
+        """
+        missing = [key for key in keys if key not in self.entries]
+        if missing:
+            raise InputError(
+                f"{self.source.path}: no {what} for {len(missing)} of {len(keys)} images, the "
+                f"first is {missing[0]}; files are paired by name, never by order"
+            )
+
+    def label(self, key: str) -> str:
+        """Return the path of an image, for messages."""
+        return f"{self.source.path}/{self.entries[key].name}"
+
+    def read(self, key: str) -> bytes:
+        """Return the encoded bytes of an image.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        try:
+            return self.source.read(self.entries[key])
+        except OSError as error:
+            raise InputError(f"{self.label(key)}: cannot be read ({error})") from error
+
+    def image(self, key: str) -> UInt8Array:
+        """Decode an image to RGB, ``(H, W, 3)``.
+
+        Raises:
+            InputError: If it cannot be read or decoded.
+        """
+        try:
+            return decode_image(self.read(key))
+        except BadImageError as error:
+            raise InputError(f"{self.label(key)}: {error}") from error
+
+    def mask(self, key: str, convention: MaskConvention = "known-white") -> UInt8Array:
+        """Decode a mask to ``(H, W)``, 1 = known.
+
+        Raises:
+            InputError: If it cannot be read or decoded.
+        """
+        try:
+            return decode_mask(self.read(key), convention)
+        except BadImageError as error:
+            raise InputError(f"{self.label(key)}: {error}") from error
+
+    def manifest(self, keys: Sequence[str], num_threads: int = 8) -> str:
+        """Compute a SHA-256 over keys and the hashes of their files' contents."""
+        with ThreadPoolExecutor(num_threads) as pool:
+            hashes = pool.map(lambda key: hashlib.sha256(self.read(key)).hexdigest(), keys)
+            lines = [f"{digest}  {key}\n" for key, digest in zip(keys, hashes, strict=True)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()

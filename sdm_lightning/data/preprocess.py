@@ -17,7 +17,7 @@ from sdm_lightning.data.decode import decode_image
 from sdm_lightning.data.masks.presets import free_form_mask
 from sdm_lightning.data.masks.sources import MaskSource
 from sdm_lightning.data.shards.reading import RawSample
-from sdm_lightning.data.stream import Example
+from sdm_lightning.data.stream import EvalExample, Example
 from sdm_lightning.data.transforms import center_crop, pad_to, random_crop, random_flip, to_tensor
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
@@ -92,8 +92,11 @@ class EvalPreprocess:
     masks: MaskSource
     pad_small: bool = True
 
-    def __call__(self, raw: RawSample, number: int = 0) -> Example:
+    def __call__(self, raw: RawSample, number: int = 0) -> EvalExample:
         """Decode and transform a sample; the number of the pass makes no difference.
+
+        The result says which share of the crop is padding, since a score of mirrored pixels is
+        none of the image's.
 
         Raises:
             BadImageError: the image cannot be decoded.
@@ -112,5 +115,11 @@ class EvalPreprocess:
                 f"as the image, {image.shape[0]}x{image.shape[1]}, or the crop, "
                 f"{self.size}x{self.size}"
             )
+        height, width = (min(side, self.size) for side in image.shape[:2])
         image = center_crop(_fit(image, raw, self.size, self.pad_small), self.size)
-        return {"image": to_tensor(image), "mask": _mask_tensor(mask), "key": raw.key}
+        return {
+            "image": to_tensor(image),
+            "mask": _mask_tensor(mask),
+            "key": raw.key,
+            "padding": 1 - height * width / self.size**2,
+        }

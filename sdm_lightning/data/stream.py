@@ -33,6 +33,7 @@ from sdm_lightning.errors import InputError
 __all__ = [
     "Batch",
     "EvalStream",
+    "EvalExample",
     "Example",
     "Failure",
     "TrainStream",
@@ -47,6 +48,12 @@ class Example(TypedDict):
     image: Tensor
     mask: Tensor
     key: str
+
+
+class EvalExample(Example):
+    """A sample for scoring, with the share of it in [0, 1) that is mirrored padding."""
+
+    padding: float
 
 
 class Batch(TypedDict):

@@ -217,7 +217,9 @@ def test_small_images_are_mirrored_or_refused():
     array = photo(0, 3, 5)
     raw = RawSample("tiny", encoded(array), None, "shard-7.tar")
     masks = PresetMasks("lama_thick")
-    image = EvalPreprocess(6, masks)(raw)["image"]
+    example = EvalPreprocess(6, masks)(raw)
+    image = example["image"]
+    assert example["padding"] == 1 - 15 / 36
     expected = np.pad(array, ((0, 3), (0, 1), (0, 0)), mode="symmetric")
     got = ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     assert np.array_equal(got, expected)

@@ -7,9 +7,15 @@ import pytest
 from sdm_lightning.reports.results import read_result_lines
 
 
-def test_tested_at_twice_the_size(sdm):
+def test_tested_at_twice_the_size(sdm, capsys):
     directory = sdm("fit", "--budget.max_images=2")
-    sdm("test", "--ckpt_path=last", "--data.resolution=32", "--seed_everything=5")
+    larger = ("test", "--ckpt_path=last", "--data.resolution=32", "--seed_everything=5")
+    with pytest.raises(SystemExit):
+        sdm(*larger)
+    # 20x18 pixels of 32x32.
+    assert "65% of the crops of 32x32 is mirrored padding (mean of 5" in capsys.readouterr().err
+    assert not (directory / "results.jsonl").exists()
+    sdm(*larger, "--evaluation.max_padding=0.7")
     line = read_result_lines(directory / "results.jsonl")[-1]
     assert line["data"]["resolution"] == 32
     assert line["images_seen"] == 2

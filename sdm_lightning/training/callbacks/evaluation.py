@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.mask_sets import read_manifest
@@ -19,6 +20,9 @@ from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
 
 logger = logging.getLogger(__name__)
+
+PADDING_SAMPLE = 64
+"""Images after which the padding is judged; a test of hours need not end to be refused."""
 
 FEATURE_METRICS = ("fid", "kid", "kid_deviation", "p_ids", "u_ids", "precision", "recall")
 
@@ -60,6 +64,8 @@ class EvaluationCallback(pl.Callback):
         record_fit: Append the validations during training too.
         cache: Folder for features of originals; None keeps them in memory from one validation to
             the next.
+        max_padding: Largest share of the test's crops, in the mean, that may be mirrored padding;
+            ``sdm test`` and ``sdm validate`` refuse more, since they would score mirrored pixels.
         facts: Anything else to write into the record, such as the table row of an ablation.
     """
 
@@ -80,6 +86,7 @@ class EvaluationCallback(pl.Callback):
         record: str | None = "results.jsonl",
         record_fit: bool = False,
         cache: str | None = None,
+        max_padding: float = 0.25,
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -97,11 +104,13 @@ class EvaluationCallback(pl.Callback):
         self.record = record
         self.record_fit = record_fit
         self.cache_folder = cache
+        self.max_padding = max_padding
         self.facts = dict(facts or {})
         self.result: Evaluation | None = None
         self._data: dict[str, dict[str, Any]] = {}
         self._caches: dict[str, RealFeatureCache] = {}
         self._started = 0.0
+        self._padding: list[float] = []
 
     # ------------------------------------------------------------------ start
 
@@ -115,6 +124,7 @@ class EvaluationCallback(pl.Callback):
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         self.evaluator.reset()
+        self._padding = []
         self.evaluator.to(pl_module.device)
         self._started = time.monotonic()
         if split not in self._data:
@@ -141,7 +151,7 @@ class EvaluationCallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Adds a batch."""
-        self._update(outputs)
+        self._update(trainer, outputs, batch)
 
     def on_test_batch_end(
         self,
@@ -153,9 +163,14 @@ class EvaluationCallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Adds a batch."""
-        self._update(outputs)
+        self._update(trainer, outputs, batch)
 
-    def _update(self, outputs: Any) -> None:
+    def _update(self, trainer: pl.Trainer, outputs: Any, batch: Any) -> None:
+        if trainer.state.fn != "fit" and "padding" in batch:
+            before = len(self._padding)
+            self._padding += batch["padding"].tolist()
+            if before < PADDING_SAMPLE <= len(self._padding):
+                self._refuse_padding(trainer)
         self.evaluator.update(
             outputs["completed"],
             outputs["image"],
@@ -164,6 +179,16 @@ class EvaluationCallback(pl.Callback):
             outputs.get("uncertainty"),
             outputs.get("mean"),
         )
+
+    def _refuse_padding(self, trainer: pl.Trainer) -> None:
+        share = sum(self._padding) / max(len(self._padding), 1)
+        if share > self.max_padding:
+            size = getattr(getattr(trainer, "datamodule", None), "resolution", None)
+            raise InputError(
+                f"{share:.0%} of the crops of {size}x{size} is mirrored padding (mean of "
+                f"{len(self._padding)} images; evaluation.max_padding is {self.max_padding:.0%}): "
+                f"give images whose shorter side has {size} pixels, or a smaller data.resolution"
+            )
 
     # -------------------------------------------------------------------- end
 
@@ -178,6 +203,7 @@ class EvaluationCallback(pl.Callback):
 
     def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         fitting = trainer.state.fn == "fit"
+        self._refuse_padding(trainer)
         self.result = self.evaluator.compute()
         for name, reason in self.result.refused.items():
             if trainer.is_global_zero and not fitting:

@@ -15,6 +15,7 @@ from PIL import Image
 from sdm_lightning.cli.main import main
 
 PAGES = Path(__file__).parents[2] / "docs" / "extend"
+README = (PAGES.parents[1] / "README.md").read_text()
 BLOCK = re.compile(r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
@@ -120,3 +121,10 @@ def test_data(project, capsys):
     assert "16 samples in 2 shards" in capsys.readouterr().out.replace("images", "samples")
     assert checkpoint(project, "mine")["images_seen"] == 16
     assert checkpoint(project, "arrays")["images_seen"] == 16
+
+
+def test_readme_python(project):
+    (block,) = [text for language, _, text in BLOCK.findall(README) if language == "python"]
+    Image.open("photo.png").save("photo.jpg")
+    exec(compile(block, "README.md", "exec"), {})
+    assert Image.open("filled.png").size == (56, 40)

@@ -18,13 +18,13 @@ from sdm_lightning.files import atomic_file
 class RealFeatureCache:
     """Feature rows by the pixels that they came from.
 
-    A file is named by a hash of what describes the set (manifest of the data, crop, resolution,
+    A file is named by a hash of the set's description (manifest of the data, crop, resolution,
     extractor and its weights' hash). Inside, each row is found by the hash of the 8-bit pixels that
-    went into the network, so a row can never be used for an image that has changed, even where the
+    went into the network, so a row is never used for an image that has changed, even where the
     description does not show the change.
 
     Args:
-        folder: Where files lie; None keeps the rows in memory only.
+        folder: Folder of the files; None keeps the rows in memory only.
         description: Names the set; anything that JSON can hold.
         rank: Of this process; each process writes a file of its own.
     """
@@ -61,7 +61,7 @@ class RealFeatureCache:
         self._rows.update(zip(digests.tolist(), features, strict=True))
 
     def lookup(self, digests: Tensor) -> Tensor | None:
-        """Rows ``(B, D)`` of these images, or None if one of them is not known.
+        """Return rows ``(B, D)`` of these images, or None if one of them is not known.
 
         Args:
             digests: int64 ``(B,)``, hashes of the pixels.

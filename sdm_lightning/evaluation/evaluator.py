@@ -32,10 +32,10 @@ class Evaluation:
     """What an evaluation found; the same on every process.
 
     Attributes:
-        metrics: Value by name; a stand-in network stands in brackets behind the name.
+        metrics: Value by name; a stand-in network is appended in brackets.
         counts: Number of images behind each metric.
         num_images: Images evaluated.
-        refused: Metrics that were asked for and would mean nothing, with the reason.
+        refused: Requested metrics that would be meaningless, with the reason.
         images_digest: SHA-256 over keys and pixels of the originals as evaluated (8-bit, cropped).
         masks_digest: The same of the masks; None if there were none.
         networks: Name and SHA-256 of the networks behind the metrics.
@@ -51,13 +51,13 @@ class Evaluation:
 
 
 def metric_name(name: str, *labels: str) -> str:
-    """``fid`` and ``random-conv`` make ``fid[random-conv]``; empty labels leave nothing."""
+    """Join a metric and its labels: ``fid`` and ``random-conv`` to ``fid[random-conv]``."""
     given = [label for label in labels if label]
     return f"{name}[{','.join(given)}]" if given else name
 
 
 class Evaluator:
-    """Collects batches, then gives every metric at once.
+    """Collects batches and computes every metric at the end.
 
     Each image passes once through the feature network, however many metrics use its features, and
     all metrics see the same 8-bit pixels, so results in memory and results read back from PNG files
@@ -68,7 +68,7 @@ class Evaluator:
         lpips: Network for LPIPS; None leaves it out.
         distance: Network for the uncalibrated feature distance; None leaves it out.
         ids: P-IDS and U-IDS.
-        kid: KID (times 1000) and its deviation over subsets; of use where images are few.
+        kid: KID (times 1000) and its deviation over subsets; useful for few images.
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS below ``MIN_PAIRS`` pairs too, as ``p_ids[n<2500]``.
         cache: Features of originals that earlier evaluations extracted.
@@ -183,15 +183,15 @@ class Evaluator:
             self.pairs.update(row_hashes(keys), real_rows, fake_rows)
 
     def compute(self) -> Evaluation:
-        """All metrics over all processes; every process must call it.
+        """Compute all metrics over all processes; every process must call it.
 
         Raises:
-            InputError: There is no image at all, or one was seen twice.
+            InputError: If there is no image, or one was seen twice.
         """
         with self.scores.sync_context():
             ids, values, digests = self.scores.table()
         if len(ids) == 0:
-            raise InputError("nothing to evaluate: the data set gave no image")
+            raise InputError("nothing to evaluate: the data set is empty")
         metrics: dict[str, float] = {}
         counts: dict[str, int] = {}
         refused: dict[str, str] = {}
@@ -231,7 +231,7 @@ class Evaluator:
             return found
         heavy = not dist.is_initialized() or dist.get_rank() == 0
         with self.fid.sync_context():
-            # One process works, the others wait for its numbers.
+            # One process computes, the others wait for its numbers.
             if heavy:
                 found[metric_name("fid", label)] = self.fid.value()
         if self.pairs is not None:

@@ -1,4 +1,4 @@
-"""``sdm evaluate``: scores a folder of results, of any method, against a folder of originals."""
+"""``sdm evaluate``: score a folder of results, of any method, against a folder of originals."""
 
 import sys
 import time
@@ -64,22 +64,22 @@ def evaluate_folders(
 
     Args:
         real: Originals: a folder, zip or tar of images.
-        fake: Results with the same file names; PNG, so that pixels are what the method made.
-        masks: Masks with the same file names, for the scores over the hole alone.
-        mask_convention: What white means in them: known-white or hole-white. Left out, it is
-            known-white, and masks that look otherwise are refused.
-        crop: Central square to cut the originals to, in pixels, as the published protocol does.
+        fake: Results with the same file names, preferably PNG, which keeps pixels exactly.
+        masks: Masks with the same file names, for the scores over the hole only.
+        mask_convention: What white means in them: known-white or hole-white. Default:
+            known-white, and masks that look inverted are refused.
+        crop: Side of the central square that originals are cut to, as in the published protocol.
         composite: Paste the known pixels of the originals into the results first.
-        fake_suffix: Ending that the results' names have and the originals' have not, as _mask000.
-        only_common: Score the names that both have; left out, a missing file is an error.
-        skip_bad: Leave out pairs that cannot be read or differ in size; left out, an error.
+        fake_suffix: Ending of the results' names that the originals' lack, such as _mask000.
+        only_common: Score the names that both have; otherwise, a missing file is an error.
+        skip_bad: Leave out pairs that cannot be read or differ in size, instead of stopping.
         features: Network for FID, KID, P-IDS, U-IDS, precision and recall; null leaves these out.
             Any other than inception-v3-compat (efficientnet-lite0, -lite2, an architecture of timm,
             random-conv) is named in every score.
-        features_weights: Local path of its weights; left out, torch hub's cache.
+        features_weights: Local path of its weights; default: torch hub's cache.
         features_weights_sha256: First digits of another weights file's hash, to allow it.
         lpips: Network for LPIPS; null leaves it out; random-alex is a stand-in.
-        lpips_weights: Local path of AlexNet's weights; left out, torch hub's cache.
+        lpips_weights: Local path of AlexNet's weights; default: torch hub's cache.
         lpips_weights_sha256: First digits of another weights file's hash, to allow it.
         distance: Network for the uncalibrated feature distance, such as efficientnet-lite2.
         kid: KID (times 1000) and its deviation over subsets, for sets of few images.
@@ -87,24 +87,24 @@ def evaluate_folders(
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS of fewer pairs, under names that say so.
         download: Fetch missing weights into torch hub's cache.
-        protocol: Names data, number and masks, as places36k5-large; part of each recorded name.
-        method: Whose results these are, for tables.
+        protocol: Data, number and masks, such as places36k5-large; part of each recorded name.
+        method: Name of the method, for tables.
         record: File to append the record to; null writes none.
         cache: Folder for the originals' features; null keeps none.
-        batch_size: Images that pass through the networks at once.
-        num_workers: Decoding processes; left out, one per core up to 8.
+        batch_size: Images per forward pass of the networks.
+        num_workers: Decoding processes; default: one per core, up to 8.
         device: Where the networks run.
 
     Raises:
-        InputError: Bad files, or scores that would mean nothing.
+        InputError: If files cannot be scored, or scores would be meaningless.
     """
     started = time.monotonic()
     pairs = PairedFolders(real, fake, masks, mask_convention, crop, fake_suffix, only_common)
     if features is not None and ids and not few_pairs and len(pairs) < MIN_PAIRS:
         raise InputError(
             f"{fake}: {len(pairs)} pairs are too few for P-IDS and U-IDS, which are near 0 for any "
-            f"images below {MIN_PAIRS}; leave them out with ids=false, or report them under names "
-            "that say so with few_pairs=true"
+            f"images below {MIN_PAIRS}; leave them out with ids=false, or report them with "
+            "few_pairs=true, under names that say so"
         )
     mask_set = None if masks is None else _mask_set(masks, mask_convention)
     extractor = build_features(features, features_weights, features_weights_sha256, download)
@@ -177,12 +177,12 @@ def run_pairs(
     num_workers: int | None = None,
     device: Device = "auto",
 ) -> list[BadPair]:
-    """Decode all pairs in worker processes while the networks see the ones before.
+    """Score all pairs; worker processes decode the next ones meanwhile.
 
     Args:
         pairs: What to score.
         evaluator: Where scores collect.
-        guard: Measures known and hole errors; None without masks.
+        guard: Measures the errors at known and hole pixels; None without masks.
         check_polarity: Refuse masks that look inverted.
         composite: Paste the known pixels of the originals into the results first.
         skip_bad: Leave out pairs that cannot be read.
@@ -194,7 +194,7 @@ def run_pairs(
         The pairs left out.
 
     Raises:
-        InputError: A pair cannot be read and ``skip_bad`` is off, or masks look inverted.
+        InputError: If a pair cannot be read and ``skip_bad`` is off, or masks look inverted.
     """
     target = _device(device)
     evaluator.to(target)
@@ -230,10 +230,10 @@ def run_pairs(
 
 
 def _mask_set(masks: str, convention: MaskConvention | None) -> dict[str, Any] | None:
-    """What a frozen mask set says of itself, after holding its files against it.
+    """Return a frozen mask set's description, after checking its files against it.
 
     Raises:
-        InputError: A file has changed, or the stated convention is not the set's.
+        InputError: If a file has changed, or the given convention is not the set's.
     """
     manifest = read_manifest(masks)
     if manifest is None:

@@ -4,10 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.concurrent import process_map
 
 from sdm_lightning import __version__
 from sdm_lightning.data.masks.presets import free_form_mask, get_preset, hole_ratio
@@ -58,22 +57,22 @@ def write_mask_set(
     in the set; they are the masks that `sdm test` draws for the same preset and mask seed.
 
     Args:
-        output: Folder to make.
-        images: Images to draw masks for, one each of the same name: a folder, zip or tar, or
-            shards; left out, count numbers are taken for names.
-        count: Number of masks if no images are named: 00000000.png, 00000001.png, ...
+        output: Folder to create.
+        images: Images to draw masks for, one of the same name each: a folder, zip, tar or shards.
+            Without it, masks are numbered.
+        count: Number of masks without images: 00000000.png, 00000001.png, ...
         preset: Of data.masks, such as mat512_small.
         size: Side in pixels.
         seed: Another number makes another set.
-        overwrite: Replace an existing folder.
-        num_workers: Drawing processes; left out, one per core up to 8.
+        overwrite: Replace an existing mask set.
+        num_workers: Drawing processes; default: one per core, up to 8.
 
     Raises:
-        InputError: The folder exists, the preset is unknown, or there are no images.
+        InputError: If the folder exists, the preset is unknown, or there are no images.
     """
     get_preset(preset)
     if (images is None) == (count is None):
-        raise InputError("masks: name either images or a count")
+        raise InputError("masks: give either images or a count")
     if count is not None and count < 1:
         raise InputError(f"masks: count must be at least 1, got {count}")
     target = Path(output)
@@ -81,7 +80,7 @@ def write_mask_set(
         if not overwrite:
             raise InputError(f"{target}: exists; choose another folder, or set overwrite=true")
         if not (target / MANIFEST_NAME).is_file():
-            raise InputError(f"{target}: is no mask set, so it is not replaced; remove it yourself")
+            raise InputError(f"{target}: not a mask set, so it is not replaced; remove it yourself")
     names = sample_keys(images) if images is not None else [f"{i:08d}" for i in range(count or 0)]
     target.parent.mkdir(parents=True, exist_ok=True)
     # Everything is written beside the target and put in place at once: no half-written set.
@@ -89,7 +88,13 @@ def write_mask_set(
         folder = Path(scratch) / "masks"
         folder.mkdir()
         draw = partial(_write_mask, folder=folder, preset=preset, size=size, seed=seed)
-        files = list(_mapped(draw, names, num_workers))
+        workers = default_workers() if num_workers is None else num_workers
+        if workers < 2 or len(names) < 500:
+            files = [draw(name) for name in tqdm(names, unit="mask", desc="masks")]
+        else:
+            files = process_map(
+                draw, names, max_workers=workers, chunksize=64, unit="mask", desc="masks"
+            )
         manifest = {
             "format": FORMAT,
             "version": 1,
@@ -118,21 +123,6 @@ def write_mask_set(
     )
 
 
-def _mapped(draw: Any, names: list[str], num_workers: int | None) -> Iterator[MaskFile]:
-    workers = default_workers() if num_workers is None else num_workers
-    with tqdm(total=len(names), unit="mask", desc="masks", file=sys.stderr) as progress:
-        if workers < 2 or len(names) < 500:
-            results: Iterable[MaskFile] = map(draw, names)
-            for result in results:
-                progress.update()
-                yield result
-            return
-        with ProcessPoolExecutor(workers) as pool:
-            for result in pool.map(draw, names, chunksize=64):
-                progress.update()
-                yield result
-
-
 def _write_mask(name: str, folder: Path, preset: str, size: int, seed: int) -> MaskFile:
     mask = free_form_mask(preset, size, mask_seed(seed, name))
     done, data = cv2.imencode(".png", mask * 255)
@@ -143,10 +133,10 @@ def _write_mask(name: str, folder: Path, preset: str, size: int, seed: int) -> M
 
 
 def sample_keys(images: str) -> list[str]:
-    """Names of the samples of a folder, zip or tar of images, or of shards.
+    """List the keys of the samples of a folder, zip or tar of images, or of shards.
 
     Raises:
-        InputError: There are none.
+        InputError: If there are none.
     """
     if _are_shards(images):
         index = ShardIndex.load(images)
@@ -157,7 +147,7 @@ def sample_keys(images: str) -> list[str]:
 
 
 def _are_shards(images: str) -> bool:
-    """Whether a path means shards; a tar without an index beside it is a plain archive."""
+    """Return whether a path means shards; a tar without an index beside it is a plain archive."""
     path = Path(images)
     if "{" in images or path.name == INDEX_NAME:
         return True
@@ -167,16 +157,16 @@ def _are_shards(images: str) -> bool:
 
 
 def set_digest(files: Iterable[MaskFile]) -> str:
-    """SHA-256 over names and hashes of the files, in the order of their names."""
+    """Compute a SHA-256 over names and hashes of the files, in the order of their names."""
     lines = [f"{file.sha256}  {file.file}\n" for file in sorted(files, key=lambda f: f.file)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any] | None:
-    """The manifest of a mask set; None for a folder without one.
+    """Read the manifest of a mask set; None for a folder without one.
 
     Raises:
-        InputError: It is damaged or no manifest of masks.
+        InputError: If it is damaged or not a manifest of masks.
     """
     file = Path(folder) / MANIFEST_NAME
     if not file.is_file():
@@ -191,13 +181,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any] | None:
 
 
 def check_mask_set(folder: str | Path) -> dict[str, Any]:
-    """Hold every file of a mask set against its manifest.
+    """Check every file of a mask set against its manifest.
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: There is no manifest, or a file is missing, changed or new.
+        InputError: If there is no manifest, or a file is missing, changed or new.
     """
     root = Path(folder)
     manifest = read_manifest(root)
@@ -207,7 +197,9 @@ def check_mask_set(folder: str | Path) -> dict[str, Any]:
     for file in files:
         path = root / file.file
         if not path.is_file():
-            raise InputError(f"{path}: missing; the manifest lists it: write the mask set again")
+            raise InputError(
+                f"{path}: missing, but the manifest lists it; write the mask set again"
+            )
         if hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
             raise InputError(f"{path}: changed since the manifest was written")
     extra = {path.name for path in root.glob("*.png")} - {file.file for file in files}

@@ -57,7 +57,7 @@ class PairBatch:
     mask: Tensor | None
 
     def pin_memory(self) -> "PairBatch":
-        """Called by the loader: page-locked tensors reach a GPU while it computes."""
+        """Lock the tensors in memory for the loader, so that they reach a GPU while it computes."""
         self.real, self.fake = self.real.pin_memory(), self.fake.pin_memory()
         self.mask = None if self.mask is None else self.mask.pin_memory()
         return self
@@ -90,14 +90,14 @@ class PairedFolders(Dataset):
         real: Originals: a folder, zip or tar.
         fake: Results.
         masks: Masks; None without.
-        mask_convention: What white means in the masks; None takes known-white.
-        crop: Central square to cut originals, and results as large as these, to; smaller originals
-            are mirrored at the bottom and the right. None takes images as they are.
+        mask_convention: What white means in the masks; None: known-white.
+        crop: Side of the central square that originals, and results of their size, are cut to;
+            smaller originals are mirrored at the bottom and the right. None: no cropping.
         fake_suffix: Ending of the results' file names that the originals' names lack.
-        only_common: Go on with the names that both have.
+        only_common: Use the names that both have, instead of raising an error.
 
     Raises:
-        InputError: A folder is missing or empty, or names have no counterpart.
+        InputError: If a folder is missing or empty, or names have no counterpart.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class PairedFolders(Dataset):
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Pair | BadPair:
-        """Decode a pair; what is wrong with it is returned, since workers would garble it."""
+        """Decode a pair; return a fault, since a worker's exception would carry a traceback."""
         key = self.keys[index]
         try:
             return self._read(key)
@@ -182,11 +182,11 @@ class PairedFolders(Dataset):
         return image if self.crop is None else center_crop(pad_to(image, self.crop), self.crop)
 
     def description(self) -> dict[str, Any]:
-        """What the originals are, for the record and the feature cache."""
+        """Describe the originals, for the record and the feature cache."""
         return {"manifest": self.real.manifest(self.keys), "crop": self.crop, "pad": "symmetric"}
 
     def masks_manifest(self) -> str | None:
-        """SHA-256 over the mask files' names and contents."""
+        """Compute a SHA-256 over the mask files' names and contents."""
         return None if self.masks is None else self.masks.manifest(self.keys)
 
 

@@ -1,4 +1,4 @@
-"""A guard against masks that mean the opposite."""
+"""A guard against inverted masks."""
 
 import torch
 from torch import Tensor
@@ -6,17 +6,17 @@ from torch import Tensor
 from sdm_lightning.errors import InputError
 
 MOSTLY_HOLE_ON_AVERAGE = 0.8
-"""No published generator makes masks whose holes take up more than this on average."""
+"""No published generator of masks has a larger average share of hole."""
 
 
 class PolarityGuard:
-    """Compares how far results are from their originals where pixels are known and where not.
+    """Compares the error of results at known pixels with that in the holes.
 
-    A result keeps (or nearly keeps) known pixels; if the "known" side of the masks is the one that
-    differs, the masks are inverted.
+    Results keep known pixels, exactly or nearly; if the error is at the "known" pixels instead, the
+    masks are inverted.
 
     Args:
-        masks: Where they are, for messages.
+        masks: Their path, for messages.
         argument: The argument that states the convention, for messages.
     """
 
@@ -52,11 +52,11 @@ class PolarityGuard:
         """Refuse masks that look inverted or empty.
 
         Raises:
-            InputError: With the argument to set.
+            InputError: If they do; the message names the argument to set.
         """
         if self.hole_ratio == 0:
             raise InputError(
-                f"{self.masks}: no mask has a hole; white must mean known, or state "
+                f"{self.masks}: no mask has a hole if white means known; set "
                 f"{self.argument}=hole-white if white means hole"
             )
         if self.known_error > 0.5 and self.known_error > self.hole_error:
@@ -64,7 +64,7 @@ class PolarityGuard:
                 f"{self.masks}: looks inverted: results differ from their originals by "
                 f"{self.known_error:.1f} levels at known (white) pixels and by "
                 f"{self.hole_error:.1f} in the holes; set {self.argument}=hole-white if white "
-                f"means hole, or {self.argument}=known-white to go on as it is"
+                f"means hole, or {self.argument}=known-white to keep this reading"
             )
         check_hole_ratio(self.masks, self.hole_ratio, self.argument)
 
@@ -73,11 +73,11 @@ def check_hole_ratio(masks: str, ratio: float, argument: str = "mask_convention"
     """Refuse a set of masks that is nearly all hole.
 
     Raises:
-        InputError: With the argument to set.
+        InputError: If it is; the message names the argument to set.
     """
     if ratio > MOSTLY_HOLE_ON_AVERAGE:
         raise InputError(
             f"{masks}: looks inverted: {100 * ratio:.0f} % of the pixels are hole if white means "
             f"known; set {argument}=hole-white if white means hole, or {argument}=known-white to "
-            "go on as it is"
+            "keep this reading"
         )

@@ -1,4 +1,4 @@
-"""What ``sdm evaluate`` prints: a table, and what a reader of it should know."""
+"""What ``sdm evaluate`` prints: a table and notes for its reader."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ UNITS = {
 
 
 def format_value(name: str, value: float) -> str:
-    """A metric for people: percentages with two digits, the rest with four."""
+    """Format a metric for people."""
     if not math.isfinite(value):
         return str(value)
     base = name.split("/")[-1].split("[")[0]
@@ -37,7 +37,7 @@ def format_value(name: str, value: float) -> str:
 
 
 def table_lines(evaluation: Evaluation, protocol: str) -> list[str]:
-    """The metrics as aligned lines, then those that were refused."""
+    """Format the metrics as aligned lines, then those that were refused."""
     rows = [("metric", "value", "images", "")]
     for name, value in evaluation.metrics.items():
         unit = UNITS.get(name.split("[")[0], "")
@@ -59,7 +59,7 @@ def remarks(
     skipped: Sequence[BadPair],
     composite: bool,
 ) -> list[str]:
-    """What a reader of the table should know about its files."""
+    """List what a reader of the table should know about its files."""
     notes = []
     store = evaluator.cache
     if pairs.dropped:
@@ -82,8 +82,8 @@ def remarks(
         )
     if evaluator.features is not None and evaluation.num_images < MIN_PAIRS:
         notes.append(
-            f"note: FID of {evaluation.num_images} images says little; it falls as their number "
-            "grows, so compare it at one number only"
+            f"note: FID of {evaluation.num_images} images is unreliable; it falls as their number "
+            "grows, so compare it at equal numbers only"
         )
     if store is not None and store.hits:
         notes.append(f"note: features of {store.hits} originals came from the cache")

@@ -1,4 +1,4 @@
-"""The record: one JSON line per evaluation, with everything that its numbers depend on."""
+"""The record of an evaluation: one JSON line with everything that its numbers depend on."""
 
 import fcntl
 import json
@@ -23,12 +23,12 @@ VERSIONED = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "lightnin
 
 
 def protocol_name(name: str, protocol: str) -> str:
-    """``fid`` under ``places36k5-large`` is recorded as ``fid/places36k5-large``."""
+    """Join a metric and its protocol: ``fid/places36k5-large``."""
     return f"{name}/{protocol}"
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package and of the libraries that a score may depend on."""
+    """Return the versions of this package and of the libraries that a score may depend on."""
     found = {"sdm-lightning": __version__, "python": platform.python_version()}
     for name in VERSIONED:
         with suppress(metadata.PackageNotFoundError):
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """What this machine is: CPU, cores, GPUs."""
+    """Describe this machine: CPU, cores, GPUs."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -50,7 +50,7 @@ def hardware() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this package lies in, with ``+`` if it was changed since."""
+    """Return the commit of the checkout that holds this package, with ``+`` after changes."""
     folder = Path(__file__).resolve().parent
 
     def git(*args: str) -> str:
@@ -72,11 +72,11 @@ def git_commit() -> str | None:
 def make_record(
     evaluation: Evaluation, protocol: str, seconds: float, **facts: Any
 ) -> dict[str, Any]:
-    """The record of one evaluation.
+    """Build the record of one evaluation.
 
     Args:
-        evaluation: What was found.
-        protocol: Names data, number and masks, such as ``places36k5-large``.
+        evaluation: The scores.
+        protocol: Data, number and masks, such as ``places36k5-large``.
         seconds: Wall time.
         facts: What else the numbers depend on: ``command``, ``checkpoint``, ``parameters`` (``ema``
             or ``raw``), ``num_iterations``, ``alpha``, ``seed``, ``crop``, ``mask_set``, ...
@@ -103,15 +103,15 @@ def make_record(
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """A record as one line of strict JSON; infinities become strings that ``float`` reads back."""
+    """Write a record as one line of strict JSON; infinities become strings that ``float`` reads."""
     return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
 
 
 def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     """Append one line to a JSON-lines file, whole or not at all.
 
-    Several processes may append at once. A line that a crash cut short is closed first, so that it
-    spoils no other.
+    Several processes may append at once. A line that a crash cut short is ended first, so that it
+    does not corrupt the new one.
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""How many processes to start where nobody said."""
+"""The default number of worker processes."""
 
 import os
 
 
 def default_workers(most: int = 8) -> int:
-    """One per core that this process may use (a cluster job often gets fewer than there are)."""
+    """Return the cores that this process may use, which a cluster job may limit."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows

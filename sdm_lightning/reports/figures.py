@@ -33,7 +33,7 @@ def panels(
     caption: str = "",
     tile_inches: float = 1.5,
 ) -> Figure:
-    """Pictures in rows and columns.
+    """Draw pictures in rows and columns.
 
     Args:
         rows: ``(H, W, 3)`` uint8 pictures; ``(H, W)`` float32 in [0, 1], drawn as a heat map (dark
@@ -96,7 +96,7 @@ def _show(axes: Axes, picture: Pixels) -> None:
 def schedule_curves(
     curves: Mapping[str, npt.NDArray[np.float64]], progress: npt.NDArray[np.float64]
 ) -> Figure:
-    """Fig. 7: which part of the hole is filled after which part of the iterations.
+    """Draw Fig. 7: the filled part of the hole over the progress of the iterations.
 
     Args:
         curves: Name -> filled fraction at each progress.
@@ -119,7 +119,7 @@ def schedule_curves(
 def iteration_curves(
     table: PaperTable, lines: Sequence[Line], metrics: Sequence[str], notes: str
 ) -> Figure:
-    """Table 2 as curves: the paper's on the left, then one panel for each of our metrics.
+    """Draw Table 2 as curves: the paper's on the left, then one panel for each of our metrics.
 
     Args:
         table: ``table2``.
@@ -163,7 +163,7 @@ def iteration_curves(
         axes.set_title(f"ours: {metric} ({better_of(metric)} is better)", fontsize=9, color=INK)
         heights = [y for item in axes.get_lines() for y in np.asarray(item.get_ydata())]
         if heights and 0 < 10 * min(heights) < max(heights):
-            axes.set_yscale("log")  # one row far off would flatten the others
+            axes.set_yscale("log")  # else one distant row would flatten the others
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
@@ -176,7 +176,7 @@ def iteration_curves(
 def row_dots(
     table: PaperTable, lines: Sequence[Line], metrics: Sequence[str], notes: str
 ) -> Figure:
-    """A table of rows as dots: the paper's numbers, then one panel for each of our metrics.
+    """Draw a table as dots: the paper's numbers, then one panel for each of our metrics.
 
     Each dot is a run, so that the noise is seen beside the differences; a bar is the mean over
     seeds, the dashed line that of the table's reference row.

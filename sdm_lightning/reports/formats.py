@@ -21,7 +21,7 @@ class Grid:
 
 
 def to_markdown(grid: Grid) -> str:
-    """With aligned columns, so that it reads well in a terminal too."""
+    """Format as Markdown with aligned columns, which also reads well in a terminal."""
 
     def escaped(text: str) -> str:
         return text.replace("|", "\\|")
@@ -44,7 +44,7 @@ def to_markdown(grid: Grid) -> str:
 
 
 def to_csv(grid: Grid) -> str:
-    """Headings, rows, then each note as a comment line."""
+    """Format as CSV: headings, rows, then each note as a comment line."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerows([grid.headings, *grid.rows])
@@ -55,7 +55,7 @@ LATEX = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "±": r"$\pm$", "{": r"
 
 
 def to_latex(grid: Grid) -> str:
-    """A ``booktabs`` table."""
+    """Format as a LaTeX ``booktabs`` table."""
 
     def escaped(text: str) -> str:
         return "".join(LATEX.get(character, character) for character in text)
@@ -73,7 +73,7 @@ def to_latex(grid: Grid) -> str:
 
 
 def to_html(grid: Grid) -> str:
-    """A ``<table>`` and its notes, without a page around them."""
+    """Format as a ``<table>`` and its notes, without a page around them."""
 
     def row(cells: list[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

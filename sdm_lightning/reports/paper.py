@@ -56,17 +56,17 @@ class PaperTable:
 
 
 def table_names() -> list[str]:
-    """Tables whose numbers are in ``experiments/paper``."""
+    """List the tables whose numbers are in ``experiments/paper``."""
     return sorted(path.stem for path in (experiments_folder() / "paper").glob("*.yaml"))
 
 
 def has_table(name: str) -> bool:
-    """Whether the paper has this table."""
+    """Return whether the paper has this table."""
     return name in table_names()
 
 
 def read_paper_table(name: str) -> PaperTable:
-    """Reads the paper's own numbers.
+    """Read the paper's own numbers.
 
     Raises:
         InputError: If there is no such table.
@@ -95,7 +95,7 @@ def read_paper_table(name: str) -> PaperTable:
 
 
 def select_lines(lines: Sequence[Line], table: PaperTable, scale: str | None) -> list[Line]:
-    """The lines of this table and scale; of several lines of one run, the newest.
+    """Select the lines of this table and scale; of several lines of one run, the newest.
 
     A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint's place.
     Runs that only train for a table (a setting that none of its columns has) are left out.
@@ -114,7 +114,7 @@ def select_lines(lines: Sequence[Line], table: PaperTable, scale: str | None) ->
 
 
 def _as_row_of(line: Line, table: PaperTable) -> Line | None:
-    """The line under its row of this table; None if it belongs to another."""
+    """Return the line under its row of this table; None if it belongs to another."""
     place = (label_of(line, "table"), label_of(line, "row"))
     if place[0] == table.name:
         settings = {c.where["setting"] for c in table.columns if "setting" in c.where}
@@ -134,12 +134,12 @@ def _as_row_of(line: Line, table: PaperTable) -> Line | None:
 
 
 def _plain(name: str) -> str:
-    """``DeepFill v2`` and ``deepfill-v2`` are one method."""
+    """Reduce a name to letters and digits: ``DeepFill v2`` and ``deepfill-v2`` are one method."""
     return "".join(character for character in name.lower() if character.isalnum())
 
 
 def with_own_rows(table: PaperTable, lines: Sequence[Line]) -> PaperTable:
-    """The table with the rows that only the lines have, last: the paper has no numbers for them."""
+    """Append the rows that only the lines have, for which the paper has no numbers."""
     known = {str(row["row"]) for row in table.rows}
     own = sorted({str(label_of(line, "row")) for line in lines} - known)
     return replace(table, rows=[*table.rows, *({"row": row, "name": row} for row in own)])

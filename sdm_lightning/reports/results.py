@@ -1,4 +1,4 @@
-"""Reading what evaluations recorded: JSON lines from folders and files, or from a W&B project.
+"""Read what evaluations recorded: JSON lines from folders and files, or from a W&B project.
 
 Nothing here runs a model. A line is what `sdm test` appends (metrics under ``name/protocol``, and
 everything that they depend on); lines of a sweep also say which cell they came from.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.shipped import shipped_folder
 
 Line = dict[str, Any]
@@ -19,20 +19,20 @@ DEFAULT_PLACES = ("runs", "experiments/results")
 
 
 def experiments_folder() -> Path:
-    """``experiments/`` here, in the checkout that this package lies in, or inside the package."""
+    """Return ``experiments/`` of the working directory, of the checkout, or of the package."""
     here = Path("experiments")
     return here if (here / "paper").is_dir() else shipped_folder("experiments")
 
 
 def read_result_lines(path: str | Path) -> list[Line]:
-    """All lines of a JSON-lines file, oldest first; what a crash cut short is left out.
+    """Read all lines of a JSON-lines file, oldest first, without those that a crash cut short.
 
     Raises:
         InputError: If the file is missing.
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"{file}: no such file; give a results.jsonl, or a folder that holds some")
+        raise InputError(f"{file}: no such file; give a results.jsonl, or a folder with such files")
     lines = []
     for text in file.read_text(encoding="utf-8").splitlines():
         try:
@@ -45,7 +45,7 @@ def read_result_lines(path: str | Path) -> list[Line]:
 
 
 def gather(places: Sequence[str | Path] | None = None) -> list[Line]:
-    """Result lines from files, folders and W&B projects, each line once.
+    """Gather result lines from files, folders and W&B projects, each line once.
 
     Args:
         places: JSON-lines files; folders, searched for ``*.jsonl`` except under names that start
@@ -74,7 +74,7 @@ def gather(places: Sequence[str | Path] | None = None) -> list[Line]:
 
 
 def unique(lines: Iterable[Line]) -> list[Line]:
-    """Drops copies: the same line found again, or gathered by a sweep under its cell's label."""
+    """Drop copies: the same line found again, or gathered by a sweep under its cell's label."""
     kept: dict[str, Line] = {}
     for line in lines:
         key = json.dumps({k: v for k, v in line.items() if k != "cell"}, sort_keys=True)
@@ -84,7 +84,7 @@ def unique(lines: Iterable[Line]) -> list[Line]:
 
 
 def read_wandb_project(name: str) -> list[Line]:
-    """Result lines of a W&B project: one for each finished run that has ``test/...`` values.
+    """Read a W&B project: one result line for each finished run that has ``test/...`` values.
 
     A line is made of the summary's test metrics and of the configuration that each run carries.
 
@@ -98,19 +98,18 @@ def read_wandb_project(name: str) -> list[Line]:
 
     try:
         runs = list(wandb.Api().runs(name))
-    except Exception as error:  # the client raises many kinds, some of them private
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # the client's errors share no public base class
         raise InputError(
-            f"wandb:{name}: cannot be read ({reason}); log in, or give files"
+            f"wandb:{name}: cannot be read ({one_line(error)}); log in, or give files"
         ) from None
     return [line for run in runs if (line := wandb_line(run.summary, run.config))]
 
 
 def wandb_line(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Line | None:
-    """A result line from what W&B keeps of one run; None if it was not tested.
+    """Build a result line from what W&B keeps of one run; None if it was not tested.
 
-    The summary's ``record`` is the very line that the run wrote to its results file. A run without
-    one (logged by other code) is read from its metrics and its configuration.
+    The summary's ``record`` is the line that the run wrote to its results file. A run without one
+    (logged by other code) is read from its metrics and its configuration.
 
     Args:
         summary: Last values; ``test/...`` are the metrics.
@@ -142,7 +141,7 @@ def wandb_line(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Line | 
 
 
 def split_metric(name: str) -> tuple[str, str, str]:
-    """``fid[random-conv]/demo`` -> (``fid``, ``random-conv``, ``demo``)."""
+    """Split ``fid[random-conv]/demo`` into ``fid``, ``random-conv`` and ``demo``."""
     match = re.fullmatch(r"([^\[/]+)(?:\[([^\]]*)\])?(?:/(.*))?", name)
     if match is None:
         return name, "", ""
@@ -153,12 +152,12 @@ LOWER_IS_BETTER = {"fid", "kid", "kid_deviation", "feature_distance", "lpips", "
 
 
 def better_of(metric: str) -> Literal["lower", "higher"]:
-    """Which way a metric is better, whatever its brackets say."""
+    """Return which way a metric is better, whatever its brackets hold."""
     return "lower" if split_metric(metric)[0] in LOWER_IS_BETTER else "higher"
 
 
 def metric_values(line: Line) -> dict[str, float]:
-    """The metrics of a line without the protocol's name; stand-ins keep their brackets."""
+    """Return the metrics of a line without the protocol's name; stand-ins keep their brackets."""
     values = {}
     for name, value in line["metrics"].items():
         base, label, _ = split_metric(name)
@@ -167,7 +166,7 @@ def metric_values(line: Line) -> dict[str, float]:
 
 
 def label_of(line: Line, key: str) -> Any:
-    """``table``, ``row``, ``setting``, ``scale`` or ``seed`` of a line, however it was run.
+    """Return the ``table``, ``row``, ``setting``, ``scale`` or ``seed`` of a line.
 
     A line's own facts come first, then its sweep cell's. The seed is that of the training, which a
     test of a given checkpoint may not share.

@@ -25,7 +25,7 @@ class Ours:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Ours | None":
-        """Of finite values; None if there is none."""
+        """Summarise the finite values; None if there is none."""
         finite = [value for value in values if math.isfinite(value)]
         if not finite:
             return None
@@ -33,13 +33,13 @@ class Ours:
         return cls(statistics.fmean(finite), deviation, len(finite))
 
     def text(self, digits: int, sign: str = "") -> str:
-        """``2.36 ± 0.02``, or the number alone for one run; ``sign="+"`` shows the plus."""
+        """Format as ``2.36 ± 0.02``, or ``2.36`` for one run; ``sign="+"`` shows the plus."""
         mean = f"{self.mean:{sign}.{digits}f}"
         return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
 
 
 def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) -> Ours | None:
-    """Mean and deviation over the runs of a row; None if there is none.
+    """Average the runs of a row; None if there is none.
 
     Args:
         lines: Of one table and scale.
@@ -51,18 +51,18 @@ def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) ->
 
 
 def run_values(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) -> list[float]:
-    """The value of each run of a row; takes the arguments of :func:`ours`."""
+    """List the value of each run of a row; takes the arguments of :func:`ours`."""
     return [value for _, value in _values(lines, row, where, metric)]
 
 
 def change(
     lines: Sequence[Line], row: str, reference: str, where: dict[str, Any], metric: str
 ) -> Ours | None:
-    """What a row differs from another by, ours; None unless both were run.
+    """Compute how a row differs from another, ours; None unless both were run.
 
     Runs of one seed saw the same images and masks in the same order. Where both rows have the same
     two or more seeds, once each, the change is therefore taken seed by seed, and its deviation is
-    that of the changes. Else it is the difference of the means alone.
+    that of the changes. Otherwise it is the difference of the means alone.
     """
     found, base = (_values(lines, name, where, metric) for name in (row, reference))
     seeds, base_seeds = ([seed for seed, _ in values] for values in (found, base))
@@ -78,7 +78,7 @@ def change(
 def _values(
     lines: Sequence[Line], row: str, where: dict[str, Any], metric: str
 ) -> list[tuple[str, float]]:
-    """Seed and value of each run of a row."""
+    """List seed and value of each run of a row."""
     return [
         (str(label_of(line, "seed")), metric_values(line)[metric])
         for line in lines

@@ -1,4 +1,4 @@
-"""``sdm table``: the paper's tables with our numbers beside them, made from result lines."""
+"""``sdm table``: the paper's tables with our numbers beside them, from result lines alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,15 +42,15 @@ def print_table(
     """Print a table of the paper with our numbers beside the paper's own.
 
     Numbers come from result lines only; what was not run stays blank. The difference to the paper
-    is given where the metric is the paper's own; stand-ins and other metrics stand in columns of
-    their own, each with its change against the table's reference row.
+    is given where the metric is the paper's own; stand-ins and other metrics have columns of their
+    own, each with its change against the table's reference row.
 
     Args:
         name: table1, table2, table3, table4, tableB1, tableC2 or tableD3.
         scale: Use only runs of this scale: paper, small, tiny, ...
-        format: md, csv, latex or html.
-        results: JSON-lines files, folders, or wandb:ENTITY/PROJECT; runs/ and
-            experiments/results/ if not given.
+        format: Md, csv, latex or html.
+        results: JSON-lines files, folders, or wandb:ENTITY/PROJECT; default: runs/ and
+            experiments/results/.
         metrics: Metrics to show instead of the paper's, such as '["psnr_hole"]'.
         output: Write to this file instead of printing.
     """
@@ -69,7 +69,7 @@ def table_text(
     results: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
 ) -> str:
-    """The text of ``print_table``; takes its arguments."""
+    """Return the text that ``print_table`` prints; takes its arguments."""
     table = read_paper_table(name)
     lines = select_lines(gather(results), table, scale)
     table = with_own_rows(table, lines)
@@ -86,7 +86,7 @@ def table_text(
 
 
 def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> Grid:
-    """Headings, cells and notes of a table, still without a format.
+    """Build headings, cells and notes of a table, still without a format.
 
     A table whose columns name places (a test set, a number of iterations) gets one line for each
     row and place, so that every metric has its three columns: paper, ours, difference.
@@ -145,7 +145,7 @@ def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str])
 
 
 def _places(table: PaperTable) -> list[Column]:
-    """One column for each place, whatever the metric."""
+    """Return one column for each place, whatever the metric."""
     places: dict[str, Column] = {}
     for column in table.columns:
         places.setdefault(str(column.where), column)
@@ -175,14 +175,14 @@ def _number(value: float | None, digits: int) -> str:
 def _digits(metric: str) -> int:
     base, label, _ = split_metric(metric)
     if base == "fid" and label:
-        return 3  # stand-ins have scales of their own, often small
+        return 3  # stand-ins have other scales, often small
     return {"psnr": 2, "psnr_hole": 2, "fid": 2, "p_ids": 2, "u_ids": 2, "lpips": 3}.get(base, 4)
 
 
 def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> list[str]:
     notes = [f"Paper: {table.setting}."]
     if not lines:
-        return [*notes, "Ours: nothing was run yet; all of it is blank."]
+        return [*notes, "Ours: not run yet."]
 
     def all_of(key: str) -> list[str]:
         return sorted({str(v) for line in lines if (v := label_of(line, key)) is not None})
@@ -200,14 +200,14 @@ def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> 
     scales = all_of("scale")
     if scales and scales != ["paper"]:
         notes.append(
-            "These runs are scaled down: their numbers are no reproduction of the paper's, and "
-            "only the order of the rows can be compared."
+            "These runs are scaled down: their numbers do not reproduce the paper's, and only the "
+            "order of the rows can be compared."
         )
     labels = sorted({split_metric(m)[1] for m in metrics if split_metric(m)[1]})
     if labels:
         notes.append(
-            f"[{', '.join(labels)}] names what stands in for the paper's network or sample size: "
-            "not the paper's metric, and its values compare with nothing but each other."
+            f"[{', '.join(labels)}] names a stand-in for the paper's network or sample size: it is "
+            "not the paper's metric, and its values can be compared only with each other."
         )
     others = [m for m in metrics if m not in {c.metric for c in table.columns}]
     better = [f"{m} {better_of(m)}" for m in others]

@@ -29,7 +29,7 @@ PAPER_RUNS = "runs/paper/"
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a grid.
+    """One cell of a grid.
 
     Attributes:
         name: Unique in its sweep, fit for a folder name: ``A-seed0``.
@@ -54,9 +54,9 @@ class Cell:
         return files
 
     def fingerprint(self) -> str:
-        """Hash of the command line and of the contents of its config files.
+        """Hash the command line and the contents of its config files.
 
-        A cell whose recipe was edited is another cell. Where the run writes is left out of it.
+        A cell whose recipe was edited is another cell. The run's folder does not count.
         """
         digest = hashlib.sha256(json.dumps(self.argv).encode())
         for file in self.config_files:
@@ -88,13 +88,13 @@ class Sweep:
     searched: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def cells(self, scale: str = "paper") -> list[Cell]:
-        """The grid, last parameter fastest.
+        """List the cells of the grid, the last parameter varying fastest.
 
         Args:
             scale: Value of the macro ``${envvar:SDM_SCALE}``.
 
         Raises:
-            InputError: If this is no grid, or two cells would have one name.
+            InputError: If this is not a grid, or two cells would have one name.
         """
         if self.method != "grid" or self.searched:
             raise InputError(
@@ -116,7 +116,7 @@ class Sweep:
         return cells
 
     def argv(self, parameters: Mapping[str, Any], scale: str = "paper") -> list[str]:
-        """What follows ``sdm`` for these parameters.
+        """Build the words that follow ``sdm`` for these parameters.
 
         Raises:
             InputError: If the command does not run ``sdm``.
@@ -124,7 +124,7 @@ class Sweep:
         words = agent_command(self.command, self.program, parameters, {"SDM_SCALE": scale})
         if self.program not in words[:-1]:
             raise InputError(
-                f"{self.path}: command does not hold the program followed by a verb, as in "
+                f"{self.path}: command lacks the program followed by a verb, as in "
                 "['${env}', 'sh', '${program}', 'fit', ..., '${args}']"
             )
         found = words[words.index(self.program) + 1 :]
@@ -132,7 +132,7 @@ class Sweep:
 
 
 def with_scaled_files(words: Sequence[str], scale: str) -> list[str]:
-    """Puts ``--config=X.SCALE.yaml`` behind each ``--config=X.yaml`` that has such a sibling.
+    """Put ``--config=X.SCALE.yaml`` behind each ``--config=X.yaml`` that has such a sibling.
 
     For rows that name a size in pixels, which is another setting at another scale.
     """
@@ -148,10 +148,10 @@ def with_scaled_files(words: Sequence[str], scale: str) -> list[str]:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """Reads a W&B sweep file.
+    """Read a W&B sweep file.
 
     Raises:
-        InputError: If the file is missing, no mapping, or has a parameter of unknown form.
+        InputError: If the file is missing, not a mapping, or has a parameter of unknown form.
     """
     file = Path(find_config(str(path)))
     try:
@@ -161,7 +161,7 @@ def read_sweep(path: str | Path) -> Sweep:
             f"{file}: no such file; give a sweep file of experiments/sweeps/"
         ) from None
     except yaml.YAMLError as error:
-        raise InputError(f"{file}: no valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or "parameters" not in content:
         raise InputError(f"{file}: not a W&B sweep file (method, command and parameters)")
     values: dict[str, list[Any]] = {}
@@ -192,7 +192,7 @@ def agent_command(
     parameters: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """The command line that wandb's agent would start.
+    """Build the command line that wandb's agent would start.
 
     Args:
         command: Words with the macros ``${env}``, ``${interpreter}``, ``${program}``, ``${args}``,
@@ -218,7 +218,7 @@ def agent_command(
 
 
 def cell_name(parameters: Mapping[str, Any], varied: set[str]) -> str:
-    """``A-seed0`` for ``{"config": ".../A.yaml", "model.seed": 0}``.
+    """Name a cell: ``A-seed0`` for ``{"config": ".../A.yaml", "model.seed": 0}``.
 
     A file is named by its stem, except that a checkpoint is named by its run's folder; a number by
     the last part of its flag.

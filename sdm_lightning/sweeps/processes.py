@@ -1,4 +1,4 @@
-"""Starting one run: a fresh interpreter, or a copy of this one that has its libraries loaded."""
+"""Start one run: in a new interpreter, or in a copy of this one with its libraries loaded."""
 
 import importlib
 import os
@@ -24,11 +24,11 @@ class Process(Protocol):
     """What the runner needs of a running process."""
 
     def wait(self) -> int:
-        """Exit status, when it has ended; negative for a signal."""
+        """Wait for the end and return the exit status; negative for a signal."""
         ...
 
     def send_signal(self, number: int) -> None:
-        """Signals it, if it still runs."""
+        """Send a signal, if the process still runs."""
         ...
 
 
@@ -44,20 +44,20 @@ class ForkedProcess:
         self.returncode: int | None = None
 
     def wait(self) -> int:
-        """As ``subprocess.Popen.wait``."""
+        """Wait as ``subprocess.Popen.wait`` does."""
         if self.returncode is None:
             _, status = os.waitpid(self.pid, 0)
             self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """As ``subprocess.Popen.send_signal``."""
+        """Send a signal as ``subprocess.Popen.send_signal`` does."""
         if self.returncode is None:
             os.kill(self.pid, number)
 
 
 def preload() -> None:
-    """Imports what every run imports, so that copies of this process need not."""
+    """Import what every run imports, so that copies of this process need not."""
     for name in PRELOADED:
         importlib.import_module(name)
 
@@ -65,7 +65,7 @@ def preload() -> None:
 def start_process(
     words: Sequence[str], environment: Mapping[str, str], log: IO[bytes], fork: bool = False
 ) -> Process:
-    """Starts ``sdm WORDS`` with this interpreter; all its output goes to ``log``.
+    """Start ``sdm WORDS`` with this interpreter; all its output goes to ``log``.
 
     Args:
         words: Verb and arguments.
@@ -86,14 +86,14 @@ def start_process(
 
 
 def _run_copy(words: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
-    """The copy's whole life; never returns to the code that was copied."""
+    """Run the command in the copy; never returns to the code that was copied."""
     status = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        # Whatever stood in their place here (a test's capture, a notebook) is the parent's.
+        # What replaced them here (a test's capture, a notebook) belongs to the parent.
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         os.environ.clear()

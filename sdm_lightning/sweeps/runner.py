@@ -1,4 +1,4 @@
-"""``sdm sweep``: runs a grid without a server."""
+"""``sdm sweep``: run a grid without a server."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep
 from sdm_lightning.sweeps.processes import Process, preload, start_process
 
 PREEMPTED = 75
-"""Exit status of a run that was asked to stop and left a checkpoint."""
+"""Exit status of a run that was stopped by a signal and left a checkpoint."""
 
 KEPT_LINES = 12
 """Lines of a failed run's log that are shown."""
@@ -54,29 +54,29 @@ def run_sweep(
 ) -> None:
     """Run a W&B sweep file's grid here, without a server.
 
-    Each cell is a fresh process with a folder and a log of its own. Cells that are done are
-    skipped, a failed one does not stop the others, and the end is the table of all results; the
-    exit status is 1 if a cell failed. Interrupted sweeps continue where they were.
+    Each cell is a fresh process with a folder and a log of its own. Finished cells are skipped, a
+    failed one does not stop the others, and a table of all results is printed at the end; the exit
+    status is 1 if a cell failed. An interrupted sweep continues where it stopped.
 
     Args:
         file: A W&B sweep file of method grid, such as experiments/sweeps/table1.yaml.
-        scale: Which configs/scale/ file the sweep's ${envvar:SDM_SCALE} stands for.
-        output: Folder of the runs; runs/SCALE/NAME if not given.
-        devices: GPUs to share out, one cell on each at a time, such as 0,1,2,3.
-        workers: Cells at a time where no devices are given.
+        scale: Name of the configs/scale/ file that replaces ${envvar:SDM_SCALE} in the sweep.
+        output: Folder of the runs; default: runs/SCALE/NAME.
+        devices: GPUs to use, one cell on each at a time, such as 0,1,2,3.
+        workers: Cells at a time, without devices.
         extra: More arguments for every run, such as '["--trainer.max_epochs=1"]'.
-        test: Test each cell that was trained, on its last checkpoint.
-        again: Run cells that are done once more.
+        test: Test each trained cell on its last checkpoint.
+        again: Run finished cells once more.
         only: Only these cells: names or parts of names, separated by commas.
         dry_run: Print the commands and run nothing.
         slurm: Write a SLURM array script to this file instead of running; each cell is one task.
-        table: Table printed at the end; those that the results belong to if not given.
-        fork: Start cells as copies of this process with the libraries loaded already: saves some
-            seconds a cell in grids of short runs on a CPU. Not with GPUs.
+        table: Table printed at the end; default: those that the results belong to.
+        fork: Start cells as copies of this process, with the libraries loaded: saves some seconds
+            per cell in grids of short runs on a CPU. Not with GPUs.
 
     Raises:
-        InputError: If the sweep is no grid, or names no cell.
-        SystemExit: With status 1 if a cell failed, 75 if one was asked to stop.
+        InputError: If the sweep is not a grid, or no cell is selected.
+        SystemExit: With status 1 if a cell failed, 75 if one was stopped by a signal.
     """
     sweep = read_sweep(file)
     cells = select(sweep.cells(scale), only)
@@ -99,7 +99,7 @@ def run_sweep(
         return
 
     if fork and devices:
-        raise InputError("fork is for a CPU: a copied process cannot use CUDA; leave devices out")
+        raise InputError("fork: a copied process cannot use CUDA; leave devices out")
     if fork:
         preload()
     places: list[str | None] = [d.strip() for d in devices.split(",") if d.strip()] or [None] * max(
@@ -115,7 +115,7 @@ def run_sweep(
 
 
 def select(cells: Sequence[Cell], only: str | None) -> list[Cell]:
-    """The cells that ``only`` names: whole names where they match, else parts of names."""
+    """Select the cells that ``only`` names: whole names where they match, else parts of names."""
     if only is None:
         return list(cells)
     wanted = [word.strip() for word in only.split(",") if word.strip()]
@@ -140,11 +140,11 @@ class Plan:
     fork: bool = False
 
     def fingerprint(self) -> str:
-        """The cell's, with the extra arguments."""
+        """Return the cell's fingerprint with the extra arguments."""
         return "/".join([self.cell.fingerprint(), *self.extra, str(self.test)])
 
     def commands(self) -> list[list[str]]:
-        """The command lines after ``sdm``: the cell's own, and the test of what it trained."""
+        """List the command lines after ``sdm``: the cell's own, and the test of what it trained."""
         words = [*self.cell.argv, f"--runs_dir={self.folder.parent}", f"--name={self.folder.name}"]
         words += self.extra
         if self.cell.verb != "fit":
@@ -155,7 +155,7 @@ class Plan:
         return commands
 
     def state(self) -> dict[str, Any]:
-        """What an earlier call left in ``cell.json``; empty if none."""
+        """Read the ``cell.json`` of an earlier call; empty if there is none."""
         try:
             state = json.loads((self.folder / "cell.json").read_text())
         except (FileNotFoundError, json.JSONDecodeError):
@@ -163,7 +163,7 @@ class Plan:
         return state if isinstance(state, dict) else {}
 
     def write_state(self, **facts: Any) -> None:
-        """Writes ``cell.json``, whole or not at all."""
+        """Write ``cell.json``, whole or not at all."""
         state = {
             "sweep": self.sweep.name,
             "cell": self.cell.name,
@@ -175,12 +175,12 @@ class Plan:
         write_atomically(self.folder / "cell.json", json.dumps(state, indent=1))
 
     def is_done(self) -> bool:
-        """Done by an earlier call, with this very command line and these configs."""
+        """Return whether an earlier call finished this command line with these configs."""
         state = self.state()
         return state.get("status") == "done" and state.get("fingerprint") == self.fingerprint()
 
     def is_changed(self) -> bool:
-        """An earlier call ran another recipe in this folder."""
+        """Return whether an earlier call ran another recipe in this folder."""
         found = self.state().get("fingerprint")
         return found is not None and found != self.fingerprint()
 
@@ -291,7 +291,7 @@ def _run_process(plan: Plan, words: list[str], place: str | None, running: set[P
 
 
 def _set_aside(folder: Path) -> None:
-    """Renames a run's folder: nothing that was trained is ever deleted."""
+    """Rename a run's folder: nothing that was trained is ever deleted."""
     if not folder.exists():
         return
     number = 1
@@ -301,14 +301,14 @@ def _set_aside(folder: Path) -> None:
 
 
 def _tail(log: Path) -> str:
-    """The end of what the last command of a run printed."""
+    """Return the end of what the last command of a run printed."""
     lines = log.read_text(errors="replace").splitlines()
     starts = [k for k, line in enumerate(lines) if line.startswith("$ sdm ")]
     return "\n".join(f"    | {line}" for line in lines[max(starts, default=-1) + 1 :][-KEPT_LINES:])
 
 
 def collect_results(folder: Path, sweep: str) -> Path:
-    """Gathers the result lines of all cells in ``folder/results.jsonl``.
+    """Gather the result lines of all cells in ``folder/results.jsonl``.
 
     Each line keeps what ``sdm test`` wrote and gains ``cell``: sweep, name, scale and parameters.
     """

@@ -27,7 +27,7 @@ trap 'kill -TERM $child' TERM
 wait $child; status=$?
 while kill -0 $child 2>/dev/null; do wait $child; status=$?; done
 
-# 75: asked to stop, and a checkpoint is there: back into the queue.
+# 75: stopped by a signal, with a checkpoint: back into the queue.
 if [ $status -eq 75 ]; then scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"; fi
 exit $status
 """
@@ -42,14 +42,14 @@ def write_array(
     test: bool,
     extra: tuple[str, ...],
 ) -> None:
-    """Writes the array script and says how to start it.
+    """Write the array script and print how to start it.
 
     Args:
         path: The script.
         sweep: The sweep.
         cells: Its cells; each becomes the array task of its position.
         scale: As given to ``sdm sweep``.
-        folder: Folder of the runs; made now, since SLURM does not make the folder of its logs.
+        folder: Folder of the runs; created now, since SLURM does not create that of its logs.
         test: As given to ``sdm sweep``.
         extra: As given to ``sdm sweep``.
     """

@@ -121,7 +121,7 @@ def test_scores_that_mean_nothing_are_refused_and_the_rest_reported():
 
 
 def test_no_image_or_one_twice():
-    with pytest.raises(InputError, match="gave no image"):
+    with pytest.raises(InputError, match="data set is empty"):
         Evaluator().compute()
     with pytest.raises(InputError, match="seen more than once"):
         feed(Evaluator(), samples(3), [0, 1, 1]).compute()

@@ -58,7 +58,7 @@ def test_table_and_record(folders, capsys):
     assert "p_ids[random-conv,n<2500]/toy6" in out
     assert f"{expected:.3f}" in out
     assert out.count("note:") == 1
-    assert "note: FID of 6 images says little" in out
+    assert "note: FID of 6 images is unreliable" in out
 
 
 def test_file_names_pair_whatever_order_and_extension(folders):

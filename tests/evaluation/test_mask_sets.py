@@ -59,7 +59,7 @@ def test_names_of_shards(tiny_shards, tiny_images):
 def test_what_is_refused(mask_set, folders):
     with pytest.raises(InputError, match="overwrite=true"):
         write_mask_set(str(mask_set), folders.real)
-    with pytest.raises(InputError, match="is no mask set, so it is not replaced"):
+    with pytest.raises(InputError, match="not a mask set, so it is not replaced"):
         write_mask_set(folders.real, folders.real, overwrite=True)
     with pytest.raises(InputError, match="either images or a count"):
         write_mask_set(str(folders.root / "x"))

@@ -159,7 +159,7 @@ def test_checkpoints_of_other_sweeps_follow_the_scale(workdir: Path) -> None:
         ({"method": "bayes"}, "method is bayes"),
         ({"parameters": {"x": {"min": 0, "max": 1}}}, "values only"),
         ({"parameters": {"x": 3}}, "parameter x has neither"),
-        ({"command": ["${env}", "python", "train.py", "${args}"]}, "does not hold the program"),
+        ({"command": ["${env}", "python", "train.py", "${args}"]}, "lacks the program"),
         ({"parameters": {"a": {"values": ["x/k.yaml", "y/k.yaml"]}}}, "two cells have the name"),
     ],
 )
@@ -173,7 +173,7 @@ def test_missing_and_broken_files(workdir: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_sweep("none.yaml")
     Path("broken.yaml").write_text("a: [")
-    with pytest.raises(InputError, match="no valid YAML"):
+    with pytest.raises(InputError, match="not valid YAML"):
         read_sweep("broken.yaml")
     Path("other.yaml").write_text("a: 1")
     with pytest.raises(InputError, match="not a W&B sweep file"):
@@ -289,7 +289,7 @@ def test_devices_are_shared_out(fake_runs: Path) -> None:
     assert {device for _, _, device in made} == {"2", "5"}
     for cell in {name for _, name, _ in made}:
         assert len({device for _, name, device in made if name == cell}) == 1
-    with pytest.raises(InputError, match="fork is for a CPU"):
+    with pytest.raises(InputError, match="a copied process cannot use CUDA"):
         runner.run_sweep(str(write_sweep(fake_runs)), "tiny", "out", devices="2", fork=True)
 
 

@@ -102,7 +102,7 @@ def test_own_rows_come_last_and_training_runs_are_left_out(tmp_path: Path) -> No
 
     trained = line("sdm", 0, "tableD3", setting="training-masks", metrics={"x": 1.0})
     text = table_text("tableD3", results=[write(tmp_path / "r.jsonl", [trained])])
-    assert "nothing was run yet" in text
+    assert "not run yet" in text
 
 
 def test_a_stand_in_never_stands_in_the_papers_column(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_stand_in_never_stands_in_the_papers_column(tmp_path: Path) -> None:
 
 def test_nothing_run_is_all_blank(tmp_path: Path) -> None:
     text = table_text("table4", results=[write(tmp_path / "r.jsonl", [])])
-    assert "nothing was run" in text
+    assert "not run yet" in text
     assert "2.54" in text
 
 

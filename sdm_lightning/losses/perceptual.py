@@ -1,13 +1,14 @@
 """Perceptual losses: their base classes, and the paper's high-receptive-field loss (Eq. 9)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.features.frozen import UsesFrozenNetwork
 from sdm_lightning.features.images import full_float32
 from sdm_lightning.features.resnet50s import load_network
 
@@ -62,62 +63,18 @@ class PerceptualLoss(nn.Module, ABC):
         """Load whatever the first call needs, so that missing weights are reported early."""
 
 
-class NetworkPerceptualLoss(PerceptualLoss):
-    """A distance of a pretrained network's feature maps.
-
-    Weights are loaded by ``prepare`` or by the first call, not by the constructor: a model that is
-    only tested or used for inpainting needs none. The network is frozen: it is no child module, so
-    it is neither trained nor counted nor saved, and ``train()`` does not reach its batch norms. It
-    follows the loss to its device, and always computes in float32.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._network: list[nn.Module] = []  # a list hides it from nn.Module
-
-    @abstractmethod
-    def load(self) -> nn.Module:
-        """Build the network with its weights.
-
-        Raises:
-            InputError: If the weights cannot be found, or are damaged or of another network.
-        """
+class NetworkPerceptualLoss(UsesFrozenNetwork, PerceptualLoss):
+    """A distance of a pretrained network's feature maps, always computed in float32."""
 
     @abstractmethod
     def feature_maps(self, network: nn.Module, images: Tensor) -> list[Tensor]:
         """Return the maps that are compared, of float32 images ``(B, 3, H, W)`` in [-1, 1]."""
 
-    def prepare(self) -> None:
-        """Load the weights unless that has been done.
-
-        Raises:
-            InputError: See ``load``.
-        """
-        if not self._network:
-            self._network.append(self.load().float().eval().requires_grad_(False))
-
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the network's feature maps of images ``(B, 3, H, W)`` in [-1, 1]."""
-        self.prepare()
-        network = self._network[0]
-        if next(network.parameters()).device != images.device:
-            self._move(images.device)
+        network = self.network_on(images.device)
         with full_float32(images.device):
             return self.feature_maps(network, images.float())
-
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
-    ) -> "NetworkPerceptualLoss":
-        super()._apply(fn, recurse)
-        # Applied to an empty tensor: the network follows devices, not changes of precision.
-        for network in self._network:
-            self._move(fn(next(network.parameters()).new_empty(0)).device)
-        return self
-
-    def _move(self, device: torch.device) -> None:
-        with torch.inference_mode(False):
-            for network in self._network:
-                network.to(device)
 
 
 class ResNetPerceptualLoss(NetworkPerceptualLoss):

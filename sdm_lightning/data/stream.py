@@ -32,8 +32,8 @@ from sdm_lightning.errors import InputError
 
 __all__ = [
     "Batch",
-    "EvalStream",
     "EvalExample",
+    "EvalStream",
     "Example",
     "Failure",
     "TrainStream",

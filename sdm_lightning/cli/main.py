@@ -18,6 +18,7 @@ from sdm_lightning import __version__
 from sdm_lightning.cli.errors import nearest, user_errors
 from sdm_lightning.cli.help_cache import print_help
 from sdm_lightning.errors import InputError
+from sdm_lightning.memory import reuse_freed_memory
 
 TRAINER_VERBS = {
     "fit": "Train a model",
@@ -68,6 +69,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(words: list[str]) -> None:
     """Runs a known verb with its options."""
+    reuse_freed_memory()
     if words[0] in TRAINER_VERBS:
         from sdm_lightning.cli.trainer import run_trainer
 

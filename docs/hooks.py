@@ -22,6 +22,7 @@ ELSEWHERE = {
 }
 """Path in the repository -> path in the site."""
 
+TABLE_TITLE = re.compile(r"\A\*\*(.+)\*\*$", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()([^()\s#:]+)")
 
 
@@ -32,7 +33,8 @@ def site_paths() -> dict[str, str]:
         for pattern in ("**/*.md", "results/figures/*", "results/*.jsonl")
         for path in sorted((REPOSITORY / "experiments").glob(pattern))
     ]
-    return ELSEWHERE | {path: path for path in found}
+    # A README would become the index page of the section that it is listed in.
+    return ELSEWHERE | {path: path.replace("README", "overview") for path in found}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -46,6 +48,8 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Rewrite the links of one page from the repository to the site."""
     paths = site_paths()
     here = page.file.src_uri
+    if here == "index.md":
+        page.meta["hide"] = ["navigation"]
     sources = {target: source for source, target in paths.items()}
     folder = PurePosixPath(sources.get(here, f"docs/{here}")).parent
 
@@ -56,4 +60,5 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
             target = source.removeprefix("docs/")
         return match[1] if target is None else relpath(target, PurePosixPath(here).parent)
 
-    return LINK.sub(rewritten, markdown)
+    # Tables that `sdm table` wrote begin with their title in bold.
+    return LINK.sub(rewritten, TABLE_TITLE.sub(r"# \1", markdown))

@@ -1,4 +1,4 @@
-"""The config files among the words of a command, read once before they are parsed."""
+"""Config files on the command line, read once before the command line is parsed."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ LINKED = {
     "model.seed": "seed_everything",
     "data.seed": "seed_everything",
 }
-"""Key that follows -> key that leads."""
+"""Linked key -> key that sets it."""
 
 
 def read_config_files(words: list[str]) -> dict[str, Any]:
-    """Content of every config file named among the words.
+    """Read every config file that the words name.
 
     Raises:
-        InputError: If one is missing or is no YAML mapping.
+        InputError: If one is missing or is not a YAML mapping.
     """
     files: dict[str, Any] = {}
     for name in config_names(words):
@@ -35,7 +35,7 @@ def read_config_files(words: list[str]) -> dict[str, Any]:
             mark = getattr(error, "problem_mark", None)
             where = f" line {mark.line + 1}" if mark else ""
             what = getattr(error, "problem", None) or error
-            raise InputError(f"config file '{name}'{where}: no YAML: {what}") from error
+            raise InputError(f"config file '{name}'{where}: not YAML: {what}") from error
         if not isinstance(content, dict):
             raise InputError(f"config file '{name}' holds no keys")
         files[name] = content
@@ -43,7 +43,7 @@ def read_config_files(words: list[str]) -> dict[str, Any]:
 
 
 def config_names(words: list[str]) -> list[str]:
-    """What follows ``--config`` or ``-c``."""
+    """List the words that follow ``--config`` or ``-c``."""
     names = []
     for word, following in zip(words, [*words[1:], None], strict=True):
         if word in ("--config", "-c"):
@@ -55,7 +55,7 @@ def config_names(words: list[str]) -> list[str]:
 
 
 def locate_config_files(words: list[str]) -> list[str]:
-    """The same words, with shipped files named by where they are."""
+    """Replace the names of shipped config files by their paths."""
     located: list[str] = []
     for word in words:
         if located and located[-1] in ("--config", "-c"):
@@ -67,7 +67,7 @@ def locate_config_files(words: list[str]) -> list[str]:
 
 
 def refuse_linked(words: list[str], files: dict[str, Any]) -> None:
-    """A key that follows another cannot be given: it would be overwritten without a word.
+    """Refuse a key that is linked to another, which would overwrite it silently.
 
     Raises:
         InputError: Naming the key that leads.
@@ -75,13 +75,14 @@ def refuse_linked(words: list[str], files: dict[str, Any]) -> None:
     for target, source in LINKED.items():
         short = target.replace(".init_args.", ".")
         flags = [w for w in words if w.partition("=")[0] in (f"--{target}", f"--{short}")]
-        holders = [name for name, content in files.items() if _holds(content, target)]
+        holders = [name for name, content in files.items() if holds_key(content, target)]
         if flags or holders:
             where = f" in {holders[-1]}" if holders else ""
-            raise InputError(f"key '{target}'{where} follows '{source}'; set that instead")
+            raise InputError(f"key '{target}'{where} is linked to '{source}'; set that instead")
 
 
-def _holds(content: Any, key: str) -> bool:
+def holds_key(content: Any, key: str) -> bool:
+    """Return whether nested mappings hold a dotted key."""
     for part in key.split("."):
         if not isinstance(content, dict) or part not in content:
             return False

@@ -1,7 +1,7 @@
-"""What the command line says when something is wrong: one line, with the nearest right word.
+"""Errors on the command line: one line each, with the nearest known word and the file's name.
 
-jsonargparse finds every mistake, but tells it in several lines, one per way in which a value could
-have been read. Here the line that matters is picked out of them.
+jsonargparse reports every mistake, but a value of a union or of a nested class takes it several
+lines. Here the key is put together and the lines about it are joined into one.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import difflib
 import importlib
 import inspect
 import os
+import pkgutil
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from sdm_lightning.cli.configs import holds_key
 from sdm_lightning.errors import InputError
 
 
@@ -26,7 +28,7 @@ def user_errors() -> Iterator[None]:
 
     Raises:
         SystemExit: Instead of ``InputError`` (its ``exit_status``) and ``KeyboardInterrupt`` (130),
-            and where nobody reads the output any more, as in ``sdm table table1 | head`` (141, as
+            and when the reader of the output is gone, as in ``sdm table table1 | head`` (141, as
             from the signal). With ``SDM_DEBUG=1`` in the environment the first two are not caught.
     """
     try:
@@ -35,7 +37,7 @@ def user_errors() -> Iterator[None]:
     except InputError as error:
         if os.environ.get("SDM_DEBUG"):
             raise
-        print(f"error: {last_told(str(error))}", file=sys.stderr)
+        print(f"error: {final_message(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_status) from error
     except KeyboardInterrupt:
         if os.environ.get("SDM_DEBUG"):
@@ -43,43 +45,48 @@ def user_errors() -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
-        # Else Python would try to write the rest once more when it ends, and complain.
+        # Otherwise Python would try to write the rest when it exits, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(141) from None
 
 
-def last_told(message: str) -> str:
-    """The user's line of a message; a data worker hands its own over inside a traceback."""
-    _, found, told = message.rpartition("InputError: ")
-    return " ".join((told if found else message).split())
+def final_message(message: str) -> str:
+    """Return the last ``InputError`` of a message; a data worker's comes inside a traceback."""
+    return " ".join(message.rpartition("InputError: ")[2].split())
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The word most probably meant, or None where none is near.
+    """Return the word most probably meant, or None if none is similar.
 
     Dotted keys are compared by their last part first, siblings before others: for
     ``model.num_iteration`` that is ``model.diffusion.num_iterations``, not any longer key that
     shares more letters.
     """
-    scored = [(_nearness(word, candidate), candidate) for candidate in words]
+    scored = [(_similarity(word, candidate), candidate) for candidate in words]
     score, found = max(scored, default=(0.0, ""))
     return found if score >= 0.65 else None
 
 
-def _nearness(word: str, candidate: str) -> float:
+def _similarity(word: str, candidate: str) -> float:
     leaf, other = word.rpartition(".")[2], candidate.rpartition(".")[2]
     if len(leaf) >= 3 and other.startswith(leaf):
-        likeness = 0.9
+        similar = 0.9
     else:
-        likeness = difflib.SequenceMatcher(None, leaf, other).ratio()
+        similar = difflib.SequenceMatcher(None, leaf, other).ratio()
     parents = difflib.SequenceMatcher(None, word.rpartition(".")[0], candidate.rpartition(".")[0])
-    return 0.9 * likeness + 0.1 * parents.ratio() if likeness >= 0.6 else 0.0
+    return 0.9 * similar + 0.1 * parents.ratio() if similar >= 0.6 else 0.0
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """Return a hint to append to a message, empty if no word is similar."""
+    guess = nearest(word, words)
+    return f"; did you mean '{guess}'?" if guess else ""
 
 
 def parse_clearly(
     parser: ArgumentParser, words: list[str], files: Mapping[str, Any] | None = None
 ) -> Namespace:
-    """Parses command line words.
+    """Parse command line words.
 
     Args:
         parser: Made with ``exit_on_error=False``.
@@ -98,33 +105,83 @@ def parse_clearly(
 def explain(
     message: str, parser: ArgumentParser | None = None, files: Mapping[str, Any] | None = None
 ) -> str:
-    """The one line that matters of a jsonargparse message."""
-    message = message.removeprefix("error: ").strip()
-    keys = option_keys(parser) if parser is not None else []
-    keys += [key for content in (files or {}).values() for key in class_keys(content)]
-    if match := re.match(r"unrecognized arguments: (.*)", message, re.S):
-        word = match[1].split()[0]
-        if not word.startswith("-"):
-            return f"unexpected word '{word}'; options start with --"
-        return _unknown(word.lstrip("-").partition("=")[0], keys, files)
-    if match := re.match(
-        r"(?:Subcommand '\S+' does not accept option|Option) '([^']*)'(?: is not accepted)?$",
-        message,
-    ):
-        return _unknown(match[1], keys, files)
-    if match := re.match(r"Group '(.*?)' does not accept option '(.*?)'", message):
-        return _unknown(f"{match[1]}.{match[2]}", keys, files)
-    if match := re.match(r"the following arguments are required: (.*)", message, re.S):
+    """Put a jsonargparse message into one line.
+
+    Args:
+        message: Of its exception.
+        parser: Whose keys a mistyped one is compared with.
+        files: Content of the config files, by name.
+    """
+    if match := re.search(r"unrecognized arguments: ([^-]\S*)", message):
+        return f"unexpected word '{match[1]}'; options start with --"
+    if match := re.search(r"arguments are required: (.*)", message):
         missing = re.sub(r"\b(fit|validate|test|predict)\.", "", match[1])
-        configs = "model." in missing or "data." in missing
-        return f"missing: {missing}" + ("; a --config FILE can hold them" if configs else "")
-    if match := re.match(r'Parser key "config": (?:File|Path) does not exist: \'(.*)\'', message):
+        return f"missing: {missing}" + ("; a --config FILE can hold them" if "." in missing else "")
+    if match := re.search(r'"config": (?:File|Path) does not exist: \'(.*)\'', message):
         return f"config file '{match[1]}' does not exist"
-    return _explain_value(message, files)
+    # A key inside a class's arguments comes after that of the class.
+    keys = re.findall(r'Parser key "(.*?)"', message)
+    option = r"(?:Group '(.*?)' does not accept o|[Oo])ption '(.*?)'"
+    if match := re.search(rf"{option}|unrecognized arguments: -+([^\s=]+)", message):
+        name = ".".join(part for part in match.groups() if part)
+        return _unknown_key(".init_args.".join([*keys, name]), name, message, parser, files)
+    key = ".init_args.".join(keys)
+    return (f"{key}: " if key else "") + _problem(message, keys[-1] if keys else "")
+
+
+def _problem(message: str, key: str) -> str:
+    """Return what is wrong with the value of the innermost key."""
+    if match := re.search(r"module '(\S+)' has no attribute '(\S+)'", message):
+        names = [f"{match[1]}.{n}" for n in dir(importlib.import_module(match[1])) if n[0] != "_"]
+        path = f"{match[1]}.{match[2]}"
+        return f"class_path '{path}' does not exist{did_you_mean(path, names)}"
+    inner = message.rpartition(f'Parser key "{key}"')[2].lstrip(":")
+    lines = [line.strip(" -") for line in inner.splitlines()]
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a path")
+    said = [line for line in lines if line and not line.startswith(noise)]
+    for line, following in zip(said, [*said[1:], ""], strict=True):
+        if not re.match(r"Expected an? (?!dot)", line):
+            text = f"{line} {following}" if line.endswith(":") else line
+            return text.removeprefix("Problem with given ")
+    # Less indented lines are other branches of a union around the class that the key belongs to.
+    expected = re.findall(
+        r"^([ -]*)Expected an? (?!path)(.*?)(?:\. Got value: (.*))?$", inner, re.M
+    )
+    if not expected:
+        return "is invalid"
+    indent, _, value = expected[0]
+    types = dict.fromkeys(_type_name(kind) for place, kind, _ in expected if place == indent)
+    given = re.search(r"Given value: (.*)", inner)
+    return f"expected {' or '.join(types)}, got {value or (given[1] if given else None)!r}"
+
+
+def _type_name(printed: str) -> str:
+    """Shorten ``<class 'int'>`` to ``int`` and ``typing.Literal['a', 'b']`` to ``a or b``."""
+    if match := re.match(r"<class '(?:.*\.)?(\w+)'>", printed):
+        return "null" if match[1] == "NoneType" else match[1]
+    if match := re.match(r"typing\.Literal\[(.*)\]", printed):
+        return match[1].replace("'", "").replace(", ", " or ")
+    return printed
+
+
+def _unknown_key(
+    key: str,
+    name: str,
+    message: str,
+    parser: ArgumentParser | None,
+    files: Mapping[str, Any] | None,
+) -> str:
+    known = option_keys(parser) if parser is not None else []
+    known += [known_key for content in (files or {}).values() for known_key in class_keys(content)]
+    for class_path in re.findall(r"Problem with given class_path '(.*?)'", message):
+        known += [key.removesuffix(name) + argument for argument in _parameters(class_path)]
+    holders = [file for file, content in (files or {}).items() if holds_key(content, key)]
+    where = f" in {holders[-1]}" if holders else ""
+    return f"unknown key '{key}'{where}{did_you_mean(key, known)}"
 
 
 def option_keys(parser: ArgumentParser) -> list[str]:
-    """Every key that a parser, or the chosen verb's parser below it, takes."""
+    """List every key that a parser, or the chosen verb's parser below it, takes."""
     keys: list[str] = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -136,135 +193,19 @@ def option_keys(parser: ArgumentParser) -> list[str]:
 
 
 def class_keys(content: Any, prefix: str = "") -> Iterator[str]:
-    """Keys of the arguments of every class that a config file names by ``class_path``."""
+    """Yield the keys of the arguments of every class that a config file names."""
     if not isinstance(content, Mapping):
         return
     for key, value in content.items():
         if isinstance(value, Mapping):
             yield from class_keys(value, f"{prefix}{key}.")
-            if isinstance(value.get("class_path"), str):
-                names = _parameters(value["class_path"])
-                yield from (f"{prefix}{key}.init_args.{name}" for name in names)
+            for name in _parameters(value.get("class_path")):
+                yield f"{prefix}{key}.init_args.{name}"
 
 
-def _unknown(key: str, keys: Iterable[str], files: Mapping[str, Any] | None) -> str:
-    guess = nearest(key, keys)
-    hint = f"; did you mean '{guess}'?" if guess else ""
-    return f"unknown key '{key}'{_where(key, files)}{hint}"
-
-
-def _where(key: str, files: Mapping[str, Any] | None) -> str:
-    """`` in FILE`` for the last config file that holds the key."""
-    for name, content in reversed(list((files or {}).items())):
-        value = content
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is not None:
-            return f" in {name}"
-    return ""
-
-
-def _explain_value(message: str, files: Mapping[str, Any] | None) -> str:
-    """One line for a value that does not fit its type; follows nested class paths inwards."""
-    key, class_path = "", ""
-    expected: list[str] = []
-    given, depth = "", 0
-    for raw in message.splitlines():
-        line = raw.strip().removeprefix("- ")
-        indent = len(raw) - len(raw.lstrip())
-        if expected and indent < depth:
-            # What follows belongs to the union around this value, but for the value itself.
-            if line.startswith("Given value type"):
-                continue
-            if not given and line.startswith("Given value: "):
-                given = line.removeprefix("Given value: ")
-            break
-        if match := re.match(r'Parser key "(.*?)":?\s*(.*)', line):
-            key = f"{key}.init_args.{match[1]}" if class_path and key else match[1]
-            if match[2]:
-                return f"{key}: {match[2]}"
-        elif match := re.match(r"Problem with given class_path '(.*?)':", line):
-            class_path = match[1]
-            expected.clear()  # of the other branches of a union around it
-        elif match := re.match(r"Option '(.*?)' is not accepted", line):
-            name = f"{key}.init_args.{match[1]}" if key else match[1]
-            return _unknown_argument(name, match[1], class_path, files)
-        elif match := re.match(r"module '(.*?)' has no attribute '(.*?)'", line):
-            return f"{_prefix(key)}{_unknown_class(match[1], match[2])}"
-        elif line.startswith(("No module named", "Import path")):
-            return (
-                f"{_prefix(key)}class_path '{class_path}': {line}"
-                if class_path
-                else (f"{_prefix(key)}{line}")
-            )
-        elif match := re.match(r"Expected a dot import path string: (.*)", line):
-            return (
-                f"{_prefix(key)}'{match[1]}' is no class path; write package.module.Class in full"
-            )
-        elif match := re.match(r"Expected an? (.*?)(?:\. Got value: (.*))?$", line):
-            if not line.startswith("Expected a path but"):
-                expected.append(_type_name(match[1]))
-                depth = indent
-            if match[2] is not None and not given:
-                given = match[2]
-        elif line and not line.startswith(
-            ("Does not validate against", "Subtypes:", "Errors:", "Given value")
-        ):
-            return f"{_prefix(key)}{line}"
-    if expected:
-        wanted = " or ".join(sorted(dict.fromkeys(expected), key=lambda name: name == "null"))
-        return f"{_prefix(key)}{given!r} is not {wanted}"
-    return " ".join(message.split())
-
-
-def _prefix(key: str) -> str:
-    return f"{key}: " if key else ""
-
-
-def _type_name(printed: str) -> str:
-    """``<class 'int'>`` as people say it."""
-    names = {
-        "NoneType": "null",
-        "str": "text",
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "true or false",
-    }
-    if match := re.match(r"<class '(.*?)'>", printed):
-        return names.get(match[1].rpartition(".")[2], match[1])
-    if match := re.match(r"typing\.Literal\[(.*)\]", printed):
-        return "one of " + match[1].replace("'", "")
-    return printed
-
-
-def _unknown_argument(key: str, name: str, class_path: str, files: Mapping[str, Any] | None) -> str:
-    guess = nearest(name, _parameters(class_path))
-    hint = f"; did you mean '{guess}'?" if guess else ""
-    return f"unknown key '{key}'{_where(key, files)}, not an argument of {class_path}{hint}"
-
-
-def _unknown_class(module: str, name: str) -> str:
+def _parameters(class_path: Any) -> list[str]:
+    """Return the names of a class's constructor arguments, none if it cannot be imported."""
     try:
-        names = [n for n in dir(importlib.import_module(module)) if not n.startswith("_")]
-    except ImportError:
-        names = []
-    guess = nearest(name, names)
-    hint = f"; did you mean '{module}.{guess}'?" if guess else ""
-    return f"class_path '{module}.{name}' does not exist{hint}"
-
-
-def _parameters(class_path: str) -> list[str]:
-    """Names of a class's constructor arguments, base classes' included."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
+        return list(inspect.signature(pkgutil.resolve_name(class_path)).parameters)
+    except (ImportError, AttributeError, TypeError, ValueError):
         return []
-    classes = inspect.getmro(found) if inspect.isclass(found) else (found,)
-    names: dict[str, None] = {}
-    for one in classes:
-        try:
-            names.update(dict.fromkeys(inspect.signature(one).parameters))
-        except (TypeError, ValueError):
-            continue
-    return [n for n in names if n not in ("self", "args", "kwargs")]

@@ -1,4 +1,4 @@
-"""The verb ``sdm figure``: the paper's figures with the models at hand.
+"""The verb ``sdm figure``: the paper's figures with your models.
 
 Models are run here, through ``Inpainter``; the drawing is in ``sdm_lightning.reports.figures``.
 """
@@ -67,10 +67,10 @@ def draw_figure(
     scale: str | None = None,
     metrics: list[str] | None = None,
 ) -> None:
-    """Draw a figure of the paper with the models at hand, as PNG and PDF.
+    """Draw a figure of the paper with your models, as PNG and PDF.
 
     fig2 shows results after each iteration; fig3 mean, uncertainty and mask of each iteration;
-    fig5 several models beside each other (ablation); fig6 (and E.1) several samples of one model;
+    fig5 several models side by side (ablation); fig6 (and E.1) several samples of one model;
     fig7 the mask schedules; fig8 results of several methods from folders; table2 the curve over
     testing iterations and table1 and table4 their rows with a dot for each run, from result lines.
 
@@ -78,17 +78,17 @@ def draw_figure(
         name: fig2, fig3, fig5, fig6, fig7, fig8, table1, table2 or table4.
         weights: Bundled weights by name, a .safetensors file or a .ckpt; for fig5 label -> file,
             such as '{"F (- UGA)": "runs/f.ckpt", "A (full)": "runs/a.ckpt"}'.
-        images: Folder of pictures, all of one size; windows of held-out photos if not given.
+        images: Folder of pictures, all of one size; default: windows of held-out photos.
         masks: Folder of masks with the pictures' names, white = known; needed with images.
         methods: For fig8: label -> folder of results with the pictures' names.
         output: Folder for NAME.png and NAME.pdf.
         num_images: Rows.
-        num_iterations: Iterations; the weights' own if not given.
+        num_iterations: Iterations; default: the weights' own.
         num_samples: Samples of fig6.
         seed: Of the noise and latent codes; samples take seed, seed + 1, ...
         results: For tables: JSON-lines files or folders; as for sdm table.
         scale: For tables: only runs of this scale.
-        metrics: For tables: the metrics to draw; FID and PSNR in the hole if not given.
+        metrics: For tables: the metrics to draw; default: FID and PSNR in the hole.
 
     Raises:
         InputError: If what a figure needs is missing.
@@ -207,7 +207,7 @@ def _table(
     found = sorted({m for line in lines for m in metric_values(line)})
     chosen = metrics or [m for m in found if m.startswith("fid") or m in ("psnr_hole",)]
     shown = "mean and sample standard deviation" if name == "table2" else "each run, and means"
-    notes = "Ours: nothing was run yet."
+    notes = "Ours: not run yet."
     if lines:
 
         def listed(key: str) -> str:
@@ -215,8 +215,8 @@ def _table(
 
         notes = (
             f"Ours: scale {listed('scale')}, {listed('protocol')}, {listed('num_images')} test "
-            f"images; {shown} over training seeds. Square brackets name a stand-in: no FID of the "
-            "paper's kind."
+            f"images; {shown} over training seeds. Square brackets name a stand-in for the paper's "
+            "FID."
         )
     return (iteration_curves if name == "table2" else row_dots)(table, lines, chosen, notes)
 
@@ -268,7 +268,7 @@ def _fill(
 
 
 def read_examples(images: str | None, masks: str | None, count: int, size: int) -> list[Example]:
-    """Pictures with masks from two folders, or windows of held-out photos.
+    """Read pictures with masks from two folders, or cut windows out of held-out photos.
 
     Args:
         images: Folder of pictures; None takes the photos inside scikit-image and scikit-learn that

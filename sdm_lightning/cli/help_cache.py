@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import sdm_lightning
+from sdm_lightning.files import write_atomically
 
 # Beside this package, what the texts are made by.
 _LIBRARIES = ("jsonargparse", "lightning", "torch")
@@ -39,10 +40,7 @@ def print_help(verb: str, show: Callable[[], None]) -> None:
             raise
     print(printed.getvalue(), end="")
     with contextlib.suppress(OSError):  # a home that cannot be written to only costs time
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(f"{state}\n{printed.getvalue()}", encoding="utf-8")
-        part.replace(file)
+        write_atomically(file, f"{state}\n{printed.getvalue()}")
 
 
 def _folder() -> Path:
@@ -51,7 +49,7 @@ def _folder() -> Path:
 
 
 def _state() -> str:
-    """Digest of everything that a help text follows from: sources, libraries, interpreter."""
+    """Hash everything that a help text depends on: sources, libraries, interpreter."""
     root = Path(sdm_lightning.__file__).parent
     digest = hashlib.sha256(f"{sys.version} {root}".encode())
     for name in _LIBRARIES:

@@ -1,4 +1,4 @@
-"""Loggers of a run: their folder, and what a W&B run is called."""
+"""Loggers of a run: their folder, and the labels of a W&B run."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,9 @@ from jsonargparse import Namespace
 
 
 def place_loggers(settings: Namespace, run_directory: Path, verb: str) -> None:
-    """Points loggers without a folder of their own to the run directory, and labels W&B runs.
+    """Point loggers without a folder to the run directory, and label W&B runs.
 
-    What the user set stays, in configs or in W&B's variables. A W&B run gets the run's name, its
+    Settings of the user, in configs or in W&B's variables, stay. A W&B run gets the run's name, its
     table row as group (seeds are drawn together), the verb as job type and the tags of
     :func:`run_tags`. Under W&B's own agent, where training and test are one run, the job type is
     left alone.
@@ -35,7 +35,7 @@ def place_loggers(settings: Namespace, run_directory: Path, verb: str) -> None:
 
 
 def label_wandb_run(arguments: Namespace, settings: Namespace, verb: str) -> None:
-    """Fills in what the user left open: name, group, job type, tags."""
+    """Fill in what the user left open: name, group, job type, tags."""
     facts = _facts(settings)
     from_environment = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
     tags = list(dict.fromkeys([*run_tags(settings), *from_environment]))
@@ -50,7 +50,7 @@ def label_wandb_run(arguments: Namespace, settings: Namespace, verb: str) -> Non
 
 
 def run_tags(settings: Namespace) -> list[str]:
-    """Table, row, setting, scale and seed of a run, as far as it says them.
+    """List table, row, setting, scale and seed of a run, as far as they are set.
 
     Examples:
         ``["table1", "table1/A", "small", "seed0"]``

@@ -1,9 +1,9 @@
-"""The one door: ``sdm VERB ...``, and ``main(args)`` for everything that calls it from Python.
+"""The command ``sdm VERB ...``, and ``main(args)`` to call it from Python.
 
 ``fit``, ``validate``, ``test`` and ``predict`` are Lightning's command line over the training
-module and the data module (``cli_trainer``). Every other verb is a typed function in its own room:
-its parser is built from the signature and its help from the docstring. A verb's module is imported
-only when that verb is called, so ``sdm shards -h`` does not wait for Lightning.
+module and the data module (``cli.trainer``). Every other verb is a typed function in its own
+package: its parser is built from the signature and its help from the docstring. A verb's module is
+imported only when that verb is called, so that ``sdm shards -h`` does not wait for Lightning.
 """
 
 import ast
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sdm_lightning import __version__
-from sdm_lightning.cli.errors import nearest, user_errors
+from sdm_lightning.cli.errors import did_you_mean, user_errors
 from sdm_lightning.cli.help_cache import print_help
 from sdm_lightning.errors import InputError
 from sdm_lightning.memory import reuse_freed_memory
@@ -44,7 +44,7 @@ VERBS = {
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs one verb, as the user's shell does.
+    """Run one verb, as the user's shell does.
 
     Args:
         args: What follows ``sdm`` on the command line; ``sys.argv[1:]`` if None.
@@ -68,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(words: list[str]) -> None:
-    """Runs a known verb with its options."""
+    """Run a known verb with its options."""
     reuse_freed_memory()
     if words[0] in TRAINER_VERBS:
         from sdm_lightning.cli.trainer import run_trainer
@@ -79,52 +79,41 @@ def run(words: list[str]) -> None:
 
 
 def overview() -> str:
-    """The text of ``sdm -h``: every verb with one line of help."""
+    """Return the text of ``sdm -h``: every verb with one line of help."""
     lines = ["usage: sdm VERB [options]        (sdm VERB -h shows a verb's options)", ""]
     lines += ["Train and test; options also from YAML files, --config FILE [--config FILE ...]:"]
     lines += [f"  {name:<10} {text}" for name, text in TRAINER_VERBS.items()]
     lines += ["", "Data, results and models:"]
     lines += [f"  {name:<10} {first_line(target)}" for name, target in VERBS.items()]
-    lines += ["", "SDM_DEBUG=1 shows a traceback where an error is told in one line."]
+    lines += ["", "SDM_DEBUG=1 shows the traceback of an error instead of one line."]
     return "\n".join(lines)
 
 
 def unknown_verb(word: str) -> str:
-    """One line for a first word that is no verb."""
+    """Return the message for a first word that is not a verb."""
     if word.startswith("-"):
-        return f"'{word}' stands before a verb; write: sdm VERB {word} ... (sdm -h lists the verbs)"
-    guess = nearest(word, [*TRAINER_VERBS, *VERBS])
-    hint = f"did you mean '{guess}'?" if guess else "sdm -h lists the verbs"
-    return f"unknown verb '{word}'; {hint}"
+        return f"'{word}' comes before the verb; write: sdm VERB {word} ... (verbs: sdm -h)"
+    hint = did_you_mean(word, [*TRAINER_VERBS, *VERBS])
+    return f"unknown verb '{word}'{hint or '; sdm -h lists the verbs'}"
 
 
 def first_line(target: str) -> str:
-    """The first line of a verb's docstring, read without importing its module."""
+    """Return the first line of a verb's docstring, without importing its module."""
     module, function = target.split(":")
     path = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
-    if not path.is_file():
-        return "(not part of this version)"
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            return (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".")
-    return "(not part of this version)"
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    node = next(n for n in body if isinstance(n, ast.FunctionDef) and n.name == function)
+    return (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".")
 
 
 def run_verb(name: str, words: list[str]) -> Any:
-    """Parses ``words`` by the signature of the verb's function, and calls it."""
+    """Parse ``words`` by the signature of the verb's function, and call it."""
     from jsonargparse import ArgumentParser
 
     from sdm_lightning.cli.errors import parse_clearly
 
     module, function_name = VERBS[name].split(":")
-    try:
-        function = getattr(importlib.import_module(module), function_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
-            raise
-        raise InputError(
-            f"verb '{name}' is not part of this version ({module} is missing)"
-        ) from error
+    function = getattr(importlib.import_module(module), function_name)
     parser = ArgumentParser(
         prog=f"sdm {name}",
         description=_long_help(function),
@@ -137,7 +126,7 @@ def run_verb(name: str, words: list[str]) -> Any:
 
 
 def spell_out_switches(function: Any, words: list[str]) -> list[str]:
-    """``--overwrite`` alone becomes ``--overwrite=true`` where the argument is a bool."""
+    """Turn ``--overwrite`` alone into ``--overwrite=true`` where the argument is a bool."""
     switches = {
         f"--{name}"
         for name, parameter in inspect.signature(function).parameters.items()
@@ -151,7 +140,7 @@ def spell_out_switches(function: Any, words: list[str]) -> list[str]:
 
 
 def _long_help(function: Any) -> str:
-    """A function's docstring up to its ``Args:`` section."""
+    """Return a function's docstring up to its ``Args:`` section."""
     text = inspect.getdoc(function) or ""
     for section in ("Args:", "Returns:", "Raises:"):
         text = text.split(f"\n{section}\n")[0]

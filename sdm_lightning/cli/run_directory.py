@@ -15,7 +15,7 @@ from sdm_lightning.inference.checkpoints import FOLDER, newest_checkpoint
 
 
 def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> str | None:
-    """Which checkpoint a command starts from.
+    """Return the checkpoint that a command starts from.
 
     Args:
         verb: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -31,7 +31,7 @@ def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> st
     if wanted is None and verb == "fit":
         if any((run_directory / FOLDER).glob("*.ckpt")):
             raise InputError(
-                f"{run_directory} holds a run already; go on with --ckpt_path last, "
+                f"{run_directory} already holds a run; continue it with --ckpt_path last, "
                 "or choose another --name"
             )
         return None
@@ -77,7 +77,7 @@ class RunRecord(SaveConfigCallback):
         self.skip = skip
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Called on the first process only."""
+        """Save the config; Lightning calls this on the first process only."""
         config = self.config.clone()
         for key in self.skip:
             config.pop(key, None)
@@ -90,7 +90,7 @@ class RunRecord(SaveConfigCallback):
 
 
 def write_config(text: str, directory: Path, verb: str) -> Path:
-    """Writes a config beside earlier ones, never over a fit's; returns the file that holds it."""
+    """Write a config, never over that of a fit, and return the file that holds it."""
     header = f"# sdm-lightning {__version__}, commit {git_commit() or 'unknown'}\n"
     path = directory / ("config.yaml" if verb == "fit" else f"config-{verb}.yaml")
     number = 1

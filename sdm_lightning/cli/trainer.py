@@ -50,7 +50,7 @@ CALLBACKS: dict[str, type[pl.Callback]] = {
     "preemption": Preemption,
     "progress": ImageProgressBar,
 }
-"""Always there, each configured under its own key; ``trainer.callbacks`` is free for more."""
+"""Always active, each configured under its own key; ``trainer.callbacks`` adds more."""
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "None")
 
@@ -87,16 +87,16 @@ class SDMCommandLine(LightningCLI):
     # ------------------------------------------------------------------ parsing
 
     def subcommands(self) -> dict[str, set[str]]:
-        """As Lightning's, for the chosen verb alone: each parser takes a third of a second."""
+        """List the chosen verb alone: building each parser takes a third of a second."""
         return {self.verb: LightningCLI.subcommands()[self.verb]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """As Lightning's, without a usage text of two hundred lines."""
+        """Build Lightning's parser, without a usage text of two hundred lines."""
         kwargs.setdefault("usage", "sdm VERB --config FILE [--config FILE ...] [--KEY VALUE ...]")
         return super().init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Run name, callbacks with keys of their own, and links."""
+        """Add run name, links, and callbacks with keys of their own."""
         parser.add_argument("--name", default="sdm", help="Name of the run: RUNS_DIR/NAME/.")
         parser.add_argument("--runs_dir", default="runs", help="Folder of all runs.")
         parser.add_argument(
@@ -113,12 +113,12 @@ class SDMCommandLine(LightningCLI):
             parser.link_arguments(source, target)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """As Lightning's, with errors in one line."""
+        """Parse as Lightning does, with errors in one line."""
         assert isinstance(args, list)
         self.config = parse_clearly(parser, args, self.files)
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning would let the checkpoint's settings override the command line's."""
+        """Do nothing: Lightning would let a checkpoint's settings override the command line's."""
 
     # ------------------------------------------------------------------ building
 
@@ -129,7 +129,7 @@ class SDMCommandLine(LightningCLI):
         return settings
 
     def before_instantiate_classes(self) -> None:
-        """Refuses what cannot work, before anything is built."""
+        """Refuse what cannot work, before anything is built."""
         verb, settings = self.config.subcommand, self.settings
         trainer = settings.trainer
         root = trainer.default_root_dir or Path(settings.runs_dir) / settings.name
@@ -144,7 +144,7 @@ class SDMCommandLine(LightningCLI):
         self.save_config_kwargs = {"verb": verb, "skip": method_arguments}
 
     def instantiate_classes(self) -> None:
-        """As Lightning's, with loggers in the run directory and errors in one line."""
+        """Build as Lightning does, with loggers in the run directory and errors in one line."""
         settings = self.settings
         as_written = copy.deepcopy(settings.trainer.logger)
         place_loggers(settings, self.run_directory, self.config.subcommand)
@@ -158,13 +158,13 @@ class SDMCommandLine(LightningCLI):
         settings.trainer.logger = as_written
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Fills in strategy, checkpoint writer, logger and directory."""
+        """Fill in strategy, checkpoint writer, logger and directory."""
         trainer = self._get(self.config_init, "trainer")
         plugins = trainer.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins])]
         kwargs["plugins"].append(AtomicCheckpointIO())
         if SLURMEnvironment.detect():
-            # Requeueing is the launch script's, by exit status; Lightning's saves mid-step.
+            # The launch script requeues by exit status; Lightning's own way saves mid-step.
             kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
         if trainer["strategy"] in ("auto", "ddp") and wants_many_processes(trainer):
             kwargs["strategy"] = DDPStrategy(
@@ -176,7 +176,7 @@ class SDMCommandLine(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> pl.Trainer:
-        """Leaves out the callbacks whose switch in the trainer is off."""
+        """Leave out the callbacks that a switch of the trainer turns off."""
         if config.get("enable_progress_bar") is False:
             callbacks = [c for c in callbacks if not isinstance(c, ImageProgressBar)]
         if config.get("enable_checkpointing") is False:
@@ -199,7 +199,7 @@ class SDMCommandLine(LightningCLI):
 
 
 def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
-    """Runs ``fit``, ``validate``, ``test`` or ``predict``.
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Args:
         words: The verb and its options.
@@ -217,7 +217,7 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
 
 
 def quieten() -> None:
-    """Silences remarks of libraries that are wrong or of no use here."""
+    """Silence warnings of libraries that are wrong or useless here."""
     for text in (
         ".*does not have many workers.*",
         ".*Couldn't infer the batch indices.*",
@@ -236,7 +236,7 @@ def quieten() -> None:
 
 
 def refuse_trainer_settings(trainer: Namespace) -> None:
-    """Refuses trainer settings that would train wrongly.
+    """Refuse trainer settings that would train wrongly.
 
     Raises:
         InputError: With what to set instead.
@@ -244,7 +244,7 @@ def refuse_trainer_settings(trainer: Namespace) -> None:
     if str(trainer.precision) not in PRECISIONS:
         raise InputError(
             f"trainer.precision {trainer.precision} is refused: two optimizers share one gradient "
-            "scaler in fp16, and nothing else was tried; use 32-true or bf16-mixed"
+            "scaler in fp16, and other precisions are untested; use 32-true or bf16-mixed"
         )
     if trainer.gradient_clip_val is not None:
         raise InputError("trainer.gradient_clip_val is not for GANs; use model.gradient_clip")
@@ -255,7 +255,7 @@ def refuse_trainer_settings(trainer: Namespace) -> None:
 
 
 def wants_many_processes(trainer: Any) -> bool:
-    """Whether the trainer's settings, or the launcher around it, ask for more than one process."""
+    """Return whether trainer settings or launcher call for more than one process."""
     if trainer["num_nodes"] > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return True
     devices = trainer["devices"]

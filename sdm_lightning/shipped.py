@@ -7,7 +7,7 @@ SHIPPED = ("configs", "experiments")
 
 
 def shipped_folder(name: str) -> Path:
-    """``configs`` or ``experiments`` of the checkout that this package lies in, else its copy."""
+    """Return ``configs`` or ``experiments`` of the checkout, or the copy inside the package."""
     checkout = PACKAGE.parent
     if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir():
         return checkout / name
@@ -15,7 +15,7 @@ def shipped_folder(name: str) -> Path:
 
 
 def find_config(name: str) -> str:
-    """A config file as it is found from here.
+    """Find a config file from any working directory.
 
     ``configs/model/demo.yaml`` and ``experiments/table1/A.yaml`` work from any folder: a file of
     that name in the working directory comes first, then the one that is shipped. Every other name

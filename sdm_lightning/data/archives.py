@@ -57,7 +57,7 @@ class CheckedMember(tarfile.TarInfo):
         """Parse a header of 512 bytes.
 
         Raises:
-            tarfile.ReadError: it is damaged, sparse, or of an impossible size.
+            tarfile.ReadError: It is damaged, sparse, or of an impossible size.
         """
         try:
             member = super().frombuf(buf, encoding, errors)
@@ -84,7 +84,7 @@ def checked_tar(file: Any, mode: str) -> tarfile.TarFile:
     """Open a tar file object with ``mode`` ``"r:"`` (random access) or ``"r|"`` (forwards only).
 
     Raises:
-        tarfile.TarError: it is no tar.
+        tarfile.TarError: It is no tar.
     """
     return tarfile.open(fileobj=file, mode=mode, tarinfo=CheckedMember)  # type: ignore[call-overload, no-any-return]
 
@@ -151,11 +151,11 @@ def tar_files(stream: Any, wanted: Callable[[str], bool]) -> Iterator[tuple[str,
     """Yield the name and the content of the wanted regular files of a tar stream, in order.
 
     Args:
-        stream: gives the bytes of the tar, compressed or not, from its start.
-        wanted: says by its name whether a file is read at all.
+        stream: Gives the bytes of the tar, compressed or not, from its start.
+        wanted: Says by its name whether a file is read at all.
 
     Raises:
-        tarfile.ReadError: the tar is damaged, or holds a sparse or an oversized wanted file.
+        tarfile.ReadError: The tar is damaged, or holds a sparse or an oversized wanted file.
     """
     with checked_tar(uncompressed(stream), "r|") as archive:
         for member in archive:

@@ -42,42 +42,42 @@ class InpaintingDataModule(pl.LightningDataModule):
     images.
 
     Args:
-        train: shards to train on.
-        val: validation data.
-        test: test data.
-        predict: images to inpaint.
-        resolution: side of the square crops in pixels.
-        batch_size: training samples per process and step; with ``global_batch_size``, the most
+        train: Shards to train on.
+        val: Validation data.
+        test: Test data.
+        predict: Images to inpaint.
+        resolution: Side of the square crops in pixels.
+        batch_size: Training samples per process and step; with ``global_batch_size``, the most
             that a process takes at once.
-        global_batch_size: training samples per step over all processes, whatever their number:
+        global_batch_size: Training samples per step over all processes, whatever their number:
             each takes an equal share, in parts of at most ``batch_size`` whose gradients are
             accumulated. None: ``batch_size`` times the number of processes.
-        eval_batch_size: the same for validation, test and prediction; default ``batch_size``.
-        num_workers: loading processes per training process, for each loader.
-        seed: of the training order, crops, flips and masks.
-        train_masks: a mask preset, or presets with weights, ``{mat512_large: 1, mat512_small: 1}``.
-        val_masks: fixed masks: a preset, ``sample`` for the masks packed with the images, or a
+        eval_batch_size: The same for validation, test and prediction; default ``batch_size``.
+        num_workers: Loading processes per training process, for each loader.
+        seed: Of the training order, crops, flips and masks.
+        train_masks: A mask preset, or presets with weights, ``{mat512_large: 1, mat512_small: 1}``.
+        val_masks: Fixed masks: a preset, ``sample`` for the masks packed with the images, or a
             folder, zip or tar of masks paired by file name.
-        test_masks: the same for testing.
-        predict_masks: the same for prediction.
-        mask_seed: of fixed masks drawn from a preset.
-        mask_convention: what white means in mask files: known-white or hole-white. Masks packed
+        test_masks: The same for testing.
+        predict_masks: The same for prediction.
+        mask_seed: Of fixed masks drawn from a preset.
+        mask_convention: What white means in mask files: known-white or hole-white. Masks packed
             by ``sdm shards`` are known-white.
-        flip: mirror training images at random.
-        pad_small: mirror images smaller than the crop at the bottom and the right; false refuses
+        flip: Mirror training images at random.
+        pad_small: Mirror images smaller than the crop at the bottom and the right; false refuses
             them.
-        shuffle_shards: shards among whose samples a worker shuffles, held in its memory.
-        max_bad_images: undecodable training images that a worker puts up with; another image of
+        shuffle_shards: Shards among whose samples a worker shuffles, held in its memory.
+        max_bad_images: Undecodable training images that a worker puts up with; another image of
             the batch stands in. Validation and test put up with none.
-        cache_dir: local folder that keeps shards fetched over the network.
-        verify_checksums: compare the SHA-256 of every shard at every read.
-        strict_resume: refuse to go on with another number of processes or workers, another batch
+        cache_dir: Local folder that keeps shards fetched over the network.
+        verify_checksums: Compare the SHA-256 of every shard at every read.
+        strict_resume: Refuse to go on with another number of processes or workers, another batch
             size, seed or data than the checkpoint's; default goes on near the same place and
             says so.
-        prefetch_factor: batches that each worker prepares ahead.
-        pin_memory: default whether CUDA is there.
-        persistent_workers: keep validation workers between validations.
-        multiprocessing_context: how workers start; default the system's.
+        prefetch_factor: Batches that each worker prepares ahead.
+        pin_memory: Default whether CUDA is there.
+        persistent_workers: Keep validation workers between validations.
+        multiprocessing_context: How workers start; default the system's.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def open_header(data: bytes) -> Image.Image:
     """Open an image file in one of :data:`IMAGE_FORMATS`, and decode nothing yet.
 
     Raises:
-        BadImageError: the bytes are of another format, or would decode to more than
+        BadImageError: The bytes are of another format, or would decode to more than
             :data:`MAX_PIXELS`.
     """
     # A library imported elsewhere may have switched this on; damaged files would then pass
@@ -93,7 +93,7 @@ def load_pixels(image: Image.Image) -> Image.Image:
     """Decode an image that :func:`open_header` opened.
 
     Raises:
-        BadImageError: it is truncated or damaged.
+        BadImageError: It is truncated or damaged.
     """
     try:
         image.load()
@@ -171,13 +171,13 @@ def decode_image(data: bytes) -> UInt8Array:
     ignored, as in the paper's peers.
 
     Args:
-        data: the encoded file, in one of :data:`IMAGE_FORMATS`.
+        data: The encoded file, in one of :data:`IMAGE_FORMATS`.
 
     Returns:
         uint8 ``(H, W, 3)`` in 0 .. 255.
 
     Raises:
-        BadImageError: the bytes are truncated, damaged, of another format, or absurdly large.
+        BadImageError: The bytes are truncated, damaged, of another format, or absurdly large.
     """
     return _to_array(_decode(data), "RGB")
 
@@ -186,15 +186,15 @@ def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt
     """Decode a mask file.
 
     Args:
-        data: the encoded file; colour is read as grey, and the threshold is half of full scale,
+        data: The encoded file; colour is read as grey, and the threshold is half of full scale,
             or 1 where the file holds only zeros and ones.
-        convention: what white means in the file.
+        convention: What white means in the file.
 
     Returns:
         uint8 ``(H, W)``, 1 = known, 0 = hole.
 
     Raises:
-        BadImageError: as :func:`decode_image`.
+        BadImageError: As :func:`decode_image`.
     """
     image = _decode(data)
     # A mask drawn by hand often carries an alpha channel; its colour is what counts.
@@ -214,7 +214,7 @@ def probe_image(data: bytes) -> str:
         The extension of its true format, such as ``"jpg"``, whatever the file was called.
 
     Raises:
-        BadImageError: as :func:`decode_image`.
+        BadImageError: As :func:`decode_image`.
     """
     image = _decode(data)
     _to_array(image, "RGB")

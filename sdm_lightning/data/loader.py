@@ -17,8 +17,8 @@ class StreamLoader(DataLoader[Any]):
     """A DataLoader that raises what a worker reports as the one line it is.
 
     Args:
-        dataset: a stream.
-        kwargs: as for ``DataLoader``; ``batch_size`` is always None, for the stream batches.
+        dataset: A stream.
+        kwargs: As for ``DataLoader``; ``batch_size`` is always None, for the stream batches.
     """
 
     def __init__(self, dataset: TrainStream | EvalStream, **kwargs: Any) -> None:
@@ -36,10 +36,10 @@ class TrainLoader(StreamLoader):
     """A loader that goes on where the run stands, however often it is started.
 
     Args:
-        dataset: the training stream.
-        position: tells the batches that this process has trained on. What was prefetched and not
+        dataset: The training stream.
+        position: Tells the batches that this process has trained on. What was prefetched and not
             used does not count.
-        kwargs: as for ``DataLoader``.
+        kwargs: As for ``DataLoader``.
     """
 
     def __init__(self, dataset: TrainStream, position: Callable[[], int], **kwargs: Any) -> None:

@@ -71,15 +71,15 @@ def pair_masks(images: Sequence[str], masks: Sequence[str], place: str) -> dict[
     The file name alone counts only where it is the name of one image and of one mask.
 
     Args:
-        images: paths of the images inside their source.
-        masks: paths of the masks inside theirs.
-        place: where the masks are, for the message.
+        images: Paths of the images inside their source.
+        masks: Paths of the masks inside theirs.
+        place: Where the masks are, for the message.
 
     Returns:
         The path of the mask for the path of every image.
 
     Raises:
-        InputError: an image without a mask.
+        InputError: An image without a mask.
     """
     by_path = {_stem(name): name for name in masks}
     by_name: dict[str, list[str]] = {}

@@ -47,11 +47,11 @@ class TrainPreprocess:
     """Random crop, flip and mask, all of them functions of (seed, key, pass).
 
     Attributes:
-        size: side of the crop in pixels.
-        masks: mask presets with their probabilities.
-        seed: of crops, flips and masks.
-        flip: mirror left to right with probability one half.
-        pad_small: mirror smaller images at the bottom and the right; False refuses them.
+        size: Side of the crop in pixels.
+        masks: Mask presets with their probabilities.
+        seed: Of crops, flips and masks.
+        flip: Mirror left to right with probability one half.
+        pad_small: Mirror smaller images at the bottom and the right; False refuses them.
     """
 
     size: int
@@ -64,8 +64,8 @@ class TrainPreprocess:
         """Decode and transform a sample in a pass.
 
         Raises:
-            BadImageError: the image cannot be decoded.
-            InputError: the image is too small and padding is off.
+            BadImageError: The image cannot be decoded.
+            InputError: The image is too small and padding is off.
         """
         rng = stable_rng("sample", self.seed, raw.key, number)
         image = _fit(decode_image(raw.image), raw, self.size, self.pad_small)
@@ -83,9 +83,9 @@ class EvalPreprocess:
     """Central crop and a fixed mask.
 
     Attributes:
-        size: side of the crop in pixels.
-        masks: where masks come from.
-        pad_small: mirror smaller images at the bottom and the right; False refuses them.
+        size: Side of the crop in pixels.
+        masks: Where masks come from.
+        pad_small: Mirror smaller images at the bottom and the right; False refuses them.
     """
 
     size: int
@@ -99,8 +99,8 @@ class EvalPreprocess:
         none of the image's.
 
         Raises:
-            BadImageError: the image cannot be decoded.
-            InputError: no mask, a mask of another size than image and crop, or an image that is
+            BadImageError: The image cannot be decoded.
+            InputError: No mask, a mask of another size than image and crop, or an image that is
                 too small while padding is off.
         """
         image = decode_image(raw.image)

@@ -43,10 +43,10 @@ class FileSource:
     """The images of a folder, zip or tar as samples without masks, in the order of their names.
 
     Args:
-        source: where they are.
+        source: Where they are.
 
     Raises:
-        InputError: no images in it.
+        InputError: No images in it.
     """
 
     def __init__(self, source: ImageSource) -> None:

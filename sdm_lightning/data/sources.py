@@ -40,9 +40,9 @@ class Entry:
     """One image file of a source.
 
     Attributes:
-        name: path inside the source, with forward slashes.
-        size: encoded bytes.
-        offset: where the bytes begin in a tar archive, else -1.
+        name: Path inside the source, with forward slashes.
+        size: Encoded bytes.
+        offset: Where the bytes begin in a tar archive, else -1.
     """
 
     name: str
@@ -105,7 +105,7 @@ class ImageSource(ABC):
         """Return the encoded bytes of one image.
 
         Raises:
-            OSError: it cannot be read, or is larger than any image that would be decoded.
+            OSError: It cannot be read, or is larger than any image that would be decoded.
         """
         if entry.size > MAX_ENCODED_BYTES:
             raise OSError(f"has {entry.size} bytes; at most {MAX_ENCODED_BYTES} are read")
@@ -224,7 +224,7 @@ def open_source(path: str | Path) -> ImageSource:
     """Open a folder, a zip or an uncompressed tar of images.
 
     Raises:
-        InputError: the path does not exist or is nothing of the kind.
+        InputError: The path does not exist or is nothing of the kind.
     """
     text = os.fspath(path)
     if os.path.isdir(text):
@@ -247,16 +247,16 @@ def unpack_tar(archive: str, folder: Path) -> str:
     """Unpack the images of a compressed tar, which cannot be read at random.
 
     Args:
-        archive: the tar file.
-        folder: made for it; what an interrupted unpacking left there is removed, and so is what
+        archive: The tar file.
+        folder: Made for it; what an interrupted unpacking left there is removed, and so is what
             was unpacked from an archive that is refused or does not fit on the disk.
 
     Returns:
         The folder with the images.
 
     Raises:
-        InputError: the archive is damaged.
-        OSError: the disk is full.
+        InputError: The archive is damaged.
+        OSError: The disk is full.
     """
     done = folder / "complete"
     if done.exists():

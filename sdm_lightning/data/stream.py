@@ -101,23 +101,23 @@ class TrainStream(IterableDataset[Batch]):
     """Endless batches for one process of a training run. Use with ``DataLoader(batch_size=None)``.
 
     Args:
-        index: the shards.
-        preprocess: turns a raw sample and the number of the pass into tensors.
-        batch_size: samples per batch.
-        seed: of the order.
-        rank: number of this process.
-        world_size: number of processes.
-        start_batch: batches that this process delivered before; the stream goes on after them.
+        index: The shards.
+        preprocess: Turns a raw sample and the number of the pass into tensors.
+        batch_size: Samples per batch.
+        seed: Of the order.
+        rank: Number of this process.
+        world_size: Number of processes.
+        start_batch: Batches that this process delivered before; the stream goes on after them.
             All processes deliver equally many, so one number says where a whole run stands.
-        shuffle_shards: shards among whose samples a consumer shuffles. Each worker holds their
+        shuffle_shards: Shards among whose samples a consumer shuffles. Each worker holds their
             encoded bytes in memory.
-        max_bad_images: images that cannot be decoded which a worker puts up with before it
+        max_bad_images: Images that cannot be decoded which a worker puts up with before it
             raises. Another image of the batch stands in for one, with crop and mask of its own,
             so the order of all others does not change.
-        reader: how shards are read.
+        reader: How shards are read.
 
     Raises:
-        InputError: a setting out of range.
+        InputError: A setting out of range.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class TrainStream(IterableDataset[Batch]):
         """Yield one consumer's undecoded samples with their passes, without the first ``skip``.
 
         Raises:
-            InputError: a shard is missing, damaged, or not what its index says.
+            InputError: A shard is missing, damaged, or not what its index says.
         """
         for chunk in itertools.count():
             first = chunk * self.shuffle_shards
@@ -247,12 +247,12 @@ class EvalStream(IterableDataset[Batch]):
     processes. Metrics must therefore not reduce per batch.
 
     Args:
-        source: the samples.
-        preprocess: turns a raw sample into tensors; its pass is always 0.
-        batch_size: most samples in a batch.
-        rank: number of this process.
-        world_size: number of processes.
-        num_workers: of the loader, only to know the number of batches beforehand.
+        source: The samples.
+        preprocess: Turns a raw sample into tensors; its pass is always 0.
+        batch_size: Most samples in a batch.
+        rank: Number of this process.
+        world_size: Number of processes.
+        num_workers: Of the loader, only to know the number of batches beforehand.
     """
 
     def __init__(

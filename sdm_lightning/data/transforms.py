@@ -38,15 +38,15 @@ def random_crop(image: UInt8Array, size: int, rng: np.random.Generator) -> UInt8
 
     Args:
         image: ``(H, W, 3)`` or ``(H, W)``, at least ``size`` on both sides.
-        size: side of the crop in pixels.
-        rng: source of the two offsets, which are always drawn, so that the number of draws does
+        size: Side of the crop in pixels.
+        rng: Source of the two offsets, which are always drawn, so that the number of draws does
             not depend on the image.
 
     Returns:
         A contiguous copy ``(size, size, 3)`` or ``(size, size)``.
 
     Raises:
-        InputError: the image is smaller than the crop.
+        InputError: The image is smaller than the crop.
     """
     _require_at_least(image, size, "random_crop")
     top = int(rng.integers(0, image.shape[0] - size + 1))
@@ -59,13 +59,13 @@ def center_crop(image: UInt8Array, size: int) -> UInt8Array:
 
     Args:
         image: ``(H, W, 3)`` or ``(H, W)``, at least ``size`` on both sides.
-        size: side of the crop in pixels.
+        size: Side of the crop in pixels.
 
     Returns:
         A contiguous copy ``(size, size, 3)`` or ``(size, size)``.
 
     Raises:
-        InputError: the image is smaller than the crop.
+        InputError: The image is smaller than the crop.
     """
     _require_at_least(image, size, "center_crop")
     top = (image.shape[0] - size) // 2
@@ -81,14 +81,14 @@ def pad_to(image: UInt8Array, size: int) -> UInt8Array:
 
     Args:
         image: ``(H, W, 3)`` or ``(H, W)``.
-        size: the least height and width in pixels.
+        size: The least height and width in pixels.
 
     Returns:
         ``image`` itself if it is large enough, else an array with
         ``max(H, size)`` rows and ``max(W, size)`` columns.
 
     Raises:
-        InputError: the image has no pixels.
+        InputError: The image has no pixels.
     """
     height, width = image.shape[:2]
     if height == 0 or width == 0:
@@ -105,7 +105,7 @@ def random_flip(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
 
     Args:
         image: ``(H, W, 3)`` or ``(H, W)``.
-        rng: source of the one draw.
+        rng: Source of the one draw.
 
     Returns:
         A contiguous array of the same shape.
@@ -124,7 +124,7 @@ def to_tensor(image: UInt8Array) -> Tensor:
         float32 ``(3, H, W)`` in [-1, 1], ``x / 127.5 - 1``.
 
     Raises:
-        InputError: the array is not uint8 or not ``(H, W, 3)``.
+        InputError: The array is not uint8 or not ``(H, W, 3)``.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(
@@ -148,7 +148,7 @@ def to_uint8(image: Tensor) -> UInt8Array:
         uint8 ``(H, W, 3)`` or ``(B, H, W, 3)``.
 
     Raises:
-        InputError: the third axis from the end does not have three channels.
+        InputError: The third axis from the end does not have three channels.
     """
     if image.ndim not in (3, 4) or image.shape[-3] != 3:
         raise InputError(

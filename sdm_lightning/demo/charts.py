@@ -20,7 +20,7 @@ class Line:
 
 
 def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    """Exponential average without the usual pull towards the first value."""
+    """Average exponentially, without the usual bias towards the first value."""
     result, total, norm = [], 0.0, 0.0
     for value in values:
         total = weight * total + (1 - weight) * value
@@ -30,7 +30,7 @@ def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
 
 
 def thinned(line: Line, most: int = 400) -> Line:
-    """At most ``most`` points, evenly taken, the last one kept."""
+    """Take at most ``most`` points, evenly, the last one included."""
     count = len(line.x)
     if count <= most:
         return line
@@ -39,7 +39,7 @@ def thinned(line: Line, most: int = 400) -> Line:
 
 
 def short(value: float) -> str:
-    """A number in few characters: 12.3k, 0.0123, 4.56M."""
+    """Format a number in few characters: 12.3k, 0.0123, 4.56M."""
     size = abs(value)
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if size >= limit:

@@ -40,22 +40,22 @@ def dead_leaves_image(
     """Draw one dead-leaves image.
 
     Args:
-        size: side in pixels.
-        textures: photos ``(H, W, 3)``, uint8, of any sizes; one image takes its pieces from at
+        size: Side in pixels.
+        textures: Photos ``(H, W, 3)``, uint8, of any sizes; one image takes its pieces from at
             most three of them, so that its colours belong together.
-        rng: source of all randomness.
-        num_leaves: number of shapes, drawn back to front over a first piece that fills the
+        rng: Source of all randomness.
+        num_leaves: Number of shapes, drawn back to front over a first piece that fills the
             image.
-        radii: least and greatest radius as a share of ``size``.
-        exponent: radii have density ``r ** -exponent``; 3 is the scale-invariant one.
-        flatness: share of the shapes whose texture is faded towards its mean colour, as smooth
+        radii: Least and greatest radius as a share of ``size``.
+        exponent: Radii have density ``r ** -exponent``; 3 is the scale-invariant one.
+        flatness: Share of the shapes whose texture is faded towards its mean colour, as smooth
             surfaces are in photos.
 
     Returns:
         uint8 ``(size, size, 3)``; edges are antialiased.
 
     Raises:
-        InputError: there are no textures.
+        InputError: There are no textures.
     """
     if not textures:
         raise InputError("dead_leaves_image: textures is empty, pass at least one photo")

@@ -16,7 +16,7 @@ DAMAGE = {
 
 
 def photo_mask(name: str, height: int, width: int) -> Bytes:
-    """A mask for one of the held-out photos, the same every time.
+    """Draw a mask for one of the held-out photos, the same every time.
 
     Args:
         name: Of the photo.

@@ -15,7 +15,7 @@ ROWS = 6
 
 
 def write_sheet(run: DemoRun, path: Path) -> Path:
-    """Draws examples, scores and loss curves on one sheet.
+    """Draw examples, scores and loss curves on one sheet.
 
     Args:
         run: What ``read_run`` found.

@@ -70,10 +70,10 @@ def fixed_window(photo: UInt8Array, side: int, turn: int, least: float = 0.25) -
 
     Args:
         photo: uint8 ``(H, W, 3)``.
-        side: the least side of a window in pixels, unless the photo itself is smaller.
+        side: The least side of a window in pixels, unless the photo itself is smaller.
         turn: 0 is the central square of the whole shorter side; the others cover scales and
             places evenly.
-        least: side of the smallest window as a share of the shorter side.
+        least: Side of the smallest window as a share of the shorter side.
 
     Returns:
         uint8 ``(S, S, 3)``, not resampled.

@@ -51,13 +51,13 @@ class Photo:
     """One photo that ships inside a Python package.
 
     Attributes:
-        name: short name, the key of :func:`train_photos` and :func:`test_photos`.
-        package: import name of the package that carries it.
-        path: place inside the package.
+        name: Short name, the key of :func:`train_photos` and :func:`test_photos`.
+        package: Import name of the package that carries it.
+        path: Place inside the package.
         split: ``train`` or ``test``.
-        licence: terms as its package states them.
-        source: who made it, or where it comes from.
-        weight: how often it is drawn for training; scenes more often than textures.
+        licence: Terms as its package states them.
+        source: Who made it, or where it comes from.
+        weight: How often it is drawn for training; scenes more often than textures.
     """
 
     name: str
@@ -112,7 +112,7 @@ def train_photos() -> dict[str, UInt8Array]:
         name -> uint8 ``(H, W, 3)`` RGB; grey photos have three equal channels.
 
     Raises:
-        InputError: a package or its file is missing; the message has the pip line.
+        InputError: A package or its file is missing; the message has the pip line.
     """
     return {photo.name: _load(photo) for photo in PHOTOS if photo.split == "train"}
 
@@ -175,18 +175,18 @@ def make_demo_images(
     nothing is left half-written.
 
     Args:
-        output_dir: folder to make.
-        size: side of the crops that the model sees, in pixels.
-        margin: extra pixels of the training images.
-        num_train: number of training images.
-        num_test: number of test images.
-        leaf_fraction: share of the training images that are dead leaves, in [0, 1].
-        seed: seed of the training images.
-        num_workers: threads; by default one per core.
-        progress: show a progress bar.
+        output_dir: Folder to make.
+        size: Side of the crops that the model sees, in pixels.
+        margin: Extra pixels of the training images.
+        num_train: Number of training images.
+        num_test: Number of test images.
+        leaf_fraction: Share of the training images that are dead leaves, in [0, 1].
+        seed: Seed of the training images.
+        num_workers: Threads; by default one per core.
+        progress: Show a progress bar.
 
     Raises:
-        InputError: a photo is missing, an argument is out of range, or ``output_dir`` holds
+        InputError: A photo is missing, an argument is out of range, or ``output_dir`` holds
             something else.
     """
     if size < 8 or margin < 0 or num_train < 0 or num_test < 0:

@@ -27,7 +27,7 @@ CURVES = {
 
 
 def write_report(run: Path, output: Path) -> tuple[Path, Path]:
-    """Writes ``report.html`` and ``report.png`` into a folder.
+    """Write ``report.html`` and ``report.png`` into a folder.
 
     Args:
         run: Folder of one demo run, with ``demo.json``, ``metrics.csv``, ``results.jsonl`` and its

@@ -50,7 +50,7 @@ class DemoRun:
 
 
 def read_run(run: Path) -> DemoRun:
-    """Reads a demo run's files.
+    """Read a demo run's files.
 
     Raises:
         InputError: If one is missing.
@@ -68,7 +68,7 @@ def read_run(run: Path) -> DemoRun:
 
 
 def read_curves(path: Path, css: str, curves: dict[str, list[Line]]) -> None:
-    """Adds the training columns of a metrics file; a file that is not there adds none."""
+    """Add the training columns of a metrics file; a missing file adds none."""
     if not path.is_file():
         return
     found: dict[str, tuple[list[float], list[float]]] = {}
@@ -91,7 +91,7 @@ def read_curves(path: Path, css: str, curves: dict[str, list[Line]]) -> None:
 
 
 def verdict(scores: Mapping[str, Mapping[str, float]], model: str) -> str:
-    """Where the model stands, in one plain sentence."""
+    """Say where the model stands, in one plain sentence."""
     ours = scores[model]["psnr_hole"]
     parts = []
     for method in scores:
@@ -119,7 +119,7 @@ def _realism(scores: Mapping[str, Mapping[str, float]], model: str) -> str:
 
 
 def stand_ins(run: DemoRun) -> list[str]:
-    """What is not what the paper used, said out loud."""
+    """List what differs from the paper's set-up."""
     found = []
     for name in run.curves:
         label = re.fullmatch(r"perceptual\[(.+)\]", name)

@@ -41,7 +41,7 @@ def run_demo(
 
     Args:
         output: Folder for everything; the report is report.html in it.
-        start: pretrained continues from the weights in this package, scratch from random ones.
+        start: Pretrained continues from the weights in this package, scratch from random ones.
         minutes: Training time. Scratch wants 30 or more.
         num_train: Training pictures to make.
         num_test: Test pictures to make, from the held-out photos.
@@ -116,7 +116,7 @@ class _Shell:
         self.log: list[dict[str, Any]] = []
 
     def sdm(self, *words: Any) -> None:
-        """Runs one command.
+        """Run one command.
 
         Raises:
             InputError: If it fails; its own message has been printed by then.
@@ -159,7 +159,7 @@ def _time(seconds: float) -> str:
 
 
 def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
-    """Scores model and baselines on the images and masks of ``sdm test``; saves the first few."""
+    """Score model and baselines on the images and masks of ``sdm test``; save the first few."""
     import yaml
     from tqdm import tqdm
 
@@ -224,7 +224,7 @@ def _write_pictures(
 
 
 def _write_photos(run: Path) -> None:
-    """The held-out photos with damage as people meet it, in files as people have them."""
+    """Write the held-out photos with typical damage, as files."""
     from sdm_lightning.demo.masks import photo_mask
     from sdm_lightning.demo.photos import test_photos
 

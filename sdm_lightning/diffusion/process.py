@@ -41,7 +41,7 @@ class DiffusionState:
     step: int
 
     def detach(self) -> "DiffusionState":
-        """The same state, cut off from the graph that made it."""
+        """Return the same state, cut off from the graph that made it."""
         return DiffusionState(
             self.image.detach(), self.mask.detach(), self.uncertainty.detach(), self.step
         )
@@ -95,7 +95,7 @@ class DiffusionStep:
 
 
 def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
-    """The state before the first iteration: u_0 = 1 - m_0 (Sec. 4.2).
+    """Build the state before the first iteration: u_0 = 1 - m_0 (Sec. 4.2).
 
     Args:
         image: ``(B, 3, H, W)`` in [-1, 1]; what it holds inside the hole is dropped.
@@ -122,7 +122,7 @@ def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
 
 
 def standard_deviation_map(log_variance: Tensor) -> Tensor:
-    """One standard deviation per pixel, the mean over colour channels.
+    """Compute one standard deviation per pixel, the mean over colour channels.
 
     The paper has three variances per pixel and one uncertainty, and does not say how it gets from
     one to the other.
@@ -137,7 +137,7 @@ def standard_deviation_map(log_variance: Tensor) -> Tensor:
 
 
 def scale_uncertainty(deviation: Tensor, hole: Tensor, scale: UncertaintyScale) -> Tensor:
-    """Brings standard deviations to [0, 1], the preliminary uncertainty u~_t.
+    """Scale standard deviations to [0, 1], the preliminary uncertainty u~_t.
 
     Args:
         deviation: ``(B, 1, H, W)``, positive.
@@ -166,7 +166,7 @@ def predict(
     num_iterations: int,
     scale: UncertaintyScale = "minmax",
 ) -> Prediction:
-    """Step 1 of Sec. 3.1.2: mean, variance and preliminary uncertainty for all pixels.
+    """Predict mean, variance and preliminary uncertainty of all pixels (step 1 of Sec. 3.1.2).
 
     Args:
         network: The generator, styles bound.
@@ -192,7 +192,7 @@ def pick(
     initial_mask: Tensor,
     known_fraction: float,
 ) -> tuple[Tensor, Tensor]:
-    """Step 2 of Sec. 3.1.2: the least uncertain unknown pixels join the known.
+    """Add the least uncertain unknown pixels to the known ones (step 2 of Sec. 3.1.2).
 
     After it, exactly ``round(known_fraction * hole)`` pixels of each sample's initial hole are
     known (never fewer than before). Equal uncertainties are taken in row-major order.
@@ -228,7 +228,7 @@ def pick(
 
 
 def gaussian_noise(like: Tensor, generator: NoiseSource = None) -> Tensor:
-    """Standard normal noise in the shape ``(B, ...)``, device and type of ``like``.
+    """Draw standard normal noise in the shape ``(B, ...)``, device and type of ``like``.
 
     Drawn on the generator's own device, so that a CPU generator gives every device the same noise.
 
@@ -254,7 +254,7 @@ def sample(
     alpha: float,
     generator: NoiseSource = None,
 ) -> Tensor:
-    """Step 3 of Sec. 3.1.2, Eq. 5: x_t = x_0 + (m_t - m_0) * (mu_t + alpha * sigma_t * z).
+    """Compute x_t = x_0 + (m_t - m_0) * (mu_t + alpha * sigma_t * z) (step 3, Eq. 5).
 
     Args:
         image: x_0, ``(B, 3, H, W)``, 0 in the hole.
@@ -276,7 +276,7 @@ def sample(
 
 
 def complete(image: Tensor, initial_mask: Tensor, filling: Tensor) -> Tensor:
-    """The image where known, the filling in the hole; ``(B, 3, H, W)``."""
+    """Combine the image where known and the filling in the hole; ``(B, 3, H, W)``."""
     return torch.where(initial_mask.bool(), image, filling.to(image.dtype))
 
 
@@ -334,7 +334,7 @@ class SpatialDiffusion:
         num_iterations: int | None = None,
         generator: NoiseSource = None,
     ) -> Iterator[DiffusionStep]:
-        """Runs the iterations one by one.
+        """Run the iterations one by one.
 
         The caller may back-propagate a step before it asks for the next: with ``detach`` no later
         step needs its graph.
@@ -383,7 +383,7 @@ class SpatialDiffusion:
         num_iterations: int | None = None,
         generator: NoiseSource = None,
     ) -> DiffusionStep:
-        """Runs all iterations and returns the last; its ``completed`` is the result.
+        """Run all iterations and return the last; its ``completed`` is the result.
 
         Takes the arguments of ``iterate``.
         """

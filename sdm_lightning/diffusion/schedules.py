@@ -18,7 +18,7 @@ class MaskSchedule(ABC):
 
     @abstractmethod
     def __call__(self, progress: float) -> float:
-        """Returns the known fraction of the hole, in [0, 1].
+        """Return the known fraction of the hole, in [0, 1].
 
         Args:
             progress: Iterations done over all iterations, in [0, 1].

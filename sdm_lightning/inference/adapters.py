@@ -89,7 +89,7 @@ class TorchScriptMethod:
 
     @torch.no_grad()
     def __call__(self, image: Bytes, known: Bools) -> Bytes:
-        """Fills the hole; known pixels keep their bits.
+        """Fill the hole; known pixels keep their bits.
 
         Args:
             image: ``(H, W, 3)`` uint8.
@@ -139,13 +139,13 @@ class TorchScriptMethod:
 
 
 def _mirrored(length: int, more: int) -> list[int]:
-    """Indices 0 .. length - 1 and ``more`` behind them, reflected with the edge included."""
+    """List indices 0 .. length - 1 and ``more`` after them, reflected with the edge included."""
     period = [*range(length), *reversed(range(length))]
     return [period[k % len(period)] for k in range(length + more)]
 
 
 def load_method(name: str, **options: Any) -> Method:
-    """Finds a method by name.
+    """Find a method by name.
 
     Args:
         name: ``mean``, ``telea`` or ``navier-stokes``; ``FILE.py:FUNCTION`` or
@@ -194,7 +194,7 @@ def _module(name: str) -> Any:
 
 
 def checked(method: Method, image: Bytes, known: Bools, name: str) -> Bytes:
-    """Calls a method on copies, and holds its answer to size, type and known pixels.
+    """Call a method on copies, check size and type of its result, and restore known pixels.
 
     Known pixels are put back: most networks change them a little, and the protocol compares
     composites.
@@ -227,7 +227,7 @@ def run_baseline(
     with: sdm evaluate IMAGES OUTPUT --masks MASKS
 
     Args:
-        method: mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, called with
+        method: Mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, called with
             uint8 (H, W, 3) and bool (H, W), True = known; or a TorchScript file such as LaMa's.
         images: Folder of pictures.
         masks: Folder of masks with the pictures' names.

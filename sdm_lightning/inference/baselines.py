@@ -11,7 +11,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def mean_fill(image: Bytes, known: Bools) -> Bytes:
-    """Fills the hole with the mean colour of the known pixels.
+    """Fill the hole with the mean colour of the known pixels.
 
     Args:
         image: ``(H, W, 3)`` uint8.
@@ -24,12 +24,12 @@ def mean_fill(image: Bytes, known: Bools) -> Bytes:
 
 
 def telea(image: Bytes, known: Bools, radius: float = 3.0) -> Bytes:
-    """OpenCV's fast marching method (Telea 2004); arguments as in ``mean_fill``."""
+    """Fill by OpenCV's fast marching method (Telea 2004); arguments as in ``mean_fill``."""
     return _opencv(image, known, radius, cv2.INPAINT_TELEA)
 
 
 def navier_stokes(image: Bytes, known: Bools, radius: float = 3.0) -> Bytes:
-    """OpenCV's fluid-dynamics method (Bertalmio et al. 2001); arguments as in ``mean_fill``."""
+    """Fill by OpenCV's fluid dynamics (Bertalmio et al. 2001); arguments as in ``mean_fill``."""
     return _opencv(image, known, radius, cv2.INPAINT_NS)
 
 

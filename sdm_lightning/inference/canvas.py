@@ -71,5 +71,5 @@ class Canvas:
 
 
 def _put(canvas: Array, region: Region, values: Array) -> None:
-    """Writes into a picture-sized array where the region's hole is, and nowhere else."""
+    """Write into a picture-sized array where the region's hole is, and nowhere else."""
     canvas[region.box.slices][region.target] = values[region.target]

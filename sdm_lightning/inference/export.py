@@ -56,7 +56,7 @@ class GivenNoise(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replaces ``randn_like`` and lets everything else through."""
+        """Replace ``randn_like`` and pass everything else through."""
         if func is torch.randn_like:
             return next(self._slices)
         return func(*args, **(kwargs or {}))
@@ -82,7 +82,7 @@ class InpaintingGraph(nn.Module):
     def forward(
         self, image: Tensor, mask: Tensor, latent: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Fills the hole.
+        """Fill the hole.
 
         Args:
             image: ``(B, 3, H, W)`` in [-1, 1]; what it holds in the hole is never read.
@@ -107,7 +107,7 @@ class InpaintingGraph(nn.Module):
         return steps[-1].completed, steps[0].uncertainty
 
     def example(self, height: int, width: int, seed: int = 0) -> tuple[Tensor, ...]:
-        """Inputs of the right shapes with a hole in the middle, for tracing and checking."""
+        """Build inputs of the right shapes with a hole in the middle, for tracing and checking."""
         source = torch.Generator().manual_seed(seed)
         image = torch.rand(1, 3, height, width, generator=source) * 2 - 1
         mask = torch.ones(1, 1, height, width)
@@ -296,7 +296,7 @@ def _onnx(graph: InpaintingGraph, example: tuple[Tensor, ...], path: Path) -> An
 
 
 def _stable_sort() -> Callable[..., Any]:
-    """What ONNX has for a stable sort, which PyTorch does not translate by itself.
+    """Translate a stable sort to ONNX, which PyTorch does not do by itself.
 
     TopK over the whole axis: its definition puts the lower index first among equal values.
     """

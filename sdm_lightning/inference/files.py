@@ -65,7 +65,7 @@ def inpaint_files(
             or the folder IMAGE-inpainted. Formats other than PNG and TIFF lose the exact bits.
         weights: Name of bundled weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
             newest checkpoint.
-        mask_convention: known-white (white is kept) or hole-white (white is filled).
+        mask_convention: Known-white (white is kept) or hole-white (white is filled).
         num_samples: Different fillings per photo, saved as NAME-1, NAME-2, ...
         num_iterations: Iterations; default: as the weights were made for.
         seed: The same seed gives the same filling.
@@ -78,7 +78,7 @@ def inpaint_files(
         overwrite: Replace results that exist. Without it, a single one is refused and those of a
             folder are skipped.
         parameters: Of a .ckpt: the moving average (ema) or the raw weights.
-        device: cpu, cuda, mps, or auto.
+        device: Cpu, cuda, mps, or auto.
     """
     single = not Path(image).is_dir()
     problems: list[str] = []
@@ -156,7 +156,7 @@ def _single_job(image: str, mask: str, output: str | None) -> Job:
 
 
 def _folder_jobs(image: str, mask: str, output: str | None) -> tuple[list[Job], list[str]]:
-    """Pairs by name without suffix; what has no partner is a problem to tell at the end."""
+    """Pair files by name without suffix; what has no partner is reported at the end."""
     source, masks = Path(image), Path(mask)
     target = Path(output) if output else source.with_name(source.name + "-inpainted")
     if target.exists() and target.samefile(source):
@@ -223,7 +223,7 @@ def _write(job: Job, result: Inpainting, steps: bool, uncertainty: bool) -> list
 
 
 def save_picture(path: Path, sample: InpaintingSample) -> None:
-    """Writes a result whole or not at all, with the photo's colour profile and EXIF."""
+    """Write a result whole or not at all, with the photo's colour profile and EXIF."""
     image = sample.image
     if path.suffix.lower() in (".jpg", ".jpeg"):
         image = _without_alpha(image)
@@ -265,7 +265,7 @@ def _say_weights(inpainter: Inpainter) -> None:
 
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    """Prints our own warnings without Python's file and line number."""
+    """Print our own warnings without Python's file and line number."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield

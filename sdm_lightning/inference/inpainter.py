@@ -75,7 +75,7 @@ class Inpainter:
         parameters: Parameters = "ema",
         trusted_packages: tuple[str, ...] = ("sdm_lightning",),
     ) -> "Inpainter":
-        """Loads bundled weights by name, a ``.safetensors`` file, or a training ``.ckpt``.
+        """Load bundled weights by name, a ``.safetensors`` file, or a training ``.ckpt``.
 
         Args:
             weights: ``"demo"`` or a path.
@@ -115,7 +115,7 @@ class Inpainter:
         on_progress: Callable[[int, int], None] | None = None,
         on_step: Callable[[RegionStep], None] | None = None,
     ) -> Inpainting:
-        """Fills the holes of one picture.
+        """Fill the holes of one picture.
 
         Args:
             image: Path, PIL image, or array of uint8 or uint16: grey or colour, with or without
@@ -193,7 +193,7 @@ class Inpainter:
         feather: float,
         report: Callable[[DiffusionStep, int, int, int], None] | None = None,
     ) -> None:
-        """Runs the iterations on one cut-out and puts what they give on the canvas."""
+        """Run the iterations on one cut-out and put their results on the canvas."""
         box = region.box
         image = canvas.values[box.slices]
         known = canvas.known[box.slices]
@@ -267,7 +267,7 @@ def _report(
 
 
 def _plane(tensor: Tensor, height: int, width: int) -> Floats:
-    """``(1, C, H, W)`` to ``(H, W)`` or ``(H, W, 3)``, without the padding."""
+    """Convert ``(1, C, H, W)`` to ``(H, W)`` or ``(H, W, 3)``, without the padding."""
     array = tensor[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
     return np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array)
 

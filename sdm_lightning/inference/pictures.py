@@ -61,12 +61,12 @@ class Picture:
         return int(np.iinfo(self.pixels.dtype).max)
 
     def normalised(self) -> npt.NDArray[np.float32]:
-        """``(H, W, 3)`` float32 in [-1, 1]; grey is repeated."""
+        """Return ``(H, W, 3)`` float32 in [-1, 1]; grey is repeated."""
         scaled = self.pixels.astype(np.float32) * (2.0 / self.highest) - 1.0
         return np.repeat(scaled, 3, axis=2) if scaled.shape[2] == 1 else scaled
 
     def filled(self, values: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]) -> Array:
-        """The picture with its hole replaced, in the caller's shape and type.
+        """Replace the hole, in the caller's shape and type.
 
         Args:
             values: ``(H, W, 3)`` in [-1, 1]; read in the hole only.
@@ -84,7 +84,7 @@ class Picture:
         return result.reshape(self.shape)
 
     def to_pil(self, array: Array) -> Image.Image:
-        """A PIL image of an array made by ``filled``; 16-bit colour becomes 8-bit, as PIL asks."""
+        """Convert an array made by ``filled`` to PIL; 16-bit colour becomes 8-bit, PIL's limit."""
         if array.ndim == 3 and array.shape[2] == 1:
             array = array[:, :, 0]
         if array.dtype == np.uint16 and array.ndim == 3:
@@ -95,7 +95,7 @@ class Picture:
 
 
 def read_picture(source: PictureLike) -> Picture:
-    """Brings a file, PIL image or array to a ``Picture``.
+    """Convert a file, PIL image or array to a ``Picture``.
 
     Args:
         source: Path, PIL image, or array ``(H, W)``, ``(H, W, 1 | 2 | 3 | 4)`` of uint8 or uint16
@@ -113,7 +113,7 @@ def read_picture(source: PictureLike) -> Picture:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Opens and decodes an image file whole.
+    """Open and decode an image file completely.
 
     Raises:
         InputError: If it is missing, cut short, larger than what is decoded, or no image of the
@@ -194,7 +194,7 @@ def read_mask(
     size: tuple[int, int],
     convention: MaskConvention = "known-white",
 ) -> npt.NDArray[np.bool_]:
-    """Brings a mask to ``(H, W)`` bool, True = known.
+    """Convert a mask to ``(H, W)`` bool, True = known.
 
     Args:
         source: Path, PIL image, or array: bool, 0/1, 0..255, or float 0..1; ``(H, W)``,

@@ -59,7 +59,7 @@ class Region:
 
 
 def hole_regions(known: Bools, context: float, minimum: int | None) -> list[Region]:
-    """Cut-outs around the holes; together their targets are every hole pixel, each once.
+    """Cut out the holes; together the targets cover every hole pixel once.
 
     Parts of a hole that nearly touch are one hole. Long thin ones (scratches, lettering) are cut
     into pieces, since each has surroundings enough of its own. Small holes that lie well inside
@@ -102,7 +102,7 @@ def hole_regions(known: Bools, context: float, minimum: int | None) -> list[Regi
 
 
 def _hole_groups(hole: Bools) -> Labels:
-    """``(H, W)``, 0 outside the holes; parts whose bounding boxes nearly touch share a label."""
+    """Label holes ``(H, W)``, 0 elsewhere; parts whose bounding boxes nearly touch are one."""
     covered = hole.astype(np.uint8)
     height, width = hole.shape
     drawn = np.zeros(hole.shape, np.int32)
@@ -122,7 +122,7 @@ def _hole_groups(hole: Bools) -> Labels:
 
 
 def _split_thin(labels: Labels, minimum: int) -> None:
-    """Gives the pieces of long thin holes, cut along a grid, labels of their own; in place."""
+    """Split long thin holes along a grid into pieces with labels of their own; in place."""
     cell = max(minimum // 2, 1)
     # A hole that fills the picture has no known pixel to measure from: it is not thin.
     bordered = np.pad((labels > 0).astype(np.uint8), 1)
@@ -150,7 +150,7 @@ def _bounding_boxes(labels: Labels) -> dict[int, Box]:
 
 
 def _inside(hole: Box, box: Box, height: int, width: int) -> bool:
-    """Whether a hole lies in a box with a margin of surroundings (none at the picture's edge)."""
+    """Return whether a hole lies in a box with a margin (none at the picture's edge)."""
     margin = box.side // 8
     return (
         hole.top >= box.top + (margin if box.top > 0 else 0)
@@ -169,14 +169,14 @@ def _surround(box: Box, height: int, width: int, context: float, minimum: int) -
 
 
 def _stretch(low: int, high: int, side: int, limit: int) -> tuple[int, int]:
-    """Widens [low, high) to ``side`` about its middle, moved to lie inside [0, limit)."""
+    """Widen [low, high) to ``side`` about its middle, moved to lie inside [0, limit)."""
     side = min(side, limit)
     start = min(max((low + high - side) // 2, 0), limit - side)
     return start, start + side
 
 
 def shrink(image: Floats, known: Bools, work_size: int | None) -> tuple[Floats, Bools]:
-    """Brings a cut-out to the working size; smaller ones stay as they are.
+    """Scale a cut-out down to the working size; smaller ones stay as they are.
 
     Colours are averaged over known pixels only, so that nothing of the hole leaks into them.
 
@@ -201,7 +201,7 @@ def shrink(image: Floats, known: Bools, work_size: int | None) -> tuple[Floats, 
 
 
 def enlarge(values: Floats, height: int, width: int, smooth: bool = True) -> Floats:
-    """Brings ``(h, w)`` or ``(h, w, C)`` values back to the cut-out's size."""
+    """Scale ``(h, w)`` or ``(h, w, C)`` values up to the cut-out's size."""
     if values.shape[:2] == (height, width):
         return values
     method = cv2.INTER_CUBIC if values.ndim == 3 else cv2.INTER_LINEAR
@@ -210,7 +210,7 @@ def enlarge(values: Floats, height: int, width: int, smooth: bool = True) -> Flo
 
 
 def pad_to_stride(values: npt.NDArray[np.generic], stride: int) -> npt.NDArray[np.generic]:
-    """Mirrors the bottom and right edges until both sides are multiples of the stride."""
+    """Mirror the bottom and right edges until both sides are multiples of the stride."""
     height, width = values.shape[:2]
     pad = [(0, -height % stride), (0, -width % stride)] + [(0, 0)] * (values.ndim - 2)
     return np.pad(values, pad, mode="symmetric")
@@ -219,7 +219,7 @@ def pad_to_stride(values: npt.NDArray[np.generic], stride: int) -> npt.NDArray[n
 def feathered(
     filling: Floats, prediction: Floats, image: Floats, known: Bools, feather: float
 ) -> Floats:
-    """Takes the step in colour out of a hole's edge, inside the hole only.
+    """Fade out the step in colour at a hole's edge, inside the hole only.
 
     The network predicts known pixels too, and there its error can be seen. That error, smoothed
     and carried across the edge, is subtracted from the filling, fading out over ``feather`` pixels.

@@ -113,6 +113,6 @@ class RegionStep:
 
 
 def heat_map(uncertainty: Floats) -> Image.Image:
-    """``(H, W)`` values in [0, 1] in colours from black (0) over purple to yellow (1)."""
+    """Colour ``(H, W)`` values in [0, 1] from black (0) over purple to yellow (1)."""
     levels = np.rint(uncertainty.clip(0, 1) * 255).astype(np.uint8)
     return Image.fromarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, :, ::-1].copy())

@@ -66,7 +66,7 @@ class WeightsInfo:
     def build_diffusion(
         self, trusted_packages: Sequence[str] = TRUSTED_PACKAGES
     ) -> SpatialDiffusion:
-        """The loop with the settings that the weights were saved with."""
+        """Build the loop with the settings that the weights were saved with."""
         diffusion = build(self.diffusion, str(self.path), trusted_packages)
         if not isinstance(diffusion, SpatialDiffusion):
             raise InputError(f"{self.path}: diffusion is {type(diffusion).__name__}")
@@ -74,12 +74,12 @@ class WeightsInfo:
 
 
 def sidecar(path: Path) -> Path:
-    """Where the checksum of a weights file lies: ``demo.safetensors.sha256``."""
+    """Return the path of a weights file's checksum: ``demo.safetensors.sha256``."""
     return path.with_name(path.name + ".sha256")
 
 
 def build(config: Any, source: str, trusted_packages: Sequence[str] = TRUSTED_PACKAGES) -> Any:
-    """Builds what nested ``class_path`` / ``init_args`` mappings describe.
+    """Build what nested ``class_path`` / ``init_args`` mappings describe.
 
     Args:
         config: Mapping, list or plain value.
@@ -133,7 +133,7 @@ def save_weights(
     extra: Mapping[str, Any] | None = None,
     discriminator_state: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Writes a weights file and its checksum.
+    """Write a weights file and its checksum.
 
     Args:
         path: ``*.safetensors``.
@@ -189,7 +189,7 @@ def save_weights(
 
 
 def find_weights(weights: str | Path) -> Path:
-    """Find the file behind a name of bundled weights (``"demo"``), a path, or a run directory.
+    """Find the file of bundled weights (``"demo"``) or of a path.
 
     Args:
         weights: A name, a ``.safetensors`` or ``.ckpt`` file, or the directory of a run of
@@ -226,7 +226,7 @@ def load_generator(
     parameters: Parameters = "ema",
     trusted_packages: Sequence[str] = TRUSTED_PACKAGES,
 ) -> tuple[nn.Module, WeightsInfo]:
-    """Builds the generator of a weights file or training checkpoint, in eval mode, on the CPU.
+    """Build the generator of a weights file or checkpoint, in eval mode, on the CPU.
 
     Args:
         weights: Name of bundled weights, ``*.safetensors``, a ``*.ckpt`` written by ``sdm fit``, or
@@ -298,7 +298,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
 
 
 def load_discriminator_state(weights: str | Path) -> dict[str, Tensor] | None:
-    """The discriminator's float32 tensors in a weights file or checkpoint; None if it has none.
+    """Read the discriminator's float32 tensors; None if the file has none.
 
     Raises:
         InputError: If the file is missing or damaged.

@@ -14,7 +14,7 @@ _HEAD_ALIGNMENT = 8
 
 
 def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """Softmax(q k^T / sqrt(d) + bias) v with one bias per key (Eq. 6).
+    """Compute softmax(q k^T / sqrt(d) + bias) v with one bias per key (Eq. 6).
 
     The bias travels as extra channels of the keys that meet a constant in the queries. So no
     N x N mask exists, forward or backward, and kernels without mask support (flash) apply.
@@ -57,7 +57,7 @@ class UncertaintyBias(nn.Module):
     """F of Eq. 6: four 3 x 3 convolutions from the uncertainty map to a bias per key pixel.
 
     Args:
-        hidden_channels: width of the three inner feature maps.
+        hidden_channels: Width of the three inner feature maps.
     """
 
     def __init__(self, hidden_channels: int = 128) -> None:
@@ -71,7 +71,7 @@ class UncertaintyBias(nn.Module):
         )
 
     def forward(self, uncertainty: Tensor) -> Tensor:
-        """Maps ``(B, 1, h, w)`` in [0, 1] to biases ``(B, h * w)``."""
+        """Map ``(B, 1, h, w)`` in [0, 1] to biases ``(B, h * w)``."""
         return self.layers(uncertainty).flatten(1)
 
 
@@ -82,13 +82,13 @@ class AttentionBlock(nn.Module):
     bounded, and no statistic is taken over the image, where holes would distort it.
 
     Args:
-        channels: feature channels, a multiple of ``num_heads``.
-        num_heads: attention heads.
-        uncertainty_guided: add F(u) (False is Table 1, model F).
-        bias_channels: width of F.
+        channels: Feature channels, a multiple of ``num_heads``.
+        num_heads: Attention heads.
+        uncertainty_guided: Add F(u) (False is Table 1, model F).
+        bias_channels: Width of F.
 
     Raises:
-        InputError: if ``channels`` is not a multiple of ``num_heads``.
+        InputError: If ``channels`` is not a multiple of ``num_heads``.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class AttentionBlock(nn.Module):
         self.bias = UncertaintyBias(bias_channels) if uncertainty_guided else None
 
     def forward(self, x: Tensor, uncertainty: Tensor) -> Tensor:
-        """Maps features ``(B, C, h, w)`` under the uncertainty ``(B, 1, h, w)``."""
+        """Map features ``(B, C, h, w)`` under the uncertainty ``(B, 1, h, w)``."""
         batch, channels, height, width = x.shape
         square = widen(x).square().mean(dim=1, keepdim=True)
         normalized = x * torch.rsqrt(square + 1e-8).to(x.dtype)

@@ -17,9 +17,9 @@ class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut; with ``down`` at half the size of the input.
 
     Args:
-        in_channels: input channels.
-        out_channels: output channels.
-        down: halve the size first, once for both branches.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        down: Halve the size first, once for both branches.
     """
 
     def __init__(self, in_channels: int, out_channels: int, down: bool = False) -> None:
@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(B, in_channels, h, w)`` to ``(B, out_channels, h, w)`` or half of it."""
+        """Map ``(B, in_channels, h, w)`` to ``(B, out_channels, h, w)`` or half of it."""
         if self.down:
             x = downsample(x)
         y = self.conv1(self.conv0(x))
@@ -49,13 +49,13 @@ class StyledResidualBlock(nn.Module):
     """Two modulated 3 x 3 convolutions and a shortcut; with ``up`` at twice the input's size.
 
     Args:
-        in_channels: input channels.
-        out_channels: output channels.
-        style_dim: width of the style vector.
-        up: double the size in the first convolution.
-        skip_channels: channels of the encoder's features, concatenated between the two
+        in_channels: Input channels.
+        out_channels: Output channels.
+        style_dim: Width of the style vector.
+        up: Double the size in the first convolution.
+        skip_channels: Channels of the encoder's features, concatenated between the two
             convolutions and merged by a 1 x 1 convolution, or 0.
-        noise_injection: see `StyledConv2d`.
+        noise_injection: See `StyledConv2d`.
     """
 
     num_styles = 2
@@ -95,7 +95,7 @@ class StyledResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, styles: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Maps ``(B, in_channels, h, w)``, styles ``(B, 2, style_dim)`` and skip features."""
+        """Map ``(B, in_channels, h, w)``, styles ``(B, 2, style_dim)`` and skip features."""
         y = self.conv0(x, styles[:, 0])
         if self.merge is not None and skip is not None:
             y = self.merge(torch.cat([y, skip], dim=1))
@@ -123,7 +123,7 @@ class EncoderStage(nn.Module):
         )
 
     def forward(self, x: Tensor, uncertainty: Tensor) -> Tensor:
-        """Maps ``(B, in_channels, ...)`` under the uncertainty of the stage's own size."""
+        """Map ``(B, in_channels, ...)`` under the uncertainty of the stage's own size."""
         if self.early is not None and self.attention is not None:
             x = self.attention(self.early(x), uncertainty)
         return self.block(x)
@@ -159,7 +159,7 @@ class DecoderStage(nn.Module):
     def forward(
         self, x: Tensor, styles: Tensor, uncertainty: Tensor, skip: Tensor | None
     ) -> Tensor:
-        """Maps ``(B, in_channels, ...)`` with styles ``(B, num_styles, style_dim)``."""
+        """Map ``(B, in_channels, ...)`` with styles ``(B, num_styles, style_dim)``."""
         if self.early is None or self.attention is None:
             return self.block(x, styles, skip)
         x = self.attention(self.early(x, styles[:, :2], skip), uncertainty)

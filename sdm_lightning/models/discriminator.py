@@ -31,7 +31,7 @@ class DiscriminatorBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(B, in_channels, h, w)`` to ``(B, out_channels, h / 2, w / 2)``."""
+        """Map ``(B, in_channels, h, w)`` to ``(B, out_channels, h / 2, w / 2)``."""
         return self.conv1(self.conv0(x)) + self.shortcut(downsample(x))
 
 
@@ -39,15 +39,15 @@ class Discriminator(nn.Module):
     """Judges whole images; one logit per image, high for real.
 
     Args:
-        resolution: side of the square images, a power of two from 8.
-        base_channels: channels at full size; they double with every downsampling.
-        max_channels: upper limit of the channels.
-        mask_conditioning: judge the image together with its mask (concatenated as mask - 0.5).
-        mbstd_group: samples per group of the minibatch standard deviation; the largest divisor
+        resolution: Side of the square images, a power of two from 8.
+        base_channels: Channels at full size; they double with every downsampling.
+        max_channels: Upper limit of the channels.
+        mask_conditioning: Judge the image together with its mask (concatenated as mask - 0.5).
+        mbstd_group: Samples per group of the minibatch standard deviation; the largest divisor
             of the batch not above it is used. 0 turns it off.
 
     Raises:
-        InputError: if ``resolution`` is not a power of two from 8.
+        InputError: If ``resolution`` is not a power of two from 8.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Discriminator(nn.Module):
         self.to_logit = EqualizedLinear(width, 1)
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Judges images ``(B, 3, R, R)`` in [-1, 1] with masks ``(B, 1, R, R)``, 1 = known.
+        """Judge images ``(B, 3, R, R)`` in [-1, 1] with masks ``(B, 1, R, R)``, 1 = known.
 
         The mask is used only with ``mask_conditioning``.
 
@@ -89,7 +89,7 @@ class Discriminator(nn.Module):
             Logits, float32 ``(B, 1)``.
 
         Raises:
-            InputError: if the image has another size, or a needed mask is missing.
+            InputError: If the image has another size, or a needed mask is missing.
         """
         if image.shape[1:] != (3, self.resolution, self.resolution):
             raise InputError(

@@ -31,25 +31,25 @@ class Generator(nn.Module):
     With its defaults this is the 512 x 512 model of Table 3: 74 million parameters.
 
     Args:
-        base_channels: channels at full size; they double with every downsampling.
-        max_channels: upper limit of the channels.
-        num_downsamples: halvings in the encoder; 5 leads to H/32.
-        attention_strides: strides (powers of two) with attention, each behind an early block.
+        base_channels: Channels at full size; they double with every downsampling.
+        max_channels: Upper limit of the channels.
+        num_downsamples: Halvings in the encoder; 5 leads to H/32.
+        attention_strides: Strides (powers of two) with attention, each behind an early block.
             (16, 32) is H/16 and H/32; the paper's ablations at 256 x 256 name the absolute sizes
             32 and 16, which is (8, 16), and (16,) for Table 1, model G.
-        attention_heads: heads of each attention block.
-        uncertainty_guided: bias attention by F(u) (False is Table 1, model F).
-        bias_channels: width of the four convolutions of F.
-        latent_dim: width of the latent code; the style adds the global feature to it.
-        mapping_layers: fully connected layers of the mapping network.
-        mapping_lr_multiplier: learning-rate factor of the mapping network.
-        noise_injection: per-pixel noise of learned strength in the decoder while training.
+        attention_heads: Heads of each attention block.
+        uncertainty_guided: Bias attention by F(u) (False is Table 1, model F).
+        bias_channels: Width of the four convolutions of F.
+        latent_dim: Width of the latent code; the style adds the global feature to it.
+        mapping_layers: Fully connected layers of the mapping network.
+        mapping_lr_multiplier: Learning-rate factor of the mapping network.
+        noise_injection: Per-pixel noise of learned strength in the decoder while training.
         mean_activation: "linear", or "tanh" to confine the mean to [-1, 1].
-        initial_log_variance: bias that the log variance starts from (of images in [-1, 1]).
-        checkpoint_blocks: recompute each stage in the backward pass to save memory.
+        initial_log_variance: Bias that the log variance starts from (of images in [-1, 1]).
+        checkpoint_blocks: Recompute each stage in the backward pass to save memory.
 
     Raises:
-        InputError: if strides, heads or the mean's activation do not fit.
+        InputError: If strides, heads or the mean's activation do not fit.
 
     Source: Sec. 3.2, Sec. 4.2, supplement A.
     """
@@ -129,19 +129,19 @@ class Generator(nn.Module):
         self.num_styles = sum(self._stage_styles) + 1
 
     def forward(self, inputs: Tensor, styles: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Predicts every pixel, known ones included.
+        """Predict every pixel, known ones included.
 
         Args:
             inputs: ``(B, 7, H, W)``: image in [-1, 1] (3), initial mask, updated mask,
                 uncertainty in [0, 1], time step in [0, 1]; H and W multiples of `stride`.
-            styles: mapped latent codes, ``(B, latent_dim)`` or one per modulated convolution
+            styles: Mapped latent codes, ``(B, latent_dim)`` or one per modulated convolution
                 ``(B, num_styles, latent_dim)``; None takes the mapping's running average.
 
         Returns:
             Mean and log variance, both float32 ``(B, 3, H, W)``.
 
         Raises:
-            InputError: if the shape of ``inputs`` or ``styles`` does not fit.
+            InputError: If the shape of ``inputs`` or ``styles`` does not fit.
         """
         self._check_inputs(inputs)
         codes = self._expand_styles(inputs, styles)

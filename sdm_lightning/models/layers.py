@@ -26,7 +26,7 @@ RESIDUAL_GAIN = math.sqrt(0.5)
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """Context without autocast on the device of ``x``; nothing at all where none is active.
+    """Return a context without autocast on the device of ``x``, empty where none is active.
 
     The second half keeps the context out of traced graphs and off devices that do not know
     autocast (meta tensors).
@@ -38,12 +38,12 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def widen(x: Tensor) -> Tensor:
-    """``x`` in float32, or as it is in float64 (which finite differences need)."""
+    """Return ``x`` in float32, or unchanged if it is float64 (for finite differences)."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def fast_layout(x: Tensor) -> Tensor:
-    """``x`` in channels-last order on a CPU, where convolutions and resampling prefer it.
+    """Return ``x`` in channels-last order on a CPU, where convolutions and resampling prefer it.
 
     Elsewhere the caller's layout stays: which one is faster depends on the card and precision.
     """
@@ -51,20 +51,20 @@ def fast_layout(x: Tensor) -> Tensor:
 
 
 def _binomial_kernel(x: Tensor, gain: float) -> Tensor:
-    """The two-dimensional [1, 3, 3, 1] filter with sum ``gain``, one copy per channel of ``x``."""
+    """Build the [1, 3, 3, 1] filter with sum ``gain``, one copy per channel of ``x``."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype)
     kernel = torch.outer(taps, taps) * (gain / 64.0)
     return kernel.expand(x.shape[1], 1, 4, 4)
 
 
 def blur(x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
-    """Filters each channel with [1, 3, 3, 1] in both directions, zeros beyond the border.
+    """Filter each channel with [1, 3, 3, 1] in both directions, zeros beyond the border.
 
     Args:
         x: ``(B, C, H, W)``.
-        padding: zeros added on each of the four sides.
-        stride: keep every ``stride``-th sample.
-        gain: sum of the filter.
+        padding: Zeros added on each of the four sides.
+        stride: Keep every ``stride``-th sample.
+        gain: Sum of the filter.
 
     Returns:
         ``(B, C, (H + 2 * padding - 4) // stride + 1, ...)``.
@@ -73,7 +73,7 @@ def blur(x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Doubles height and width with the [1, 3, 3, 1] filter.
+    """Double height and width with the [1, 3, 3, 1] filter.
 
     Away from the border, two-fold bilinear interpolation *is* that filter; at the border it
     repeats the edge pixel where a zero-padded filter would darken it.
@@ -82,7 +82,7 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def downsample(x: Tensor) -> Tensor:
-    """Halves height and width (both even) with the [1, 3, 3, 1] filter."""
+    """Halve height and width (both even) with the [1, 3, 3, 1] filter."""
     return blur(x, padding=1, stride=2)
 
 
@@ -92,11 +92,11 @@ class EqualizedLinear(nn.Module):
     Weights are drawn from N(0, 1) and scaled by ``lr_multiplier / sqrt(fan_in)`` when used.
 
     Args:
-        in_features: input width.
-        out_features: output width.
-        activate: apply a leaky ReLU (slope 0.2, gain sqrt(2)).
-        initial_bias: value that the bias starts from.
-        lr_multiplier: slows the layer's learning without changing its initial output.
+        in_features: Input width.
+        out_features: Output width.
+        activate: Apply a leaky ReLU (slope 0.2, gain sqrt(2)).
+        initial_bias: Value that the bias starts from.
+        lr_multiplier: Slows the layer's learning without changing its initial output.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class EqualizedLinear(nn.Module):
         self.bias_gain = gain * lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(..., in_features)`` to ``(..., out_features)``."""
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
         bias = self.bias if self.bias_gain == 1.0 else self.bias * self.bias_gain
         x = F.linear(x, self.weight * self.weight_gain, bias)
         return F.leaky_relu(x, LEAKY_SLOPE) if self.activate else x
@@ -126,14 +126,14 @@ class EqualizedConv2d(nn.Module):
     """Convolution with equalised learning rate, optionally a leaky ReLU behind it.
 
     Args:
-        in_channels: input channels.
-        out_channels: output channels.
-        kernel_size: odd; zero padding keeps the size at stride 1.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        kernel_size: Odd; zero padding keeps the size at stride 1.
         stride: 1 or 2.
-        blur_input: filter with [1, 3, 3, 1] before a convolution of stride 2.
-        bias: add a learned bias.
-        activate: apply a leaky ReLU (slope 0.2, gain sqrt(2)).
-        gain: further factor on the output; must be positive.
+        blur_input: Filter with [1, 3, 3, 1] before a convolution of stride 2.
+        bias: Add a learned bias.
+        activate: Apply a leaky ReLU (slope 0.2, gain sqrt(2)).
+        gain: Further factor on the output; must be positive.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class EqualizedConv2d(nn.Module):
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, ceil(H / stride), ...)``."""
+        """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, ceil(H / stride), ...)``."""
         padding = self.padding
         if self.blur_input:
             # The blur yields what the convolution's own padding would have covered, no less.
@@ -172,7 +172,7 @@ class EqualizedConv2d(nn.Module):
 def modulated_conv2d(
     x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, up: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Convolution whose weights are ``weight * style`` for each sample (StyleGAN2, Eq. 1-3).
+    """Convolve with weights ``weight * style`` for each sample (StyleGAN2, Eq. 1-3).
 
     The demodulation coefficient is handed back instead of applied, so that the caller can fuse it
     with bias and activation gain in one pass; it is computed in float32 at least, whatever
@@ -182,8 +182,8 @@ def modulated_conv2d(
         x: ``(B, I, H, W)``.
         weight: ``(O, I, k, k)``, shared by all samples.
         style: ``(B, I)``, factors on the input channels, runtime weight gain included.
-        demodulate: compute the coefficient that brings each output's weights to unit norm.
-        up: double the size by a transposed convolution followed by the [1, 3, 3, 1] filter.
+        demodulate: Compute the coefficient that brings each output's weights to unit norm.
+        up: Double the size by a transposed convolution followed by the [1, 3, 3, 1] filter.
 
     Returns:
         Undemodulated output ``(B, O, H, W)`` (twice the size with ``up``) and the coefficient
@@ -206,15 +206,15 @@ class StyledConv2d(nn.Module):
     """Modulated convolution with its style affine, optional noise, bias and leaky ReLU.
 
     Args:
-        in_channels: input channels.
-        out_channels: output channels.
-        style_dim: width of the style vector.
-        kernel_size: odd.
-        up: double the size.
-        demodulate: bring each output's weights to unit norm.
-        activate: apply a leaky ReLU (slope 0.2, gain sqrt(2)).
-        noise_injection: add per-pixel Gaussian noise of learned strength (from 0) in training.
-        gain: further factor on the output; must be positive.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        style_dim: Width of the style vector.
+        kernel_size: Odd.
+        up: Double the size.
+        demodulate: Bring each output's weights to unit norm.
+        activate: Apply a leaky ReLU (slope 0.2, gain sqrt(2)).
+        noise_injection: Add per-pixel Gaussian noise of learned strength (from 0) in training.
+        gain: Further factor on the output; must be positive.
     """
 
     def __init__(
@@ -241,7 +241,7 @@ class StyledConv2d(nn.Module):
         self.activate = activate
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """Maps ``(B, in_channels, H, W)`` and ``(B, style_dim)`` to ``(B, out_channels, ...)``."""
+        """Map ``(B, in_channels, H, W)`` and ``(B, style_dim)`` to ``(B, out_channels, ...)``."""
         factors = widen(self.affine(style)) * self.weight_gain
         x, coefficient = modulated_conv2d(x, self.weight, factors, self.demodulate, self.up)
         bias = (self.bias * self.output_gain).to(x.dtype)[:, None, None]
@@ -258,11 +258,11 @@ class StyledConv2d(nn.Module):
 
 
 def minibatch_standard_deviation(x: Tensor, group: int) -> Tensor:
-    """Appends one channel: the spread of the features over a group of samples.
+    """Append one channel: the spread of the features over a group of samples.
 
     Args:
         x: ``(B, C, H, W)``.
-        group: samples per group; the largest divisor of B not above it is used, so that any
+        group: Samples per group; the largest divisor of B not above it is used, so that any
             batch works (the last one of an epoch too) and no sample is left out.
 
     Returns:

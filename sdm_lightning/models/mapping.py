@@ -13,10 +13,10 @@ class MappingNetwork(nn.Module):
     mean over all processes before calling `update_average`, since buffers are not synchronised.
 
     Args:
-        latent_dim: width of z and w.
-        num_layers: fully connected layers.
-        lr_multiplier: learning-rate factor of these layers (StyleGAN2: 0.01).
-        average_decay: decay per update of the running average (StyleGAN2: 0.995).
+        latent_dim: Width of z and w.
+        num_layers: Fully connected layers.
+        lr_multiplier: Learning-rate factor of these layers (StyleGAN2: 0.01).
+        average_decay: Decay per update of the running average (StyleGAN2: 0.995).
     """
 
     average: Tensor
@@ -40,12 +40,12 @@ class MappingNetwork(nn.Module):
         self.register_buffer("average", torch.zeros(latent_dim))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Maps noise ``(B, latent_dim)`` to codes ``(B, latent_dim)``."""
+        """Map noise ``(B, latent_dim)`` to codes ``(B, latent_dim)``."""
         z = z.float()
         z = z * torch.rsqrt(z.square().mean(dim=-1, keepdim=True) + 1e-8)
         return self.layers(z)
 
     @torch.no_grad()
     def update_average(self, batch_mean: Tensor) -> None:
-        """Moves the running average towards the mean code ``(latent_dim,)`` of a batch."""
+        """Move the running average towards the mean code ``(latent_dim,)`` of a batch."""
         self.average.lerp_(batch_mean.detach().to(self.average), 1.0 - self.average_decay)

@@ -89,7 +89,7 @@ class AdaptiveAugment(nn.Module):
         self._last_read: tuple[Tensor, int, float] | None = None
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Transforms each sample on its own.
+        """Transform each sample on its own.
 
         Args:
             image: ``(B, 3, H, W)`` in [-1, 1].
@@ -108,7 +108,7 @@ class AdaptiveAugment(nn.Module):
 
     @torch.no_grad()
     def update(self, real_sign_mean: float | Tensor, num_images: int) -> None:
-        """Moves p up if the discriminator is surer of real images than wanted, else down.
+        """Raise p if the discriminator is surer of real images than wanted, else lower it.
 
         Call it every ``interval`` batches.
 
@@ -124,11 +124,11 @@ class AdaptiveAugment(nn.Module):
         self.probability.add_(direction * (num_images / self.images_to_unit)).clamp_(0, 1)
 
     def extra_repr(self) -> str:
-        """Shown by ``print(module)``."""
+        """Return what ``print(module)`` shows."""
         return f"target={self.target}, interval={self.interval}, transforms={self.transforms}"
 
     def _probability_on_host(self) -> float:
-        """p as a Python number, read from the device only when it has changed.
+        """Return p as a Python number, read from the device only when it has changed.
 
         Reading it makes the host wait for the device; p changes rarely, forward runs often.
         """
@@ -155,7 +155,7 @@ class AdaptiveAugment(nn.Module):
     def _draw_matrix(
         self, batch: int, height: int, width: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Where each output pixel looks, and which samples were touched at all.
+        """Draw where each output pixel looks, and which samples are changed at all.
 
         Returns:
             Homogeneous matrices ``(B, 3, 3)`` from output to input coordinates, in pixels around
@@ -261,14 +261,14 @@ def _rotation(cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 def _translation(offset: Tensor) -> Tensor:
-    """From pixels ``(B, 2)``, x before y."""
+    """Build translations from pixels ``(B, 2)``, x before y."""
     x, y = offset.unbind(1)
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     return _matrix(one, zero, x, zero, one, y, one)
 
 
 def _matrix(*entries: Tensor) -> Tensor:
-    """Homogeneous ``(B, 3, 3)`` from the upper six entries by rows and the corner."""
+    """Build homogeneous ``(B, 3, 3)`` from the upper six entries by rows and the corner."""
     *upper, corner = entries
     zero = torch.zeros_like(corner)
     return torch.stack([*upper, zero, zero, corner], dim=1).view(-1, 3, 3)

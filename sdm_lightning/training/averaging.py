@@ -30,7 +30,7 @@ class AverageSettings:
     ramp_up: float | None = None
 
     def decay(self, images_seen: int, batch_images: int) -> float:
-        """Weight of the old average in one update after ``batch_images`` more images."""
+        """Return the weight of the old average after ``batch_images`` more images."""
         half_life = self.half_life_images
         if self.ramp_up is not None:
             half_life = min(half_life, self.ramp_up * images_seen)
@@ -38,13 +38,13 @@ class AverageSettings:
 
 
 def averaged_copy(module: ModuleT) -> ModuleT:
-    """A frozen copy in evaluation mode that ``update_average`` then moves."""
+    """Return a frozen copy in evaluation mode, which ``update_average`` then moves."""
     return copy.deepcopy(module).requires_grad_(False).eval()
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Moves each averaged parameter towards the live one; copies buffers.
+    """Move each averaged parameter towards the live one; copy buffers.
 
     Args:
         average: What ``averaged_copy`` returned.

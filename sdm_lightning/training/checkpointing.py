@@ -22,7 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Saves to ``path``; whatever happens meanwhile, ``path`` holds the old or the new file.
+        """Save to ``path``, which at any time holds the old or the new file.
 
         Args:
             checkpoint: What to save.
@@ -36,7 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As Lightning's, with one clear line for what is no checkpoint.
+        """Load as Lightning does, with a one-line error for a file that is not a checkpoint.
 
         Raises:
             InputError: If the file is damaged, cut short, or of another kind.
@@ -75,7 +75,7 @@ def require_finite(weights: Mapping[str, Tensor]) -> None:
 def fitting_weights(
     weights: Mapping[str, Tensor], own: Mapping[str, Tensor], training: bool, path: str = ""
 ) -> dict[str, Tensor]:
-    """A checkpoint's weights for a module, once they are known to fit it.
+    """Return a checkpoint's weights for a module, after checking that they fit it.
 
     Outside training the discriminator is not used, and is built for one size, while the generator
     runs at sizes that it was not trained at (Table B.1): the module keeps its own.

@@ -6,7 +6,7 @@ from sdm_lightning.errors import InputError
 
 
 def refuse_unfit_trainer(trainer: pl.Trainer, both_networks: bool) -> None:
-    """Says before the first batch what would go wrong in it.
+    """Refuse, before the first batch, a trainer that would train wrongly.
 
     Args:
         trainer: With its precision and strategy chosen.

@@ -47,4 +47,4 @@ class MetricsFile(CSVLogger):
 
     @override
     def log_hyperparams(self, params: Any = None) -> None:
-        """Nothing: the full config stands in ``config.yaml`` beside the metrics."""
+        """Do nothing: the full config is in ``config.yaml`` beside the metrics."""

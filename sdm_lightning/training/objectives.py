@@ -23,7 +23,7 @@ def supervised_image(
     decoupled: bool,
     region: Literal["hole", "image"] = "hole",
 ) -> Tensor:
-    """The image that the adversarial and the perceptual loss look at.
+    """Return the image that the adversarial and the perceptual loss look at.
 
     Args:
         step: The iteration.
@@ -46,7 +46,7 @@ def supervised_image(
 def likelihood_loss(
     step: DiffusionStep, image: Tensor, mask: Tensor, losses: LossSettings
 ) -> Tensor:
-    """Eq. 1, reduced as the settings say; scalar, the mean over the batch."""
+    """Compute Eq. 1, reduced as the settings say; scalar, the mean over the batch."""
     nats = discretized_gaussian_nll(step.mean, step.log_variance, image)
     counted = torch.ones_like(mask) if losses.likelihood_region == "image" else 1 - mask
     counted = counted.expand_as(nats)
@@ -68,7 +68,7 @@ def generator_objective(
     losses: LossSettings,
     decoupled: bool,
 ) -> dict[str, Tensor]:
-    """The unweighted terms of Eq. 10 for one iteration.
+    """Compute the unweighted terms of Eq. 10 for one iteration.
 
     Args:
         step: The iteration.
@@ -96,7 +96,7 @@ def generator_objective(
 
 
 def weighted_sum(terms: dict[str, Tensor], losses: LossSettings) -> Tensor:
-    """Eq. 10 for one iteration; scalar."""
+    """Compute Eq. 10 for one iteration; scalar."""
     weights = {
         "adversarial": losses.adversarial,
         "perceptual": losses.perceptual,
@@ -106,7 +106,7 @@ def weighted_sum(terms: dict[str, Tensor], losses: LossSettings) -> Tensor:
 
 
 def mean_deviation(step: DiffusionStep, mask: Tensor) -> Tensor:
-    """The mean standard deviation over the hole, for the log; scalar without gradient."""
+    """Average the standard deviation over the hole, for the log; scalar without gradient."""
     deviation = torch.exp(0.5 * step.log_variance.detach().clamp(-40, 20))
     hole = (1 - mask).sum().clamp_min(1)
     return (deviation.mean(1, keepdim=True) * (1 - mask)).sum() / hole
@@ -124,12 +124,12 @@ class TermMeans:
             self._values.setdefault(name, []).append(value.detach())
 
     def means(self) -> dict[str, Tensor]:
-        """The mean of each term's values."""
+        """Return the mean of each term's values."""
         return {name: torch.stack(values).mean() for name, values in self._values.items()}
 
 
 def micro_batches(image: Tensor, mask: Tensor, number: int) -> list[tuple[Tensor, Tensor]]:
-    """Splits a batch into equal parts whose gradients are accumulated.
+    """Split a batch into equal parts whose gradients are accumulated.
 
     Raises:
         InputError: If the batch does not split equally; the parts would not weigh the same.

@@ -26,7 +26,7 @@ class AdamSettings:
     lazy_interval: int | None = None
 
     def corrected(self, interval: int | None) -> dict[str, Any]:
-        """Adam's arguments for a phase with an extra step every ``interval`` batches."""
+        """Return Adam's arguments for a phase with an extra step every ``interval`` batches."""
         ratio = 1.0 if interval is None else interval / (interval + 1)
         betas = (self.betas[0] ** ratio, self.betas[1] ** ratio)
         return {"lr": self.lr * ratio, "betas": betas, "eps": self.eps}

@@ -25,7 +25,7 @@ class Styles:
     _last_mean: Tensor | None = field(default=None, repr=False)
 
     def mapped(self, generator: nn.Module) -> Tensor:
-        """Styles w: ``(B, latent_dim)``, or ``(B, num_styles, latent_dim)`` where mixed."""
+        """Map to styles w: ``(B, latent_dim)``, or ``(B, num_styles, latent_dim)`` where mixed."""
         first: Tensor = generator.mapping(self.latent)  # type: ignore[operator]
         self._last_mean = first.detach().float().mean(dim=0)
         if self.second is None:
@@ -36,12 +36,12 @@ class Styles:
         return torch.where(layers < self.crossover, first[:, None], second[:, None])
 
     def mean(self) -> Tensor:
-        """Mean of the first code's w over the batch, as last mapped; ``(latent_dim,)``."""
+        """Average the first code's w over the batch, as last mapped; ``(latent_dim,)``."""
         assert self._last_mean is not None, "mapped() has not been called"
         return self._last_mean
 
     def to(self, like: Tensor) -> "Styles":
-        """The same codes on the device of ``like``."""
+        """Return the same codes on the device of ``like``."""
         second = None if self.second is None else self.second.to(like.device)
         return Styles(self.latent.to(like.device), second, self.crossover)
 
@@ -52,7 +52,7 @@ def draw_styles(
     mixing_probability: float = 0.0,
     generator: Sequence[torch.Generator] | None = None,
 ) -> Styles:
-    """Draws one latent code per image, the same for all its iterations.
+    """Draw one latent code per image, the same for all its iterations.
 
     Args:
         generator_network: Gives ``latent_dim``, ``num_styles`` and the device.
@@ -74,7 +74,7 @@ def draw_styles(
 
 
 def styled_network(generator: nn.Module, styles: Styles) -> Network:
-    """The generator with its styles bound, as the diffusion loop takes it."""
+    """Bind the styles to the generator, as the diffusion loop takes it."""
 
     def network(inputs: Tensor) -> tuple[Tensor, Tensor]:
         # Mapped anew in each iteration: the mapping network's graph is freed with it.

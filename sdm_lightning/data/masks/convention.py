@@ -11,5 +11,5 @@ MOSTLY_HOLE = 0.95
 
 
 def opposite_convention(convention: MaskConvention) -> MaskConvention:
-    """The other one."""
+    """Return the other convention."""
     return "hole-white" if convention == "known-white" else "known-white"

@@ -28,9 +28,9 @@ class MaskPreset(ABC):
     """What every family of masks has in common.
 
     Attributes:
-        size: nominal side in pixels; lengths given in pixels hold at this size.
-        hole_range: a mask is drawn again unless its hole ratio lies strictly between these two.
-        variants: the same setting published for other nominal sizes; the one nearest to the
+        size: Nominal side in pixels; lengths given in pixels hold at this size.
+        hole_range: A mask is drawn again unless its hole ratio lies strictly between these two.
+        variants: The same setting published for other nominal sizes; the one nearest to the
             requested size (in ratio) is drawn.
     """
 
@@ -57,8 +57,8 @@ class MaskPreset(ABC):
 
         Args:
             canvas: ``(S, S)`` of ones, drawn on in place.
-            scale: factor on every length that the preset gives in pixels.
-            rng: source of all randomness.
+            scale: Factor on every length that the preset gives in pixels.
+            rng: Source of all randomness.
         """
 
 
@@ -76,13 +76,13 @@ class RectanglesAndStrokes(MaskPreset):
     at random, horizontally and vertically.
 
     Attributes:
-        small_rectangles: exclusive bound on the number of rectangles up to half the side.
-        large_rectangles: exclusive bound on the number of rectangles up to the whole side.
-        strokes: exclusive bound on the number of brush strokes.
-        joints: least (inclusive) and greatest (exclusive) number of segments of a stroke.
-        widths: least (inclusive) and greatest (exclusive) stroke width, in pixels.
-        mean_angle: mean heading in radians.
-        angle_spread: how far the headings of one stroke may reach from the mean, in radians.
+        small_rectangles: Exclusive bound on the number of rectangles up to half the side.
+        large_rectangles: Exclusive bound on the number of rectangles up to the whole side.
+        strokes: Exclusive bound on the number of brush strokes.
+        joints: Least (inclusive) and greatest (exclusive) number of segments of a stroke.
+        widths: Least (inclusive) and greatest (exclusive) stroke width, in pixels.
+        mean_angle: Mean heading in radians.
+        angle_spread: How far the headings of one stroke may reach from the mean, in radians.
     """
 
     small_rectangles: int
@@ -155,14 +155,14 @@ class StrokesOrBoxes(MaskPreset):
     ``0, 1, .., num_angles - 1`` radians, negated for every other stroke.
 
     Attributes:
-        box_weight: weight of boxes against strokes, which weigh 1.
-        strokes: least and greatest number of strokes, inclusive.
-        max_length: segments are ``10 .. 10 + max_length - 1`` pixels long.
-        max_width: segments are ``5 .. 5 + max_width - 1`` pixels wide.
-        num_angles: number of headings.
-        boxes: least and greatest number of boxes, inclusive.
-        box_sides: least and greatest side of a box, in pixels, inclusive.
-        box_margin: distance that boxes keep from the edge, in pixels.
+        box_weight: Weight of boxes against strokes, which weigh 1.
+        strokes: Least and greatest number of strokes, inclusive.
+        max_length: Segments are ``10 .. 10 + max_length - 1`` pixels long.
+        max_width: Segments are ``5 .. 5 + max_width - 1`` pixels wide.
+        num_angles: Number of headings.
+        boxes: Least and greatest number of boxes, inclusive.
+        box_sides: Least and greatest side of a box, in pixels, inclusive.
+        box_margin: Distance that boxes keep from the edge, in pixels.
     """
 
     box_weight: float

@@ -104,7 +104,7 @@ def get_preset(name: str) -> MaskPreset:
     """Look a built-in preset up.
 
     Raises:
-        InputError: there is no preset of that name; the message names the nearest one.
+        InputError: There is no preset of that name; the message names the nearest one.
     """
     if name in MASK_PRESETS:
         return MASK_PRESETS[name]
@@ -121,10 +121,10 @@ def free_form_mask(
     """Draw one mask; the same arguments give the same mask in any process.
 
     Args:
-        preset: name in :data:`MASK_PRESETS`, or a preset of one's own.
-        size: side of the mask in pixels.
-        seed: any non-negative integer.
-        scale_lengths: at another size than the preset's nominal one, scale the whole drawing, so
+        preset: Name in :data:`MASK_PRESETS`, or a preset of one's own.
+        size: Side of the mask in pixels.
+        seed: Any non-negative integer.
+        scale_lengths: At another size than the preset's nominal one, scale the whole drawing, so
             that the hole-ratio statistics stay those of the preset: a smaller mask is the nominal
             one sampled down, a larger one is drawn with all lengths multiplied. ``False`` keeps
             lengths in pixels as published (MAT and CoModGAN do: stroke widths of 12-47 px at any
@@ -134,7 +134,7 @@ def free_form_mask(
         uint8 ``(size, size)``, 1 = known, 0 = hole; never all of one kind.
 
     Raises:
-        InputError: unknown preset, size or seed out of range, or a preset that cannot reach its
+        InputError: Unknown preset, size or seed out of range, or a preset that cannot reach its
             own hole range at this size.
     """
     chosen = get_preset(preset) if isinstance(preset, str) else preset
@@ -172,11 +172,11 @@ def check_mask(mask: npt.NDArray[np.generic], name: str = "mask") -> None:
     """Assert that a mask is two-dimensional, not empty, and holds nothing but 0 and 1.
 
     Args:
-        mask: array of any dtype.
-        name: how the message calls it, for instance a file name.
+        mask: Array of any dtype.
+        name: How the message calls it, for instance a file name.
 
     Raises:
-        InputError: it is not.
+        InputError: It is not.
     """
     if mask.ndim != 2 or mask.size == 0:
         raise InputError(f"{name}: a mask must be (H, W), got {mask.shape}")

@@ -37,7 +37,7 @@ def mask_mix(masks: str | Mapping[str, float]) -> dict[str, float]:
     """Turn a preset, or presets with weights, into probabilities.
 
     Raises:
-        InputError: an unknown preset, a negative weight, or no weight at all.
+        InputError: An unknown preset, a negative weight, or no weight at all.
     """
     weights = {masks: 1.0} if isinstance(masks, str) else dict(masks)
     for name, weight in weights.items():
@@ -113,11 +113,11 @@ class FolderMasks:
     packs to that key (``a/b.png`` to ``a__b``).
 
     Args:
-        path: the folder or archive.
-        convention: what white means in the files.
+        path: The folder or archive.
+        convention: What white means in the files.
 
     Raises:
-        InputError: no masks in it, or two for one key.
+        InputError: No masks in it, or two for one key.
     """
 
     def __init__(self, path: str, convention: MaskConvention = "known-white") -> None:
@@ -140,11 +140,11 @@ def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskS
     Args:
         masks: ``"sample"`` for the masks that lie with the images, the name of a preset, or the
             path of a folder, zip or tar of mask files.
-        seed: of masks drawn from a preset.
-        convention: what white means in mask files.
+        seed: Of masks drawn from a preset.
+        convention: What white means in mask files.
 
     Raises:
-        InputError: none of the three.
+        InputError: None of the three.
     """
     if masks == "sample":
         return SampleMasks(convention)

@@ -48,10 +48,10 @@ class Shard:
     """One tar file and what its index says of it.
 
     Attributes:
-        url: path or URL.
-        samples: number of images in it.
-        bytes: size of the tar file.
-        sha256: checksum of the tar file, in hexadecimal.
+        url: Path or URL.
+        samples: Number of images in it.
+        bytes: Size of the tar file.
+        sha256: Checksum of the tar file, in hexadecimal.
     """
 
     url: str
@@ -65,8 +65,8 @@ class ShardIndex:
     """The shards of a data set, in order.
 
     Attributes:
-        shards: every shard with its sample count, size and checksum.
-        has_masks: the samples carry masks.
+        shards: Every shard with its sample count, size and checksum.
+        has_masks: The samples carry masks.
     """
 
     shards: tuple[Shard, ...]
@@ -88,12 +88,12 @@ class ShardIndex:
         """Read the index of a set of shards, and check that no local shard is missing.
 
         Args:
-            shards: a folder, local or remote, with an ``index.json``; the index itself; a shard
+            shards: A folder, local or remote, with an ``index.json``; the index itself; a shard
                 or a brace range of shards (``places/{000000..000099}.tar``) with the index
                 beside them; or a list of these.
 
         Raises:
-            InputError: a scheme that is not allowed, no index, a shard that its index does not
+            InputError: A scheme that is not allowed, no index, a shard that its index does not
                 know, a missing shard or one of the wrong size.
         """
         specs = [shards] if isinstance(shards, (str, Path)) else list(shards)
@@ -143,7 +143,7 @@ def check_local_shard(shard: Shard, path: str) -> None:
     """Hold the size of a local shard against the index.
 
     Raises:
-        InputError: the shard is missing or has another size.
+        InputError: The shard is missing or has another size.
     """
     try:
         size = os.stat(path).st_size
@@ -206,7 +206,7 @@ def parse_index(content: Any, url: str) -> tuple[dict[str, Shard], bool]:
     """Turn the content of an ``index.json`` into shards by name, and whether they have masks.
 
     Raises:
-        InputError: it is no index, or of a version that this package cannot read.
+        InputError: It is no index, or of a version that this package cannot read.
     """
     if not isinstance(content, dict) or content.get("format") != INDEX_FORMAT:
         raise InputError(f"{url}: not an index of shards; `sdm index SHARDS` writes one")

@@ -52,12 +52,12 @@ def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool
     ``key.mask.png`` is taken for its mask. The index is written beside the shards.
 
     Args:
-        shards: folder with tar files, all of which belong to one data set.
-        num_workers: processes; default one per core, 0 reads in this process.
-        overwrite: replace an index that is there already.
+        shards: Folder with tar files, all of which belong to one data set.
+        num_workers: Processes; default one per core, 0 reads in this process.
+        overwrite: Replace an index that is there already.
 
     Raises:
-        InputError: no shards, an index already there, or a shard that cannot be read.
+        InputError: No shards, an index already there, or a shard that cannot be read.
     """
     folder = Path(local_path(shards) or "")
     if not folder.is_dir():

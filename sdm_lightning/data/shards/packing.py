@@ -133,20 +133,20 @@ def pack_shards(
     stopped.
 
     Args:
-        source: folder (searched in depth), tar or zip with jpg, png, webp, bmp or tif images.
-        output: folder to make; it must be new, empty, or the result of this same command.
-        masks: folder, tar or zip with one mask per image, paired by file name.
-        mask_convention: what white means in them: known-white or hole-white.
-        shard_size: most bytes of images in a shard.
-        max_samples: most images in a shard.
-        shuffle: spread the images over the shards at random, which training needs where the
+        source: Folder (searched in depth), tar or zip with jpg, png, webp, bmp or tif images.
+        output: Folder to make; it must be new, empty, or the result of this same command.
+        masks: Folder, tar or zip with one mask per image, paired by file name.
+        mask_convention: What white means in them: known-white or hole-white.
+        shard_size: Most bytes of images in a shard.
+        max_samples: Most images in a shard.
+        shuffle: Spread the images over the shards at random, which training needs where the
             source is sorted by class; false keeps the order of the file names.
-        seed: of that shuffle.
-        num_workers: processes; default one per core, 0 packs in this process.
-        overwrite: replace shards that an earlier packing left in ``output``.
+        seed: Of that shuffle.
+        num_workers: Processes; default one per core, 0 packs in this process.
+        overwrite: Replace shards that an earlier packing left in ``output``.
 
     Raises:
-        InputError: nothing to pack, an image without its mask, or an output that holds
+        InputError: Nothing to pack, an image without its mask, or an output that holds
             something else.
     """
     if shard_size < 1 or max_samples < 1:

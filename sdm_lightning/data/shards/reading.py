@@ -48,10 +48,10 @@ class RawSample:
     """A sample as it lies in the shard, not yet decoded.
 
     Attributes:
-        key: its name.
-        image: encoded image.
-        mask: encoded mask, or None.
-        origin: the shard or folder it came from, for messages.
+        key: Its name.
+        image: Encoded image.
+        mask: Encoded mask, or None.
+        origin: The shard or folder it came from, for messages.
     """
 
     key: str
@@ -68,9 +68,9 @@ class _Meter:
     """Counts, and on demand hashes, the bytes that pass through a stream, and ends an endless one.
 
     Args:
-        stream: where the bytes come from.
-        checksum: hash them.
-        most: bytes that there should be; None does not know.
+        stream: Where the bytes come from.
+        checksum: Hash them.
+        most: Bytes that there should be; None does not know.
     """
 
     def __init__(self, stream: IO[bytes], checksum: bool, most: int | None = None) -> None:
@@ -142,7 +142,7 @@ def scan_shard(url: str) -> tuple[list[RawSample], int, str]:
         Its samples, its size in bytes and its SHA-256.
 
     Raises:
-        InputError: it cannot be read to its end.
+        InputError: It cannot be read to its end.
     """
     try:
         with open_url(url) as stream:
@@ -172,11 +172,11 @@ class ShardReader:
     never contributes a sample. Memory: one encoded shard.
 
     Attributes:
-        cache_dir: folder on a local disk where shards that are fetched are kept; None fetches
+        cache_dir: Folder on a local disk where shards that are fetched are kept; None fetches
             them on every pass.
-        verify_checksums: hold the SHA-256 against the index at every read, not only sizes and
+        verify_checksums: Hold the SHA-256 against the index at every read, not only sizes and
             counts. Cached shards are checked once, when they are fetched, in any case.
-        attempts: how often a remote shard is read before a fault in it counts.
+        attempts: How often a remote shard is read before a fault in it counts.
     """
 
     cache_dir: str | None = None
@@ -187,7 +187,7 @@ class ShardReader:
         """Return all samples of a shard, in order.
 
         Raises:
-            InputError: the shard is missing, truncated, damaged, or holds another number of
+            InputError: The shard is missing, truncated, damaged, or holds another number of
                 bytes or samples than its index says.
         """
         path = local_path(shard.url)
@@ -247,7 +247,7 @@ class ShardReader:
         """Yield samples ``start .. stop - 1`` of a data set, reading only the shards they are in.
 
         Raises:
-            InputError: as :meth:`read`.
+            InputError: As :meth:`read`.
         """
         first = 0
         for shard in index.shards:

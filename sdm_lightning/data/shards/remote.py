@@ -50,7 +50,7 @@ def require_allowed_scheme(url: str) -> None:
     """Refuse everything but files, web servers and object stores.
 
     Raises:
-        InputError: the scheme is another one, such as ``pipe:``; nothing has been opened.
+        InputError: The scheme is another one, such as ``pipe:``; nothing has been opened.
     """
     scheme = scheme_of(url)
     if scheme not in ALLOWED_SCHEMES or "::" in url:
@@ -111,9 +111,9 @@ def open_url(url: str) -> IO[bytes]:
     """Open a local file, a web address or an object for reading from the start.
 
     Raises:
-        InputError: the scheme is refused, the server does not answer, or the package for the
+        InputError: The scheme is refused, the server does not answer, or the package for the
             object store is not installed.
-        FileNotFoundError: there is nothing there.
+        FileNotFoundError: There is nothing there.
     """
     require_allowed_scheme(url)
     path = local_path(url)
@@ -139,14 +139,14 @@ def cached_copy(url: str, cache_dir: str, *, size: int, sha256: str) -> str:
     may ask at once; each writes a file of its own and the last one stays.
 
     Args:
-        url: remote address.
-        cache_dir: local folder, made if it is missing; nothing in it is ever deleted.
-        size: expected bytes.
-        sha256: expected checksum.
+        url: Remote address.
+        cache_dir: Local folder, made if it is missing; nothing in it is ever deleted.
+        size: Expected bytes.
+        sha256: Expected checksum.
 
     Raises:
-        InputError: the content differs from the expected, or the disk is full.
-        FileNotFoundError: there is nothing at the address.
+        InputError: The content differs from the expected, or the disk is full.
+        FileNotFoundError: There is nothing at the address.
     """
     token = hashlib.sha256(f"{url}\n{sha256}".encode()).hexdigest()[:32]
     target = Path(cache_dir) / f"{token}.tar"

@@ -24,11 +24,11 @@ class ImageBudget(pl.Callback):
         self.max_images = max_images
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """A resumed run may have spent its budget already."""
+        """Stop a resumed run that has spent its budget already."""
         self._stop_if_spent(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Checks the clock."""
+        """Stop when the budget is spent."""
         self._stop_if_spent(trainer, pl_module)
 
     def _stop_if_spent(self, trainer: pl.Trainer, pl_module: Any) -> None:

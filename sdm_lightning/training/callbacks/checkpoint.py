@@ -60,7 +60,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.score_mode = (mode or score_direction(monitor)) if monitor is not None else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Puts the folder into the run directory."""
+        """Put the folder into the run directory."""
         if self.dirpath is None:
             self.dirpath = str(Path(trainer.default_root_dir).resolve() / FOLDER)
         super().setup(trainer, pl_module, stage)
@@ -93,7 +93,7 @@ class RunCheckpoint(ModelCheckpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Saves when it is due, and once more at the last batch of a run."""
+        """Save when it is due, and once more at the last batch of a run."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
         stopped_by_signal = any(getattr(c, "requested", False) for c in trainer.callbacks)  # type: ignore[attr-defined]

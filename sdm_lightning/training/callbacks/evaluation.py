@@ -28,7 +28,7 @@ FEATURE_METRICS = ("fid", "kid", "kid_deviation", "p_ids", "u_ids", "precision",
 
 
 def quick_name(name: str) -> str:
-    """Name of a metric in a validation during training.
+    """Name a metric of a validation during training.
 
     Feature metrics depend on the number of images and on fixed masks, so the ones of a small
     validation set get another name than the protocol's: ``fid`` becomes ``fid_quick``.
@@ -115,11 +115,11 @@ class EvaluationCallback(pl.Callback):
     # ------------------------------------------------------------------ start
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts anew."""
+        """Reset the evaluator."""
         self._start(trainer, pl_module, "val")
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts anew."""
+        """Reset the evaluator."""
         self._start(trainer, pl_module, "test")
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
@@ -193,12 +193,12 @@ class EvaluationCallback(pl.Callback):
     # -------------------------------------------------------------------- end
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Computes, logs, records."""
+        """Compute, log and record the scores."""
         if not trainer.sanity_checking:
             self._finish(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Computes, logs, records."""
+        """Compute, log and record the scores."""
         self._finish(trainer, pl_module, "test")
 
     def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -250,7 +250,7 @@ def _checkpoint(trainer: pl.Trainer) -> dict[str, str] | None:
 
 
 def describe_data(trainer: pl.Trainer, split: str) -> dict[str, Any]:
-    """What an evaluation set is, as far as its data module says: manifest, crop, masks."""
+    """Describe an evaluation set, as far as its data module does: manifest, crop, masks."""
     data = getattr(trainer, "datamodule", None)
     if data is None:
         return {}
@@ -268,7 +268,7 @@ def describe_data(trainer: pl.Trainer, split: str) -> dict[str, Any]:
 
 
 def _publish(trainer: pl.Trainer, stage: str, record: dict[str, Any]) -> None:
-    """Puts the record into loggers that keep summaries and tables (W&B)."""
+    """Send the record to loggers that keep summaries and tables (W&B)."""
     rows = [[*name.partition("/")[::2], value] for name, value in record["metrics"].items()]
     for run_logger in trainer.loggers:
         summary = getattr(getattr(run_logger, "experiment", None), "summary", None)
@@ -279,7 +279,7 @@ def _publish(trainer: pl.Trainer, stage: str, record: dict[str, Any]) -> None:
 
 
 def _model_facts(pl_module: pl.LightningModule) -> dict[str, Any]:
-    """What of the model the numbers depend on, as far as the module says it."""
+    """Collect what the numbers depend on in the model, as far as the module tells it."""
     diffusion = getattr(pl_module, "diffusion", None)
     images_seen = getattr(pl_module, "images_seen", None)
     parameters = sum(p.numel() for p in getattr(pl_module, "generator", pl_module).parameters())

@@ -15,7 +15,7 @@ GAP = 2
 
 
 def grid_rows(output: dict[str, Any], limit: int) -> list[list[np.ndarray]]:
-    """Rows of tiles: input with a grey hole, each iteration, first uncertainty, target.
+    """Build rows of tiles: input with a grey hole, iterations, first uncertainty, target.
 
     Args:
         output: What ``SDMModule.validation_step`` returns.
@@ -31,7 +31,7 @@ def grid_rows(output: dict[str, Any], limit: int) -> list[list[np.ndarray]]:
 
 
 def paste_grid(rows: list[list[np.ndarray]]) -> Image.Image:
-    """Tiles of one size, in rows, on white."""
+    """Paste tiles of one size, in rows, on white."""
     height, width = rows[0][0].shape[:2]
     columns = max(len(row) for row in rows)
     size = (columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
@@ -66,7 +66,7 @@ class SampleGrid(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps rows until there are enough."""
+        """Keep rows until there are enough."""
         missing = self.num_images - len(self._rows)
         if trainer.is_global_zero and missing > 0:
             self._rows += grid_rows(outputs, missing)
@@ -74,11 +74,11 @@ class SampleGrid(pl.Callback):
     on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Writes the sheet."""
+        """Write the sheet."""
         self._write(trainer, "val", f"{pl_module.images_seen:09d}.png")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Writes the sheet."""
+        """Write the sheet."""
         self._write(trainer, "test", f"test-{pl_module.images_seen:09d}.png")
 
     def _write(self, trainer: pl.Trainer, stage: str, file_name: str) -> None:
@@ -115,7 +115,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Writes one batch.
+        """Write one batch.
 
         Raises:
             InputError: If a key would leave the folder.

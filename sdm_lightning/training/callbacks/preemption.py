@@ -41,7 +41,7 @@ class Preemption(pl.Callback):
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Installs the handlers, after Lightning has installed its own."""
+        """Install the handlers, after Lightning has installed its own."""
         for name in self.signals:
             number = getattr(signal, name)
             self._previous[number] = signal.signal(number, self._remember)
@@ -52,7 +52,7 @@ class Preemption(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
     ) -> None:
-        """All ranks agree, save together and stop."""
+        """Agree among all ranks, save together and stop."""
         if self.requested or (i + 1) % self.every_n_batches:
             return
         flag = torch.tensor(float(self._received != 0), device=pl_module.device)
@@ -67,13 +67,13 @@ class Preemption(pl.Callback):
         trainer.limit_val_batches = 0
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Puts the previous handlers back."""
+        """Restore the previous handlers."""
         self._restore()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """As ``on_train_end``."""
+        """Restore the previous handlers."""
         self._restore()
 
     def _restore(self) -> None:

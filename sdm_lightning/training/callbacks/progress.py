@@ -28,12 +28,12 @@ class ImageProgressBar(TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate)
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Sets the bar to the images seen so far, of the budget."""
+        """Set the bar to the images seen so far, of the budget."""
         super().on_train_start(trainer, *args)
         self._count_images(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Nothing: Lightning would reset the bar to the epoch's start."""
+        """Do nothing: Lightning would reset the bar to the epoch's start."""
 
     def _count_images(self, trainer: pl.Trainer) -> None:
         bar = self.train_progress_bar
@@ -52,7 +52,7 @@ class ImageProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar."""
+        """Move the bar."""
         bar = self.train_progress_bar
         if self._should_update(batch_idx + 1, bar.total):
             bar.n = pl_module.images_seen
@@ -61,7 +61,7 @@ class ImageProgressBar(TQDMProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """The figures behind the bar, in short names."""
+        """Return the figures behind the bar, under short names."""
         found: dict[str, Any] = super().get_metrics(trainer, pl_module)
         hidden = ("v_num", "images_seen")
         return {

@@ -37,7 +37,7 @@ class StartingWeights(pl.Callback):
                     raise InputError(f"{path}: {name} holds NaN or infinity; nothing starts there")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Fills the networks, on every process alike."""
+        """Fill the networks, on every process alike."""
         if trainer.ckpt_path is not None:
             return
         state = self.network.state_dict()

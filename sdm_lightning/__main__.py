@@ -1,4 +1,4 @@
-"""``python -m sdm_lightning``: the ``sdm`` command of this very interpreter."""
+"""``python -m sdm_lightning``: the ``sdm`` command of this interpreter."""
 
 from sdm_lightning.cli.main import main
 

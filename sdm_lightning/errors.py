@@ -9,7 +9,7 @@ from typing import Any
 class InputError(ValueError):
     """Bad input, reported in one line.
 
-    The message names the file or key, says what is wrong with it, and what would be right.
+    The message names the file or key, what is wrong with it, and what would be right.
     The command line prints it as ``error: ...`` and exits with ``exit_status``.
     """
 

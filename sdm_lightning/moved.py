@@ -1,4 +1,4 @@
-"""Modules that have moved: their old names go on working in configs, checkpoints and code.
+"""Modules that have moved: their old names still work in configs, checkpoints and code.
 
 Config files, checkpoints and weights files name classes by their import path. A path of an older
 version is looked up here when nothing else has that name.
@@ -57,5 +57,5 @@ class _MovedFinder(MetaPathFinder):
 
 class _Redirect(Loader):
     def exec_module(self, module: ModuleType) -> None:
-        # The import system returns what stands here afterwards: the module itself, not a copy.
+        # The import system returns this entry: the module itself, not a copy.
         sys.modules[module.__name__] = importlib.import_module(MOVED[module.__name__])

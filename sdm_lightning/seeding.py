@@ -12,8 +12,8 @@ __all__ = ["stable_rng", "stable_seed"]
 def stable_seed(*parts: int | str) -> int:
     """Hash numbers and strings to a seed.
 
-    Python's own ``hash()`` of a string differs from process to process, so it would give every
-    data-loading worker and every resumed run other crops and masks.
+    Python's own ``hash()`` of a string differs from process to process, so every data-loading
+    worker and every resumed run would get other crops and masks.
 
     Args:
         parts: for instance a base seed, a sample key and the number of the pass. ``1`` and

@@ -104,7 +104,7 @@ class SDMCommandLine(LightningCLI):
             type=str | None,
             default=None,
             help="Weights that a new fit starts from: a name, a .safetensors or .ckpt file, or the "
-            "directory of a run. A run that goes on (--ckpt_path) takes its own checkpoint.",
+            "directory of a run. A run that continues (--ckpt_path) takes its own checkpoint.",
         )
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)

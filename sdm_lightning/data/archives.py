@@ -108,7 +108,7 @@ class _Bounded(io.RawIOBase):
 
 
 class _Counted(io.RawIOBase):
-    """Counts the compressed bytes, and gives back those that told the kind of compression."""
+    """Counts the compressed bytes, and returns those that identify the compression."""
 
     def __init__(self, source: Any, head: bytes) -> None:
         self._source = source

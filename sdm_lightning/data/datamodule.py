@@ -1,4 +1,4 @@
-"""The data module: shards in, batches out, and one integer that says how far training got."""
+"""The data module: shards in, batches out, and one integer as the position of training."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ class InpaintingDataModule(pl.LightningDataModule):
         pad_small: Mirror images smaller than the crop at the bottom and the right; false refuses
             them.
         shuffle_shards: Shards among whose samples a worker shuffles, held in its memory.
-        max_bad_images: Undecodable training images that a worker puts up with; another image of
-            the batch stands in. Validation and test put up with none.
+        max_bad_images: Undecodable training images that a worker tolerates; another image of the
+            batch replaces each. Validation and test tolerate none.
         cache_dir: Local folder that keeps shards fetched over the network.
         verify_checksums: Compare the SHA-256 of every shard at every read.
-        strict_resume: Refuse to go on with another number of processes or workers, another batch
-            size, seed or data than the checkpoint's; default goes on near the same place and
-            says so.
+        strict_resume: Refuse to continue with another number of processes or workers, another
+            batch size, seed or data than the checkpoint's; by default, continue near the same
+            place with a warning.
         prefetch_factor: Batches that each worker prepares ahead.
         pin_memory: Default whether CUDA is there.
         persistent_workers: Keep validation workers between validations.
@@ -308,13 +308,13 @@ class InpaintingDataModule(pl.LightningDataModule):
         )
         if self.strict_resume:
             raise InputError(
-                f"the checkpoint's data order cannot go on with {text}; use the same, or set "
-                "data.strict_resume to false to go on near the same place"
+                f"the checkpoint's data order cannot continue with {text}; use the same, or set "
+                "data.strict_resume to false to continue near the same place"
             )
         images = self.batches_done * int(before["world_size"]) * int(before["batch_size"])
         self.batches_done = images // (int(now["world_size"]) * int(now["batch_size"]))
         _log.warning(
-            "data order differs from the checkpoint's (%s): going on after about %d images, but "
+            "data order differs from the checkpoint's (%s): continuing after about %d images, but "
             "not with exactly the images that the interrupted run would have seen", text, images,
         )  # fmt: skip
 

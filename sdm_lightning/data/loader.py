@@ -1,4 +1,4 @@
-"""DataLoaders over streams that make their own batches."""
+"""DataLoaders over streams that form their own batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["StreamLoader", "TrainLoader"]
 
 
 class StreamLoader(DataLoader[Any]):
-    """A DataLoader that raises what a worker reports as the one line it is.
+    """A DataLoader that raises a worker's error as one line.
 
     Args:
         dataset: A stream.
@@ -33,11 +33,11 @@ class StreamLoader(DataLoader[Any]):
 
 
 class TrainLoader(StreamLoader):
-    """A loader that goes on where the run stands, however often it is started.
+    """A loader that continues at the run's position, however often it is started.
 
     Args:
         dataset: The training stream.
-        position: Tells the batches that this process has trained on. What was prefetched and not
+        position: Returns the batches that this process has trained on. What was prefetched and not
             used does not count.
         kwargs: As for ``DataLoader``.
     """

@@ -1,4 +1,4 @@
-"""Names: from the path of an image to the key of a sample, and from an image to its mask."""
+"""Keys of samples from paths of images, and the pairing of images with masks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def key_for_path(name: str) -> str:
 
 
 def unique_keys(names: Iterable[str]) -> dict[str, str]:
-    """Give every path a key of its own; keys that would collide get a hash of the path.
+    """Assign every path a unique key; keys that would collide get a hash of the path.
 
     Two keys that differ only in upper and lower case collide as well, since they would be one
     file on many systems. The result does not depend on the order of the names.
@@ -79,7 +79,7 @@ def pair_masks(images: Sequence[str], masks: Sequence[str], place: str) -> dict[
         The path of the mask for the path of every image.
 
     Raises:
-        InputError: An image without a mask.
+        InputError: If an image has no mask.
     """
     by_path = {_stem(name): name for name in masks}
     by_name: dict[str, list[str]] = {}

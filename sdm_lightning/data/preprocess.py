@@ -95,7 +95,7 @@ class EvalPreprocess:
     def __call__(self, raw: RawSample, number: int = 0) -> EvalExample:
         """Decode and transform a sample; the number of the pass makes no difference.
 
-        The result says which share of the crop is padding, since a score of mirrored pixels is
+        The result states which share of the crop is padding, since a score of mirrored pixels is
         none of the image's.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Images where people keep them: a folder, a zip or a tar, read file by file.
+"""Images in a folder, a zip or a tar, read file by file.
 
 A source lists its images once and can be sent to other processes, which read them at random.
 """
@@ -63,7 +63,7 @@ _ZIP_ERRORS = (
 
 
 def is_image_name(name: str) -> bool:
-    """Say whether a path looks like an image and not like something an operating system left."""
+    """Return whether a path looks like an image, not like a file of an operating system."""
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") and part not in (".", "..") for part in path.parts)
     if hidden or "__MACOSX" in path.parts:
@@ -205,7 +205,7 @@ class ZipSource(ImageSource):
 
 
 def is_compressed_tar(path: str | Path) -> bool:
-    """Say whether a file is a tar archive inside gzip, bzip2 or xz."""
+    """Return whether a file is a tar archive inside gzip, bzip2 or xz."""
     try:
         with open(path, "rb") as file:
             head = file.read(6)

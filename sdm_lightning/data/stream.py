@@ -1,7 +1,7 @@
 """Two streams of batches: an endless one to train on, and one that sees every sample once.
 
 The order of the training stream is a pure function of ``(seed, consumer, position)``, so a run
-can stop anywhere and go on exactly there, and the state to keep is one integer. WebDataset's own
+can stop anywhere and continue exactly there, and the state to keep is one integer. WebDataset's own
 splitting and shuffling are not used: they depend on environment variables that spawned workers do
 not have, and on random state that nothing saves.
 
@@ -70,7 +70,7 @@ Preprocess = Callable[[RawSample, int], Example]
 
 @dataclass(frozen=True)
 class Failure:
-    """What a worker sends instead of a batch, so that the error arrives as its one line."""
+    """What a worker sends instead of a batch, so that the error arrives as one line."""
 
     message: str
 
@@ -107,17 +107,17 @@ class TrainStream(IterableDataset[Batch]):
         seed: Of the order.
         rank: Number of this process.
         world_size: Number of processes.
-        start_batch: Batches that this process delivered before; the stream goes on after them.
-            All processes deliver equally many, so one number says where a whole run stands.
+        start_batch: Batches that this process delivered before; the stream continues after them.
+            All processes deliver equally many, so one number is the position of a whole run.
         shuffle_shards: Shards among whose samples a consumer shuffles. Each worker holds their
             encoded bytes in memory.
-        max_bad_images: Images that cannot be decoded which a worker puts up with before it
-            raises. Another image of the batch stands in for one, with crop and mask of its own,
-            so the order of all others does not change.
+        max_bad_images: Undecodable images that a worker tolerates before it raises. Another
+            image of the batch replaces each, with a crop and mask of its own, so the order of
+            all others does not change.
         reader: How shards are read.
 
     Raises:
-        InputError: A setting out of range.
+        InputError: If a setting is out of range.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class TrainStream(IterableDataset[Batch]):
         """Yield one consumer's undecoded samples with their passes, without the first ``skip``.
 
         Raises:
-            InputError: A shard is missing, damaged, or not what its index says.
+            InputError: If a shard is missing, damaged, or differs from its index.
         """
         for chunk in itertools.count():
             first = chunk * self.shuffle_shards
@@ -191,7 +191,7 @@ class TrainStream(IterableDataset[Batch]):
 
     def _batches(self) -> Iterator[Batch]:
         worker, workers = _worker()
-        # A DataLoader always asks worker 0 first, also when the run goes on in the middle.
+        # A DataLoader always takes from worker 0 first, also when a run resumes in the middle.
         logical = (worker + self.start_batch) % workers
         delivered = self.start_batch // workers + (logical < self.start_batch % workers)
         samples = self.raw_samples(
@@ -224,7 +224,7 @@ class TrainStream(IterableDataset[Batch]):
             if self._bad > self.max_bad_images:
                 raise _bad_image(raw, error) from error
             _log.warning(
-                "%s: image %s %s; another one stands in (%d of at most %d)",
+                "%s: image %s %s; another one replaces it (%d of at most %d)",
                 raw.origin, raw.key, error, self._bad, self.max_bad_images,
             )  # fmt: skip
             return None
@@ -284,7 +284,7 @@ class EvalStream(IterableDataset[Batch]):
 
     def __len__(self) -> int:
         if len(self.source) < self.world_size:
-            # A process that says 0 skips its whole evaluation loop, and the others then wait for
+            # A process that reports 0 skips its whole evaluation loop, and the others then wait for
             # it for ever; one that does not know runs the loop and finds it empty.
             raise TypeError("a process has no samples, so no process states a number of batches")
         workers = max(self.num_workers, 1)

@@ -277,7 +277,7 @@ def _write_all(
         for _ in tqdm(tasks, total=count, desc=label, unit="img", disable=not progress):
             pass
     finally:
-        # An interrupted run must not go on painting what is about to be removed.
+        # An interrupted run must not keep painting what is about to be removed.
         pool.shutdown(wait=True, cancel_futures=True)
 
 

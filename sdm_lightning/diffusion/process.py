@@ -1,7 +1,7 @@
 """Spatial diffusion: predict, pick, sample, T times (Sec. 3.1.2, Eq. 4-5).
 
 One loop serves training, validation, prediction and export, so that what is trained is what runs.
-It takes the network as a callable and knows nothing of its architecture, of losses, or of
+It takes the network as a callable and does not depend on its architecture, on losses, or on
 Lightning.
 """
 
@@ -49,7 +49,7 @@ class DiffusionState:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of every pixel in one iteration.
+    """The network's output for every pixel in one iteration.
 
     Attributes:
         mean: ``(B, 3, H, W)``, mu_t.
@@ -67,7 +67,7 @@ class DiffusionStep:
     """One whole iteration.
 
     Attributes:
-        prediction: What the network said.
+        prediction: The network's output.
         completed: ``(B, 3, H, W)``: the mean in the hole, the input where it was known. Without
             ``repredict``, what earlier iterations filled is as they filled it.
         state: x_t, m_t, u_t after pick and sample; in the last iteration ``state.image`` equals
@@ -109,7 +109,7 @@ def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
     if mask.shape != (image.shape[0], 1, *image.shape[2:]):
         raise ValueError(
             f"mask has shape {tuple(mask.shape)}, "
-            f"not {(image.shape[0], 1, *image.shape[2:])} as the image asks"
+            f"not {(image.shape[0], 1, *image.shape[2:])} as the image requires"
         )
     # Reading values forces a device to finish its queue and breaks graph capture: on the CPU only.
     readable = mask.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -124,8 +124,8 @@ def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
 def standard_deviation_map(log_variance: Tensor) -> Tensor:
     """Compute one standard deviation per pixel, the mean over colour channels.
 
-    The paper has three variances per pixel and one uncertainty, and does not say how it gets from
-    one to the other.
+    The paper has three variances per pixel and one uncertainty, and does not say how one
+    follows from the other.
 
     Args:
         log_variance: ``(B, 3, H, W)``.
@@ -199,7 +199,7 @@ def pick(
 
     Args:
         state: x_{t-1}, m_{t-1}, u_{t-1}.
-        prediction: The network's answer to it.
+        prediction: The network's output for it.
         initial_mask: m_0, ``(B, 1, H, W)``.
         known_fraction: Of the initial hole, after this iteration, in [0, 1].
 
@@ -289,11 +289,11 @@ class SpatialDiffusion:
         schedule: Known fraction of the hole after progress t / T; any callable of one float.
         alpha: Ratio of the noise in Eq. 5; 0 turns continuous sampling off (Table 1 E).
         uncertainty_scale: How deviations become an uncertainty in [0, 1]; see
-            ``scale_uncertainty``. The paper says "scaled to [0, 1]" only.
+            ``scale_uncertainty``. The paper only says "scaled to [0, 1]".
         repredict: Pixels that earlier iterations filled get this iteration's mean, as Eq. 5 says
             (it takes mu_t for all of m_t - m_0). False keeps them as they were filled: for a
             network that never saw filled pixels in training, such as Table 2's model B.
-        detach: Cuts gradients between iterations, so that each can be back-propagated and freed
+        detach: Cut gradients between iterations, so that each can be back-propagated and freed
             before the next. The paper does not say; False lets them flow through x_t.
 
     Raises:

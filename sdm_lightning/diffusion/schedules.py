@@ -6,7 +6,7 @@ the formulas that its names stand for in MaskGIT (Chang et al. 2022, Sec. 3.3), 
 introduced mask scheduling: there, gamma(r) is the fraction still masked; here, 1 - gamma(r) is the
 fraction known.
 
-Any callable of one float can stand in for these classes.
+Any callable of one float can replace these classes.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Other methods on the same pictures and masks: classical ones, your own function, TorchScript.
 
-Every method is brought to one form, ``method(image, known) -> result`` on uint8 arrays, so that all
+Every method is wrapped in one form, ``method(image, known) -> result`` on uint8 arrays, so that all
 of Table 3's systems are run and scored alike: ``sdm baseline`` writes a folder of results, and
-``sdm evaluate`` scores any folder, whoever wrote it.
+``sdm evaluate`` scores any folder.
 """
 
 import importlib
@@ -44,7 +44,7 @@ CLASSICAL: dict[str, Method] = {
 class TorchScriptMethod:
     """An inpainting network as a TorchScript file, such as the released one of LaMa.
 
-    Networks differ in what they are fed; the defaults are LaMa's: picture in [0, 1] with the hole
+    Networks differ in their inputs; the defaults are LaMa's: picture in [0, 1] with the hole
     blanked, mask with 1 = hole, two arguments, sides padded to multiples of 8. A TorchScript file
     is a program: run only files that you trust.
 
@@ -59,7 +59,7 @@ class TorchScriptMethod:
         device: ``"cpu"``, ``"cuda"``, ...
 
     Raises:
-        InputError: If the file is missing or is no TorchScript.
+        InputError: If the file is missing or is not TorchScript.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class TorchScriptMethod:
             self.network = torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise InputError(f"{path}: no TorchScript file ({reason})") from None
+            raise InputError(f"{path}: not a TorchScript file ({reason})") from None
         self.value_range = value_range
         self.mask_value = mask_value
         self.arguments = arguments
@@ -128,7 +128,7 @@ class TorchScriptMethod:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(
-                f"{self.path}: fails with arguments '{self.arguments}' ({reason}); see what the "
+                f"{self.path}: fails with arguments '{self.arguments}' ({reason}); check what the "
                 "network was exported for"
             ) from None
         result = result[0] if isinstance(result, tuple | list) else result
@@ -200,7 +200,7 @@ def checked(method: Method, image: Bytes, known: Bools, name: str) -> Bytes:
     composites.
 
     Raises:
-        InputError: If the answer is no ``(H, W, 3)`` uint8 array of the picture's size.
+        InputError: If the result is not an ``(H, W, 3)`` uint8 array of the picture's size.
     """
     result = np.asarray(method(image.copy(), known.copy()))
     if result.shape != image.shape or result.dtype != np.uint8:
@@ -233,11 +233,11 @@ def run_baseline(
         masks: Folder of masks with the pictures' names.
         output: Folder for the results.
         mask_convention: What white means in them: known-white or hole-white.
-        overwrite: Do pictures again whose result is there.
+        overwrite: Replace results that exist.
         value_range: TorchScript: unit (0 to 1, the default) or signed (-1 to 1).
         mask_value: TorchScript: what marks the hole, 1 (the default) or 0.
         arguments: TorchScript: image,mask (the default), mask,image or concatenated.
-        multiple: TorchScript: sides are padded to multiples of it; 8 if not given.
+        multiple: TorchScript: sides are padded to multiples of it (8).
         device: TorchScript: cpu (the default), cuda, ...
 
     Raises:

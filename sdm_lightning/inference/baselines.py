@@ -1,4 +1,4 @@
-"""What any model must beat: mean colour, and OpenCV's two classical methods, on the same arrays."""
+"""Baselines on the same arrays: mean colour, and OpenCV's two classical methods."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def navier_stokes(image: Bytes, known: Bools, radius: float = 3.0) -> Bytes:
 def _opencv(image: Bytes, known: Bools, radius: float, method: int) -> Bytes:
     if not known.any():
         return mean_fill(image, known)
-    # Its values in the hole are cleared first: no method may see what it has to guess.
+    # Its values in the hole are cleared first: no method may see the truth.
     cleared = np.where(known[:, :, None], image, np.uint8(0))
     result = cv2.inpaint(cleared, (~known).astype(np.uint8), radius, method)
     return np.where(known[:, :, None], image, np.asarray(result, dtype=np.uint8))

@@ -1,4 +1,4 @@
-"""A picture while its regions are filled one after the other."""
+"""A picture whose regions are filled one after the other."""
 
 import numpy as np
 

@@ -13,7 +13,7 @@ FOLDER = "checkpoints"
 def newest_checkpoint(directory: str | Path) -> Path | None:
     """Find the newest checkpoint of a run that can be read, or None where there is none.
 
-    The run may be going on: files that it replaces meanwhile are passed over.
+    The run may still be active: files that it replaces meanwhile are skipped.
 
     Args:
         directory: ``runs/<name>``, or its folder ``checkpoints`` itself.

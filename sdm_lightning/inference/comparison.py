@@ -23,7 +23,7 @@ ORIGINALS = ""  # no method has this name
 
 @dataclass
 class Comparison:
-    """Mean scores per method, and whether the uncertainty knows where the error is.
+    """Mean scores per method, and how well the uncertainty predicts the error.
 
     Attributes:
         scores: Method -> score -> mean over images.

@@ -1,4 +1,4 @@
-"""The verb ``sdm export``: weights for others to load, or the whole loop as one module."""
+"""The verb ``sdm export``: weights to share, or the whole loop as one module."""
 
 import importlib
 import importlib.util
@@ -152,7 +152,7 @@ def export_model(
         half: Store safetensors as float16.
         licence: Licence of the weights, kept in the file.
         data: What they were trained on, kept in the file.
-        discriminator: Keep the discriminator too, for those who go on training.
+        discriminator: Keep the discriminator too, to continue training.
         overwrite: Replace an existing file.
     """
     path = Path(output)
@@ -169,7 +169,7 @@ def export_model(
     graph = InpaintingGraph(generator, info.build_diffusion(), num_iterations)
     size = height or info.resolution
     if size is None:
-        raise InputError("the weights do not say their resolution; give --height and --width")
+        raise InputError("the weights do not state their resolution; give --height and --width")
     stride = int(generator.stride)  # type: ignore[arg-type]
     for name, side in (("height", size), ("width", width or size)):
         if side % stride:

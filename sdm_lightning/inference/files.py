@@ -53,8 +53,8 @@ def inpaint_files(
 ) -> None:
     """Fill the holes of a photo, or of a folder of photos.
 
-    Known pixels keep their very bits, colour profile and EXIF stay, and photos may have any size.
-    Masks are black and white: by default white is kept and black is filled; with
+    Known pixels stay exactly the same, colour profile and EXIF are kept, and photos may have any
+    size. Masks are black and white: by default white is kept and black is filled; with
     --mask_convention hole-white it is the other way round. Folders are paired by file name without
     suffix; one mask file may serve a whole folder.
 

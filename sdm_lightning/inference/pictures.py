@@ -1,4 +1,4 @@
-"""Pictures and masks as people have them: files, PIL images or arrays, brought to one form.
+"""Pictures and masks from files, PIL images or arrays, converted to one form.
 
 A picture may be grey, coloured, palette, with or without transparency, 8 or 16 bits deep, turned
 by its EXIF orientation, and of any size. A mask may be black and white either way round.
@@ -70,7 +70,7 @@ class Picture:
 
         Args:
             values: ``(H, W, 3)`` in [-1, 1]; read in the hole only.
-            known: ``(H, W)``; known pixels keep their very bits.
+            known: ``(H, W)``; known pixels stay exactly the same.
         """
         hole = ~known
         inside = values[hole]

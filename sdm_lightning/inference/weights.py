@@ -37,7 +37,7 @@ Parameters: TypeAlias = Literal["ema", "raw"]
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What a weights file says of itself.
+    """The description that a weights file carries.
 
     Attributes:
         path: The file.
@@ -143,11 +143,11 @@ def save_weights(
         resolution: Side length of the training crops in pixels.
         images_seen: Training images over all processes.
         parameters: Whether the tensors are the moving average or the raw ones.
-        licence: Licence of the weights, for whoever finds them later.
+        licence: Licence of the weights.
         data: What they were trained on.
         half: Store floating-point tensors as float16 (half the size); they load as float32.
         extra: Further JSON values to keep with them.
-        discriminator_state: The discriminator's tensors, for those who go on training.
+        discriminator_state: The discriminator's tensors, to continue training.
 
     Returns:
         The path.

@@ -2,7 +2,7 @@
 
 A linear SVM learns to tell the features of completed images from those of their originals. U-IDS is
 the share that it still mistakes, P-IDS the share of completed images that look more real to it than
-their own original; both in percent, both measured on the very rows it was fitted to, as the
+their own original; both in percent, both measured on the same rows it was fitted to, as the
 published code does. So they depend strongly on the number of pairs: with fewer pairs than about the
 length of a feature row any two sets are separable, and both scores are 0.
 

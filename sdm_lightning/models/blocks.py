@@ -108,7 +108,7 @@ class StyledResidualBlock(nn.Module):
 
 
 class EncoderStage(nn.Module):
-    """All of the encoder at one stride: early block and attention if asked for, residual block."""
+    """The encoder at one stride: optional early block and attention, then a residual block."""
 
     def __init__(
         self, in_channels: int, out_channels: int, down: bool, attention: AttentionBlock | None
@@ -130,7 +130,7 @@ class EncoderStage(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """All of the decoder at one stride: early block and attention if asked for, residual block."""
+    """The decoder at one stride: optional early block and attention, then a residual block."""
 
     def __init__(
         self,

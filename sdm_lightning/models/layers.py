@@ -87,7 +87,7 @@ def downsample(x: Tensor) -> Tensor:
 
 
 class EqualizedLinear(nn.Module):
-    """Fully connected layer with equalised learning rate, optionally a leaky ReLU behind it.
+    """Fully connected layer with equalised learning rate, optionally followed by a leaky ReLU.
 
     Weights are drawn from N(0, 1) and scaled by ``lr_multiplier / sqrt(fan_in)`` when used.
 
@@ -123,7 +123,7 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """Convolution with equalised learning rate, optionally a leaky ReLU behind it.
+    """Convolution with equalised learning rate, optionally followed by a leaky ReLU.
 
     Args:
         in_channels: Input channels.
@@ -175,8 +175,8 @@ def modulated_conv2d(
     """Convolve with weights ``weight * style`` for each sample (StyleGAN2, Eq. 1-3).
 
     The demodulation coefficient is handed back instead of applied, so that the caller can fuse it
-    with bias and activation gain in one pass; it is computed in float32 at least, whatever
-    autocast says.
+    with bias and activation gain in one pass; it is computed in float32 at least, even under
+    autocast.
 
     Args:
         x: ``(B, I, H, W)``.

@@ -9,8 +9,8 @@ from sdm_lightning.models.layers import EqualizedLinear
 class MappingNetwork(nn.Module):
     """Maps Gaussian noise z to the latent code w and keeps a running average of w.
 
-    The buffer ``average`` is the code used when none is given. Whoever trains reduces the batch
-    mean over all processes before calling `update_average`, since buffers are not synchronised.
+    The buffer ``average`` is the code used when none is given. Callers reduce the batch mean over
+    all processes before `update_average`, since buffers are not synchronised.
 
     Args:
         latent_dim: Width of z and w.

@@ -1,7 +1,7 @@
 """Adaptive discriminator augmentation (ADA): the discriminator's view, disturbed just enough.
 
 Every image that the discriminator sees, real or completed, is transformed at random, and the mask
-with it; how often adapts to how surely the discriminator tells real images (Karras et al. 2020,
+with it; how often adapts to how well the discriminator recognises real images (Karras et al. 2020,
 "Training generative adversarial networks with limited data"; used by the paper, Sec. 4.2).
 """
 
@@ -39,9 +39,9 @@ class AdaptiveAugment(nn.Module):
     Randomness comes from torch's global generator. At p = 0 nothing is drawn or computed.
 
     Args:
-        target: Wanted mean of sign(D(real)): 0 = the discriminator guesses, 1 = it always knows.
-        interval: Batches between two calls of ``update``; kept here for the training step to ask.
-        images_to_unit: Images that it takes p to go from 0 to 1.
+        target: Target mean of sign(D(real)): 0 = the discriminator guesses, 1 = it is always right.
+        interval: Batches between two calls of ``update``; kept here for the training step.
+        images_to_unit: Images in which p can rise from 0 to 1.
         probability: First p.
         transforms: Any of ``GEOMETRIC`` and ``COLOR``; colour by default off, since the
             discriminator's mask input has none and inpainting must keep colours.
@@ -279,7 +279,7 @@ def _resample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
 
 
 class _Resample(torch.autograd.Function):
-    """``grid_sample`` for a fixed grid, differentiable as often as one likes.
+    """``grid_sample`` for a fixed grid, differentiable any number of times.
 
     It is linear in the image, so its derivative is its adjoint and the adjoint's is itself again.
     Torch's own second derivative is missing in the older versions that this package supports.

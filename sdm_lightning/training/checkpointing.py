@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there, and that fit the network or say why not."""
+"""Checkpoints: written atomically, and checked against the network when loaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +15,8 @@ from sdm_lightning.files import atomic_file
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames.
 
-    Lightning's own writer moves a file from the temporary folder; where that is another file
-    system, a kill during the move leaves the previous good checkpoint cut to nothing.
+    Lightning's own writer moves a file from the temporary folder; if that is on another file
+    system, a kill during the move destroys the previous good checkpoint.
     """
 
     def save_checkpoint(
@@ -67,7 +67,7 @@ def require_finite(weights: Mapping[str, Tensor]) -> None:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise DivergedError(
                 f"training diverged: {name} holds NaN or infinity; no checkpoint was written and "
-                "earlier ones were kept: go on from the newest (--ckpt_path last) with a lower "
+                "earlier ones were kept: continue from the newest (--ckpt_path last) with a lower "
                 "learning rate or with --model.gradient_clip 1.0"
             )
 

@@ -1,4 +1,4 @@
-"""Trainers that a GAN with two optimizers cannot be trained by."""
+"""Checks for trainer settings with which a GAN with two optimizers cannot be trained."""
 
 import lightning.pytorch as pl
 

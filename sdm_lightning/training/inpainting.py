@@ -21,7 +21,7 @@ class InpaintingModule(pl.LightningModule):
         diffusion: The loop; its ``num_iterations`` is that of training.
         test_iterations: T of validation, test and prediction (Table 2).
         seed: Of latent codes and noise, together with each image's key.
-        training_seed: Seed that a loaded checkpoint was trained with, if it says so.
+        training_seed: Seed that a loaded checkpoint was trained with, if recorded.
         images_seen: Training images so far, over all processes.
         images_before: Of these, the ones that the weights a run started from had seen.
     """

@@ -73,14 +73,14 @@ def generator_objective(
     Args:
         step: The iteration.
         supervised: ``supervised_image`` of it.
-        fake_logits: The discriminator's answer to ``supervised``, ``(B, 1)``, or None if the
+        fake_logits: The discriminator's output for ``supervised``, ``(B, 1)``, or None if the
             adversarial weight is 0.
         image: ``(B, 3, H, W)`` target.
         mask: ``(B, 1, H, W)``, 1 = known.
         target_features: ``perceptual.encode(image)``; None leaves the perceptual loss out.
         perceptual: Eq. 9.
         losses: Weights; a term of weight 0 is not computed.
-        decoupled: Without it the likelihood has no place: everything is asked of the sample.
+        decoupled: Without it there is no likelihood: all supervision is on the sample.
 
     Returns:
         Scalars under ``adversarial``, ``perceptual``, ``likelihood``, as far as they count.

@@ -1,4 +1,4 @@
-"""The numbers of the training recipe, grouped as they stand in a config file."""
+"""The numbers of the training recipe, grouped as in a config file."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

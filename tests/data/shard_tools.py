@@ -1,4 +1,4 @@
-"""Tiny images and shards for the tests of this room."""
+"""Tiny images and shards for the tests of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data module under a trainer: what it delivers, and that it goes on where it stopped."""
+"""The data module under a trainer: what it delivers, and that it continues where it stopped."""
 
 from __future__ import annotations
 

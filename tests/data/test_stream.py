@@ -111,7 +111,7 @@ def test_order_depends_on_seed_and_pass_and_not_on_place_or_listing():
 
 
 def test_this_order_is_for_ever():
-    """A run must go on with a later version of the package; change this with a version bump."""
+    """A run must continue with a later version of the package; change this with a version bump."""
     keys = [raw.key for raw, _ in itertools.islice(fake_stream().raw_samples(0, 1), 8)]
     assert keys == ["s3/0", "s2/1", "s2/3", "s2/0", "s3/1", "s2/2", "s4/0", "s1/0"]
 
@@ -250,7 +250,7 @@ def test_bad_images_are_replaced_within_the_limit_and_the_order_stays(caplog):
     for expected, batch in zip(good, got, strict=True):
         for key, other in zip(expected, batch, strict=True):
             assert other == key or (key == "s2/1" and other in expected)
-    assert "s2: image s2/1 cannot be decoded (test); another one stands in" in caplog.text
+    assert "s2: image s2/1 cannot be decoded (test); another one replaces it" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -140,7 +140,7 @@ def test_last_iteration_returns_the_mean_without_noise():
 
 @pytest.mark.parametrize("repredict", [True, False])
 def test_filled_pixels_are_predicted_anew_or_kept(repredict):
-    """A network that answers with the number of its call: which call a pixel's value is of."""
+    """A network that returns the number of its call, so that a pixel shows its call."""
     image, mask = random_problem(batch=1)
     calls = []
 

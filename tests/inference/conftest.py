@@ -1,4 +1,4 @@
-"""Networks whose answers are known beforehand, and weights made of a tiny generator."""
+"""Networks whose outputs are known beforehand, and weights made of a tiny generator."""
 
 from pathlib import Path
 from typing import Any

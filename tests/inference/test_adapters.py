@@ -80,7 +80,7 @@ def test_a_wrongly_fed_network_is_named(tmp_path: Path, options: Any, message: s
 
 def test_no_torchscript(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(b"no network")
-    with pytest.raises(InputError, match="no TorchScript file"):
+    with pytest.raises(InputError, match="not a TorchScript file"):
         adapters.load_method(str(tmp_path / "x.pt"))
     with pytest.raises(InputError, match="no such TorchScript file"):
         adapters.load_method(str(tmp_path / "y.pt"))

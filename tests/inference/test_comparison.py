@@ -11,7 +11,7 @@ from tests.inference.conftest import Recorder
 
 
 def test_scores_by_hand(recorder: Recorder) -> None:
-    # The network answers 0.5, -0.5, 0: levels 191, 64 and 128.
+    # The network returns 0.5, -0.5, 0: levels 191, 64 and 128.
     images = [np.full((16, 16, 3), [191, 64, 128], np.uint8), np.full((16, 16, 3), 100, np.uint8)]
     known = np.ones((16, 16), bool)
     known[4:12, 4:12] = False

@@ -147,12 +147,12 @@ def test_pictures_in_pictures_out(tiny_weights: Path, tmp_path: Path) -> None:
 
 def test_progress_and_memory(tiny_weights: Path) -> None:
     inpainter = Inpainter.from_pretrained(tiny_weights)
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     result = inpainter(
         picture(40, 40), holes(40, 40), num_samples=2, keep_steps=False,
-        on_progress=lambda done, total: told.append((done, total)),
+        on_progress=lambda done, total: progress.append((done, total)),
     )  # fmt: skip
-    assert told == [(1, 2), (2, 2)]
+    assert progress == [(1, 2), (2, 2)]
     assert result.steps == []
     assert result.uncertainty.any()
 
@@ -171,7 +171,7 @@ def test_options_out_of_range(recorder: Recorder, options: dict, says: str) -> N
         Inpainter(recorder)(picture(8, 8), holes(8, 8), **options)
 
 
-def test_a_missing_device_is_told(recorder: Recorder) -> None:
+def test_a_missing_device_is_reported(recorder: Recorder) -> None:
     with pytest.raises(InputError, match="abacus"):
         Inpainter(recorder, device="abacus")
     assert Inpainter(recorder, device="auto").device.type in ("cpu", "cuda", "mps")

@@ -1,4 +1,4 @@
-"""Real shards of tiny images, built once, and the shell's own door to them."""
+"""Real shards of tiny images, built once, and the shell's entry point to them."""
 
 from pathlib import Path
 

@@ -240,7 +240,7 @@ def test_compiled_pass_equals_the_eager_one():
 
 
 def test_bfloat16_gradients_of_a_one_pixel_feature_are_of_this_pass():
-    """The CPU's own kernel took them from memory that nobody had written."""
+    """The CPU's own kernel read them from uninitialised memory."""
     torch.manual_seed(0)
     generator = Generator(
         base_channels=8, max_channels=16, num_downsamples=3, attention_strides=(8,),

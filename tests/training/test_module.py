@@ -48,8 +48,8 @@ def test_every_network_moves_and_the_average_follows(make_module, make_loader):
     before = copy.deepcopy(module.state_dict())
     fit(module, make_loader(), steps=2)
     moved = {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
-    for room in ("generator.", "discriminator.", "generator_ema."):
-        assert any(name.startswith(room) for name in moved), room
+    for prefix in ("generator.", "discriminator.", "generator_ema."):
+        assert any(name.startswith(prefix) for name in moved), prefix
     assert not torch.equal(
         module.generator_ema.mapping.average, before["generator_ema.mapping.average"]
     )

@@ -1,4 +1,4 @@
-"""What white means in a mask file, one word for it everywhere."""
+"""What white means in a mask file."""
 
 from typing import Literal, TypeAlias
 

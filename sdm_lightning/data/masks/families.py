@@ -2,7 +2,7 @@
 
 Both are written from their published parameters: :class:`RectanglesAndStrokes` after CoModGAN and
 MAT, :class:`StrokesOrBoxes` after LaMa. Every coordinate is rounded to an integer before anything
-is drawn, so that a mask does not hang on the last bit of a cosine.
+is drawn, so that a mask does not depend on the last bit of a cosine.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class RectanglesAndStrokes(MaskPreset):
                 path[:, 0] = side - path[:, 0]
             if mirror_y:
                 path[:, 1] = side - path[:, 1]
-            # OpenCV's thick lines include both edges and so come out one pixel wider than asked.
+            # OpenCV's thick lines include both edges and so are one pixel wider than requested.
             width = (low + int(u * (high - low))) * scale - 1
             points = np.rint(path).astype(np.int32)
             cv2.polylines(canvas, [points], False, _HOLE, max(1, round(width)))

@@ -121,7 +121,7 @@ def free_form_mask(
     """Draw one mask; the same arguments give the same mask in any process.
 
     Args:
-        preset: Name in :data:`MASK_PRESETS`, or a preset of one's own.
+        preset: Name in :data:`MASK_PRESETS`, or a custom preset.
         size: Side of the mask in pixels.
         seed: Any non-negative integer.
         scale_lengths: At another size than the preset's nominal one, scale the whole drawing, so

@@ -1,4 +1,4 @@
-"""Build one shard after another, or many at once in processes, so that each can be resumed."""
+"""Build shards, one by one or in parallel, so that an interrupted packing can be resumed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Item:
-    """One sample to be: its key, its image and its mask."""
+    """A sample to pack: its key, image and mask."""
 
     key: str
     image: Entry
@@ -63,13 +63,13 @@ class Task:
 
     @property
     def record(self) -> Path:
-        """The note that the shard is finished, with its checksum."""
+        """The record that the shard is finished, with its checksum."""
         return self.folder / WORK / f"{self.number:06d}.json"
 
 
 @dataclass(frozen=True)
 class Built:
-    """What became of one task."""
+    """The result of one task."""
 
     number: int
     samples: int
@@ -164,7 +164,7 @@ def _start_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        # A killed parent leaves its workers waiting for ever, holding the lock of the output.
+        # A killed parent leaves its workers waiting forever, holding the lock of the output.
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)

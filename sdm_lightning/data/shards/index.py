@@ -1,7 +1,7 @@
-"""The index of a set of shards: what each of them must hold, so that nothing is lost in silence.
+"""The index of a set of shards: what each of them must hold, so that no loss goes unnoticed.
 
 A truncated tar reads without any error for about 40 % of the places where it can be cut, and a
-resumed run can only skip what it can count. So ``index.json`` lies beside the shards and says,
+resumed run can only skip what it can count. So ``index.json`` beside the shards states,
 for each, the number of samples, the bytes and the SHA-256.
 """
 
@@ -45,7 +45,7 @@ _TAR_NAME = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$")
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file and what its index says of it.
+    """One tar file and its entry in the index.
 
     Attributes:
         url: Path or URL.
@@ -140,7 +140,7 @@ class ShardIndex:
 
 
 def check_local_shard(shard: Shard, path: str) -> None:
-    """Hold the size of a local shard against the index.
+    """Check the size of a local shard against the index.
 
     Raises:
         InputError: The shard is missing or has another size.
@@ -161,7 +161,7 @@ def check_local_shard(shard: Shard, path: str) -> None:
 
 
 def is_tar_name(name: str) -> bool:
-    """Say whether a file name is that of a shard."""
+    """Return whether a file name is that of a shard."""
     return _TAR_NAME.search(name) is not None
 
 

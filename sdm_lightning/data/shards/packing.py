@@ -85,7 +85,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _ours(output: Path) -> dict[str, Any] | None:
-    """Return the index of an output that this verb made and nobody added to, else None."""
+    """Return the index of an output that this verb made, unchanged since, else None."""
     try:
         content = parse_json((output / INDEX_NAME).read_bytes())
         table, _ = parse_index(content, str(output / INDEX_NAME))
@@ -96,7 +96,7 @@ def _ours(output: Path) -> dict[str, Any] | None:
 
 
 def _check_output(output: Path, settings: dict[str, Any], newest: float, overwrite: bool) -> bool:
-    """Say whether the output already is what is asked for; refuse what must not be touched."""
+    """Return whether the output is already as requested; refuse a folder of other files."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
     content = _ours(output) if output.is_dir() else None
@@ -127,14 +127,14 @@ def pack_shards(
 ) -> None:
     """Pack a folder, tar or zip of images into WebDataset shards with an index.
 
-    Every image is decoded once to know that it can be; its bytes are then kept as they are. What
-    cannot be decoded is left out, listed in ``skipped.txt`` and counted. The same images and
-    settings give shards with the same bytes. Interrupted, the same command goes on where it
-    stopped.
+    Every image is decoded once as a check; its bytes are kept as they are. What cannot be decoded
+    is left out, listed in ``skipped.txt`` and counted. The same images and
+    settings give shards with the same bytes. After an interruption, the same command continues
+    where it stopped.
 
     Args:
         source: Folder (searched in depth), tar or zip with jpg, png, webp, bmp or tif images.
-        output: Folder to make; it must be new, empty, or the result of this same command.
+        output: Folder to create; it must be new, empty, or the result of this same command.
         masks: Folder, tar or zip with one mask per image, paired by file name.
         mask_convention: What white means in them: known-white or hole-white.
         shard_size: Most bytes of images in a shard.
@@ -146,7 +146,7 @@ def pack_shards(
         overwrite: Replace shards that an earlier packing left in ``output``.
 
     Raises:
-        InputError: Nothing to pack, an image without its mask, or an output that holds
+        InputError: If there is nothing to pack, an image lacks its mask, or the output holds
             something else.
     """
     if shard_size < 1 or max_samples < 1:
@@ -157,7 +157,7 @@ def pack_shards(
     partial = out.with_name(out.name + ".partial")
     compressed = os.path.isfile(source) and is_compressed_tar(source)
     if not compressed:
-        open_source(source)  # say what is wrong with it before a folder is made
+        open_source(source)  # report its faults before a folder is created
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = not partial.exists()
     (partial / WORK).mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def pack_shards(
                 order=seed if shuffle else None, num_workers=num_workers, overwrite=overwrite,
             )  # fmt: skip
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from {partial}", file=sys.stderr)
+        print(f"interrupted; the same command continues from {partial}", file=sys.stderr)
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -1,4 +1,4 @@
-"""Read shards: every sample of a shard, held against the index, or one clear error.
+"""Read shards: every sample of a shard, checked against the index, or one clear error.
 
 WebDataset groups the members by key. Its opener and its ``decode()`` are not used, because both can
 run code that comes with the data, nor is its tar iteration, which believes every header.
@@ -61,7 +61,7 @@ class RawSample:
 
 
 class _TooLong(OSError):
-    """A server goes on sending behind the end of a shard."""
+    """A server keeps sending after the end of a shard."""
 
 
 class _Meter:
@@ -142,7 +142,7 @@ def scan_shard(url: str) -> tuple[list[RawSample], int, str]:
         Its samples, its size in bytes and its SHA-256.
 
     Raises:
-        InputError: It cannot be read to its end.
+        InputError: If it cannot be read to its end.
     """
     try:
         with open_url(url) as stream:
@@ -166,17 +166,17 @@ def _reason(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class ShardReader:
-    """Reads whole shards and holds each against its index entry.
+    """Reads whole shards and checks each against its index entry.
 
-    A shard is handed out only when all of it has been read and found right, so a damaged one
-    never contributes a sample. Memory: one encoded shard.
+    A shard is returned only after all of it has been read and checked, so a damaged one never
+    contributes a sample. Memory: one encoded shard.
 
     Attributes:
         cache_dir: Folder on a local disk where shards that are fetched are kept; None fetches
             them on every pass.
-        verify_checksums: Hold the SHA-256 against the index at every read, not only sizes and
-            counts. Cached shards are checked once, when they are fetched, in any case.
-        attempts: How often a remote shard is read before a fault in it counts.
+        verify_checksums: Check the SHA-256 at every read, not only sizes and counts. Cached shards
+            are checked once, when they are fetched, in any case.
+        attempts: How often a remote shard is read before its fault is reported.
     """
 
     cache_dir: str | None = None
@@ -187,7 +187,7 @@ class ShardReader:
         """Return all samples of a shard, in order.
 
         Raises:
-            InputError: The shard is missing, truncated, damaged, or holds another number of
+            InputError: If the shard is missing, truncated, damaged, or holds another number of
                 bytes or samples than its index says.
         """
         path = local_path(shard.url)
@@ -198,7 +198,7 @@ class ShardReader:
             try:
                 return self._fetch(shard)
             except InputError as error:
-                # What is not there will not come; a broken connection may.
+                # A missing file stays missing; a broken connection may recover.
                 if attempt >= self.attempts or isinstance(error.__cause__, FileNotFoundError):
                     raise
                 _log.warning("%s; reading it again", error)

@@ -1,7 +1,7 @@
 """Open shards wherever they are: local files, web servers, object stores. Nothing else.
 
 WebDataset's own opener runs ``pipe:`` URLs in a shell and rewrites URLs from an environment
-variable. Shard lists come from configs that people pass around, so the schemes are counted here.
+variable. Shard lists come from configs that people share, so the allowed schemes are listed here.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _open_http(url: str) -> IO[bytes]:
                 raise FileNotFoundError(errno.ENOENT, "not found on the server", url) from error
             if error.code < 500 and error.code != 429:
                 raise InputError(
-                    f"{url}: the server answers {error.code} {error.reason}"
+                    f"{url}: the server replies {error.code} {error.reason}"
                 ) from error
             reason: object = f"{error.code} {error.reason}"
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
@@ -111,7 +111,7 @@ def open_url(url: str) -> IO[bytes]:
     """Open a local file, a web address or an object for reading from the start.
 
     Raises:
-        InputError: The scheme is refused, the server does not answer, or the package for the
+        InputError: The scheme is refused, the server does not reply, or the package for the
             object store is not installed.
         FileNotFoundError: There is nothing there.
     """

@@ -1,4 +1,4 @@
-"""Stopping by images seen."""
+"""Stop by images seen."""
 
 from typing import Any
 

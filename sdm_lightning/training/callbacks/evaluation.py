@@ -279,7 +279,7 @@ def _publish(trainer: pl.Trainer, stage: str, record: dict[str, Any]) -> None:
 
 
 def _model_facts(pl_module: pl.LightningModule) -> dict[str, Any]:
-    """Collect what the numbers depend on in the model, as far as the module tells it."""
+    """Collect what the numbers depend on in the model, as far as the module has it."""
     diffusion = getattr(pl_module, "diffusion", None)
     images_seen = getattr(pl_module, "images_seen", None)
     parameters = sum(p.numel() for p in getattr(pl_module, "generator", pl_module).parameters())

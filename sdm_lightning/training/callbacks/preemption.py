@@ -1,4 +1,4 @@
-"""Stopping cleanly when a cluster asks for its machine back."""
+"""Stop cleanly when a cluster reclaims its machine."""
 
 import signal
 from pathlib import Path
@@ -19,7 +19,7 @@ class Preemption(pl.Callback):
 
     Args:
         path: Checkpoint to write; relative to the trainer's root directory.
-        every_n_batches: How often the ranks agree whether one of them was signalled.
+        every_n_batches: How often the ranks check whether one of them received a signal.
         signals: Names of the signals.
         exit_code: Status that the process should end with, for the launch script to requeue by;
             the command line reads it from ``requested``.

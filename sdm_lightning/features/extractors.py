@@ -97,7 +97,7 @@ class InceptionFeatures(FeatureExtractor):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         file, self.sha256 = find_weights(INCEPTION, weights, weights_sha256, download)
-        state = load_state(file, self.sha256, INCEPTION)
+        state = load_state(file, INCEPTION)
         standard = self.sha256.startswith(INCEPTION.sha256)
         self.label = "" if standard else f"{self.name}-{self.sha256[:8]}"
         try:

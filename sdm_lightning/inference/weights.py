@@ -2,12 +2,11 @@
 
 A weights file holds the generator's tensors and, in its metadata, everything needed to build and
 run it: the generator's class and arguments, the spatial-diffusion settings, what it was trained
-on and for how many images. Loading runs no code from the file: no pickle, and only classes of this
-package are built unless the caller names another package.
+on and for how many images. Loading runs no code from the file: no pickle, and only networks and
+diffusion settings of this package are built unless the caller names another package.
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +14,19 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
-from sdm_lightning.errors import InputError, load_failure
+from sdm_lightning.errors import InputError, load_failure, one_line, parse_json
 from sdm_lightning.files import sha256_of_file, write_atomically
 from sdm_lightning.inference.checkpoints import newest_checkpoint
+from sdm_lightning.inference.trusted import TRUSTED_PACKAGES, build, built_network
 
 FORMAT = "sdm-lightning/1"
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DISCRIMINATOR = "discriminator."
-TRUSTED_PACKAGES = ("sdm_lightning",)
 
 ClassConfig: TypeAlias = Mapping[str, Any]
 """A ``{"class_path": ..., "init_args": {...}}`` mapping, as in the YAML files."""
@@ -76,46 +75,6 @@ class WeightsInfo:
 def sidecar(path: Path) -> Path:
     """Return the path of a weights file's checksum: ``demo.safetensors.sha256``."""
     return path.with_name(path.name + ".sha256")
-
-
-def build(config: Any, source: str, trusted_packages: Sequence[str] = TRUSTED_PACKAGES) -> Any:
-    """Build what nested ``class_path`` / ``init_args`` mappings describe.
-
-    Args:
-        config: Mapping, list or plain value.
-        source: Name of the file, for error messages.
-        trusted_packages: Packages whose classes may be imported. A configuration comes with a
-            downloaded file; importing whatever it names would let it run code.
-
-    Raises:
-        InputError: If a class is not trusted, does not exist, or refuses its arguments.
-    """
-    if isinstance(config, (list, tuple)):
-        return type(config)(build(item, source, trusted_packages) for item in config)
-    if not isinstance(config, Mapping):
-        return config
-    if "class_path" not in config:
-        return {key: build(value, source, trusted_packages) for key, value in config.items()}
-    class_path = str(config["class_path"])
-    package = class_path.split(".", 1)[0]
-    if package not in trusted_packages:
-        raise InputError(
-            f"{source}: its configuration names {class_path}, outside "
-            f"{', '.join(trusted_packages)}; if you trust it, pass "
-            f"trusted_packages=('sdm_lightning', {package!r})"
-        )
-    module, _, name = class_path.rpartition(".")
-    try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{source}: cannot import {class_path}: {error}") from error
-    if not isinstance(target, type):
-        raise InputError(f"{source}: {class_path} is not a class")
-    arguments = build(dict(config.get("init_args") or {}), source, trusted_packages)
-    try:
-        return target(**arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{source}: {class_path} refuses its arguments: {error}") from error
 
 
 def save_weights(
@@ -244,21 +203,36 @@ def load_generator(
         state, info = _read_checkpoint(path, parameters)
     else:
         raise InputError(f"{path}: neither .safetensors nor .ckpt")
-    generator = build(info.generator, str(path), trusted_packages)
+    generator = built_network(info.generator, str(path), trusted_packages)
     if not isinstance(generator, nn.Module):
         raise InputError(f"{path}: {info.generator.get('class_path')} is not a network")
+    empty = any(tensor.is_meta for tensor in generator.state_dict().values())
     try:
-        generator.load_state_dict(state)
+        _require_plain(state, generator.state_dict() if empty else state)
+        generator.load_state_dict(state, assign=empty)
     except RuntimeError as error:
         first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
         raise InputError(f"{path}: weights do not fit the generator: {first}") from error
     return generator.eval().requires_grad_(False), info
 
 
+def _require_plain(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse weights that no training can have given.
+
+    Raises:
+        RuntimeError: As ``load_state_dict`` does, if one is of another type or not finite.
+    """
+    for name, tensor in state.items():
+        if name in own and tensor.dtype != own[name].dtype:
+            raise RuntimeError(f"{name} is {tensor.dtype}, not {own[name].dtype}")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise RuntimeError(f"{name} holds NaN or infinity, as after a diverged training")
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
     checksum = sha256_of_file(path)
     if sidecar(path).is_file():
-        expected = sidecar(path).read_text().split()
+        expected = sidecar(path).read_bytes()[:200].decode(errors="replace").split()
         if not expected or expected[0] != checksum:
             raise InputError(
                 f"{path}: its SHA-256 is not the one in {sidecar(path).name}: damaged or altered; "
@@ -268,14 +242,16 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+    except Exception as error:  # beside its own class, what PyTorch says of sizes and types
+        raise InputError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
     try:
-        config = json.loads(metadata["sdm_lightning"])
+        config = parse_json(metadata["sdm_lightning"])
         generator, diffusion = dict(config["generator"]), dict(config["diffusion"])
+        _check_facts(config)
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path}: no sdm_lightning configuration inside; was it written by sdm export?"
+            f"{path}: no sdm_lightning configuration inside ({one_line(error)}); was it written "
+            "by sdm export?"
         ) from error
     info = WeightsInfo(
         path=path,
@@ -297,6 +273,21 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
     return floats, info
 
 
+def _check_facts(config: Mapping[str, Any]) -> None:
+    """Hold what a file says of itself against the types of :class:`WeightsInfo`."""
+    for name, least in (("resolution", 1), ("images_seen", 0)):
+        value = config.get(name)
+        if value is not None and (type(value) is not int or not least <= value < 1 << 53):
+            raise ValueError(f"{name} is {value!r:.40}")
+    for name in ("parameters", "licence", "data"):
+        if not isinstance(config.get(name, ""), str):
+            raise TypeError(f"{name} is no text")
+    if config.get("parameters", "ema") not in ("ema", "raw"):
+        raise ValueError("parameters is neither ema nor raw")
+    if not isinstance(config.get("extra") or {}, dict):
+        raise TypeError("extra is no mapping")
+
+
 def load_discriminator_state(weights: str | Path) -> dict[str, Tensor] | None:
     """Read the discriminator's float32 tensors; None if the file has none.
 
@@ -311,8 +302,8 @@ def load_discriminator_state(weights: str | Path) -> dict[str, Tensor] | None:
             with safe_open(path, framework="pt") as file:
                 names = [name for name in file.keys() if name.startswith(DISCRIMINATOR)]  # noqa: SIM118
                 state = {name: file.get_tensor(name) for name in names}
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: not a whole safetensors file: {error}") from error
+        except Exception as error:
+            raise InputError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
     found = {
         name[len(DISCRIMINATOR) :]: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in state.items()

@@ -58,7 +58,7 @@ class LPIPS(nn.Module):
         file: Path | None = None
         if backbone == "alex":
             file, self.sha256 = find_weights(ALEXNET, weights, weights_sha256, download)
-            state = load_state(file, self.sha256, ALEXNET)
+            state = load_state(file, ALEXNET)
             self.label = "" if self.sha256.startswith(ALEXNET.sha256) else f"alex-{self.sha256[:8]}"
         elif backbone == "random-alex":
             if weights is not None:

@@ -49,7 +49,7 @@ class Generator(nn.Module):
         checkpoint_blocks: Recompute each stage in the backward pass to save memory.
 
     Raises:
-        InputError: If strides, heads or the mean's activation do not fit.
+        InputError: If strides, downsamplings, heads or the mean's activation do not fit.
 
     Source: Sec. 3.2, Sec. 4.2, supplement A.
     """
@@ -72,6 +72,8 @@ class Generator(nn.Module):
         checkpoint_blocks: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 <= num_downsamples <= 16:
+            raise InputError(f"num_downsamples is {num_downsamples}; it must be 0 to 16")
         strides = [2**level for level in range(num_downsamples + 1)]
         if unknown := sorted(set(attention_strides) - set(strides)):
             raise InputError(

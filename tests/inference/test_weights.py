@@ -94,7 +94,7 @@ def test_unknown_names(tmp_path: Path) -> None:
     [
         ({"class_path": "os.system", "init_args": {"command": "false"}}, "names os.system"),
         ({"class_path": "sdm_lightning.models.Missing"}, "cannot import"),
-        ({"class_path": "sdm_lightning.seeding.stable_seed"}, "is not a class"),
+        ({"class_path": "sdm_lightning.diffusion.complete"}, "is not a class"),
         ({"class_path": "sdm_lightning.diffusion.SpatialDiffusion",
           "init_args": {"alhpa": 1}}, "alhpa"),
     ],

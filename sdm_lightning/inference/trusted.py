@@ -1,0 +1,149 @@
+"""Objects that a weights file describes: only classes that cannot do more than compute.
+
+A weights file comes from anywhere, and its configuration names classes. Of this package only
+networks and the diffusion's parts may be named: the command line, for one, is a class too, and runs
+anything.
+"""
+
+import importlib
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from sdm_lightning.errors import InputError
+
+TRUSTED_PACKAGES = ("sdm_lightning",)
+OWN_PARTS = ("sdm_lightning.models", "sdm_lightning.diffusion")
+"""Where the classes come from that a weights file may name."""
+
+LARGEST = 16384
+"""Largest number that a weights file may give to these classes: channels, layers, iterations."""
+
+_MAX_DEPTH = 20
+
+
+def is_own(class_path: str) -> bool:
+    """Whether a class path names a part of this package that weights files may build."""
+    return any(class_path.startswith(f"{part}.") for part in OWN_PARTS)
+
+
+def build(
+    config: Any,
+    source: str,
+    trusted_packages: Sequence[str] = TRUSTED_PACKAGES,
+    depth: int = 0,
+) -> Any:
+    """Build what nested ``class_path`` / ``init_args`` mappings describe.
+
+    Args:
+        config: Mapping, list or plain value.
+        source: Name of the file, for error messages.
+        trusted_packages: Packages whose classes may be imported; of ``sdm_lightning`` only
+            :data:`OWN_PARTS`. Importing whatever a downloaded file names would let it run code.
+        depth: Of the nesting so far.
+
+    Raises:
+        InputError: If a class is not trusted, does not exist, or refuses its arguments.
+    """
+    if depth > _MAX_DEPTH:
+        raise InputError(f"{source}: its configuration is nested more than {_MAX_DEPTH} deep")
+    if isinstance(config, (list, tuple)):
+        return type(config)(build(item, source, trusted_packages, depth + 1) for item in config)
+    if not isinstance(config, Mapping):
+        return config
+    if "class_path" not in config:
+        return {k: build(v, source, trusted_packages, depth + 1) for k, v in config.items()}
+    class_path = str(config["class_path"])
+    target = _trusted_class(class_path, source, trusted_packages)
+    given = config.get("init_args") or {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"{source}: init_args of {class_path} is no mapping")
+    arguments = build(dict(given), source, trusted_packages, depth + 1)
+    if is_own(class_path):
+        _check_arguments(target, arguments, f"{source}: {class_path}")
+    try:
+        return target(**arguments)
+    except Exception as error:  # of a constructor fed from outside: TypeError, RuntimeError, ...
+        raise InputError(f"{source}: {class_path} refuses its arguments: {error}") from error
+
+
+def _trusted_class(class_path: str, source: str, trusted_packages: Sequence[str]) -> type:
+    module, _, name = class_path.rpartition(".")
+    package = class_path.split(".", 1)[0]
+    own = package == "sdm_lightning"
+    if package not in trusted_packages or (own and not is_own(class_path)):
+        where = ", ".join(OWN_PARTS) if own else ", ".join(trusted_packages)
+        hint = f"trusted_packages=('sdm_lightning', {package!r})"
+        advice = "" if own else f"; if you trust it, pass {hint}"
+        raise InputError(
+            f"{source}: its configuration names {class_path[:200]}, outside {where}{advice}"
+        )
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{source}: cannot import {class_path}: {error}") from error
+    # What a module has imported for itself is not a part of it.
+    if not isinstance(target, type) or (own and not is_own(f"{target.__module__}.{name}")):
+        raise InputError(f"{source}: {class_path} is not a class of these parts")
+    return target
+
+
+def _check_arguments(target: type, arguments: Mapping[str, Any], what: str) -> None:
+    """Hold arguments against the types of the defaults, and numbers against what can be meant.
+
+    Without it a wrong type would show only where the network runs, and a number of layers would
+    only end when memory does.
+    """
+    parameters = inspect.signature(target).parameters
+    for name, value in arguments.items():
+        if name not in parameters:
+            raise InputError(f"{what} has no argument {name!r}")
+        default = parameters[name].default
+        wanted: tuple[type, ...] | None = None
+        for kind, allowed in ((bool, bool), (int, int), (float, (int, float)), (str, str)):
+            if isinstance(default, kind):
+                wanted = allowed if isinstance(allowed, tuple) else (allowed,)
+                break
+        if isinstance(default, tuple):
+            wanted = (list, tuple)
+        if wanted is not None and (type(value) not in wanted):
+            raise InputError(f"{what}: {name} is {value!r:.60}, not {wanted[-1].__name__}")
+        for number in value if isinstance(value, (list, tuple)) else (value,):
+            if type(number) is int and not 0 <= number <= LARGEST:
+                raise InputError(f"{what}: {name} holds {number}, outside 0 .. {LARGEST}")
+            if type(number) is float and not math.isfinite(number):
+                raise InputError(f"{what}: {name} holds {number}")
+
+
+def built_network(
+    config: Mapping[str, Any], source: str, trusted_packages: Sequence[str] = TRUSTED_PACKAGES
+) -> Any:
+    """Build a network, without memory for its weights where it is one of this package.
+
+    A lying configuration then costs nothing: the weights of the file are put into place only when
+    all of them fit.
+
+    Returns:
+        The network; on the ``meta`` device if ``class_path`` is one of :data:`OWN_PARTS`.
+    """
+    if not is_own(str(config.get("class_path"))):
+        return build(config, source, trusted_packages)
+    with torch.device("meta"), _WithoutValues():
+        return build(config, source, trusted_packages)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leave initial values out: to divide on ``meta``, PyTorch imports its compiler (1 s)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (torch.Tensor.__truediv__, torch.Tensor.div) and args[0].is_meta:
+            return args[0]
+        return (torch.empty if func in (torch.randn, torch.zeros) else func)(
+            *args, **(kwargs or {})
+        )

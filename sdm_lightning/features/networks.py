@@ -216,6 +216,19 @@ def find_network(name: str) -> ImageNetwork:
     return ImageNetwork(name, mean, std, licence=getattr(config, "license", None) or "")
 
 
+def stage_channels(name: str) -> list[int]:
+    """Return the channels of each stage's output, without loading weights.
+
+    Raises:
+        InputError: If the network is unknown.
+    """
+    import timm
+
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        network: Any = timm.create_model(find_network(name).architecture)
+    return [stage["num_chs"] for stage in network.feature_info]
+
+
 def _packaged(name: str, known: ImageNetwork) -> Path:
     spec = importlib.util.find_spec(known.package)
     folders = spec.submodule_search_locations if spec is not None else None

@@ -50,7 +50,8 @@ def r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
     """Compute the discriminator's squared gradient at real images, without the factor gamma / 2.
 
     Args:
-        real_logits: Discriminator output for ``images``, ``(B, 1)``, its graph still alive.
+        real_logits: Discriminator output for ``images``, ``(B, 1)``, its graph still alive; of
+            several logits ``(B, n)``, their mean is penalised.
         images: The images it was computed from, ``(B, 3, H, W)``, requiring grad.
 
     Returns:
@@ -60,5 +61,5 @@ def r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
     Source:
         Mescheder et al. 2018, "Which training methods for GANs do actually converge?", Eq. 9.
     """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(real_logits.mean(1).sum(), images, create_graph=True)
     return gradient.float().square().flatten(1).sum(1).mean()

@@ -1,8 +1,20 @@
-"""Networks: the generator of Sec. 3.2 and its discriminator, in native torch operations only."""
+"""Networks: the generator of Sec. 3.2 and discriminators, in native torch operations only."""
 
 from sdm_lightning.models.attention import AttentionBlock, UncertaintyBias
 from sdm_lightning.models.discriminator import Discriminator
+from sdm_lightning.models.feature_discriminator import (
+    DiscriminatorEnsemble,
+    FeatureDiscriminator,
+)
 from sdm_lightning.models.generator import Generator
 from sdm_lightning.models.mapping import MappingNetwork
 
-__all__ = ["AttentionBlock", "Discriminator", "Generator", "MappingNetwork", "UncertaintyBias"]
+__all__ = [
+    "AttentionBlock",
+    "Discriminator",
+    "DiscriminatorEnsemble",
+    "FeatureDiscriminator",
+    "Generator",
+    "MappingNetwork",
+    "UncertaintyBias",
+]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
+from sdm_lightning.features.frozen import UsesFrozenNetwork
 from sdm_lightning.losses import (
     Encoded,
     PerceptualLoss,
@@ -177,6 +178,10 @@ class SDMModule(InpaintingModule):
             self.num_micro_batches = parts
         if stage == "fit" and self.perceptual is not None and self.losses.perceptual:
             self.perceptual.prepare()  # so that missing weights are reported before training
+        if stage == "fit" and self.losses.adversarial:
+            for part in self.discriminator.modules():
+                if isinstance(part, UsesFrozenNetwork):
+                    part.prepare()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Train on one batch: generator, discriminator, penalty, averages."""

@@ -15,13 +15,17 @@ class Canvas:
         values: ``(H, W, 3)``, its pixels in [-1, 1].
         known: ``(H, W)``.
         num_steps: Iterations that are kept; 0 keeps only the last.
+
+    Attributes:
+        completed: ``(H, W, 3)``, the pixels with what is filled so far.
+        given: ``(H, W)``, True where known or filled: what the next region sees.
     """
 
     def __init__(self, picture: Picture, values: Floats, known: Bools, num_steps: int) -> None:
         self.picture = picture
-        self.values = values
         self.known = known
-        self.filling = np.zeros_like(values)
+        self.completed = values.copy()
+        self.given = known.copy()
         self.uncertainty = np.zeros(known.shape, np.float32)
         self.steps = [
             (np.zeros_like(values), np.zeros(known.shape, np.float32), known.copy())
@@ -47,7 +51,8 @@ class Canvas:
     ) -> None:
         """Take over what iteration ``index`` gave in a region; the last one is the result."""
         if last:
-            _put(self.filling, region, filling)
+            _put(self.completed, region, filling)
+            self.given[region.box.slices] |= region.target
         if self.steps:
             completed, uncertainties, masks = self.steps[index]
             _put(completed, region, filling)
@@ -66,7 +71,7 @@ class Canvas:
             InpaintingStep(self.picture.filled(values, self.known), uncertainty, self.picture, mask)
             for values, uncertainty, mask in self.steps
         ]
-        array = self.picture.filled(self.filling, self.known)
+        array = self.picture.filled(self.completed, self.known)
         return InpaintingSample(array, self.uncertainty, self.picture, steps, seed)
 
 

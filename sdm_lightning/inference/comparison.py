@@ -72,7 +72,9 @@ def compare(
     for index, (image, known, seed) in enumerate(zip(images, masks, seeds, strict=True)):
         steps: list[InpaintingStep] = []
         for count in iterations:
-            result = inpainter(image, known, seed=seed, num_iterations=count, work_size=0)
+            result = inpainter(
+                image, known, seed=seed, num_iterations=count, work_size=0, seams=False
+            )
             steps = result.steps
             name = f"SDM, {count} iteration{'s' if count > 1 else ''}"
             _add(sums, name, result.array, image, known)

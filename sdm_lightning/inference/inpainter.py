@@ -19,15 +19,9 @@ from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.diffusion import DiffusionStep, Network, SpatialDiffusion, standard_deviation_map
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.canvas import Canvas
+from sdm_lightning.inference.finish import Finish
 from sdm_lightning.inference.pictures import PictureLike, read_mask, read_picture
-from sdm_lightning.inference.regions import (
-    Region,
-    enlarge,
-    feathered,
-    hole_regions,
-    pad_to_stride,
-    shrink,
-)
+from sdm_lightning.inference.regions import Region, hole_regions, pad_to_stride, shrink
 from sdm_lightning.inference.results import Floats, Inpainting, RegionStep
 from sdm_lightning.inference.weights import Parameters, WeightsInfo, load_generator
 from sdm_lightning.seeding import stable_seed
@@ -109,6 +103,8 @@ class Inpainter:
         truncation: float = 1.0,
         work_size: int | None = None,
         context: float = 0.5,
+        detail: bool = True,
+        seams: bool = True,
         feather: float = 0.0,
         precision: Precision = "32-true",
         keep_steps: bool = True,
@@ -131,8 +127,12 @@ class Inpainter:
                 crops; 0: no limit, always full resolution. Larger cut-outs are shrunk for it and
                 its filling enlarged.
             context: Surroundings cut out with each hole, in sides of the hole.
-            feather: Fades out the step in colour at a hole's edge over so many pixels, inside the
-                hole only; 0 leaves the network's output as it is.
+            detail: Give fillings that were made smaller and enlarged the fine detail of places in
+                their surroundings that look alike; False leaves them blurred.
+            seams: Let fillings meet the pixels around them by a smooth offset, inside the hole
+                only; False leaves the network's output as it is, as scores need it.
+            feather: Instead of ``seams``, fade the step in colour at a hole's edge out over so many
+                pixels; 0 does not.
             precision: ``"32-true"``, or ``"bf16-mixed"``: convolutions in bfloat16, faster where
                 the processor has it.
             keep_steps: Keep every iteration's pictures; costs memory for large photos.
@@ -156,19 +156,22 @@ class Inpainter:
         regions = hole_regions(known, context, limit or self._limit(None))
         total = self.diffusion.num_iterations if num_iterations is None else num_iterations
         values = picture.normalised()
+        finish = Finish(detail, seams and feather == 0, feather)
         samples = []
         for index in range(num_samples):
             canvas = Canvas(picture, values, known, total if regions and keep_steps else 0)
-            for number, region in enumerate(regions):
-                # The first hole's seed is the sample's own: what training's own validation gives.
+            # The smallest first: they are the surest, and the larger ones see what they became.
+            for number, region in reversed(list(enumerate(regions))):
+                # The largest hole's seed is the sample's own: what validation in training gives.
                 own = seed + index if number == 0 else stable_seed(seed + index, number)
                 report = None if on_step is None else partial(_report, on_step, index, region)
                 with torch.autocast(
                     self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"
                 ):
-                    self._fill(canvas, region, limit, total, own, truncation, feather, report)
+                    self._fill(canvas, region, limit, total, own, truncation, finish, report)
                 if on_progress is not None:
-                    on_progress(index * len(regions) + number + 1, num_samples * len(regions))
+                    done = (index + 1) * len(regions) - number
+                    on_progress(done, num_samples * len(regions))
             samples.append(canvas.sample(seed + index))
         boxes = [region.box for region in regions]
         return Inpainting(**vars(samples[0]), samples=samples, mask=known, boxes=boxes)
@@ -190,13 +193,12 @@ class Inpainter:
         total: int,
         seed: int,
         truncation: float,
-        feather: float,
+        finish: Finish,
         report: Callable[[DiffusionStep, int, int, int], None] | None = None,
     ) -> None:
         """Run the iterations on one cut-out and put their results on the canvas."""
         box = region.box
-        image = canvas.values[box.slices]
-        known = canvas.known[box.slices]
+        image, known = canvas.completed[box.slices], canvas.given[box.slices]
         small, small_known = shrink(image, known, limit)
         height, width = small_known.shape
         inputs = torch.from_numpy(np.ascontiguousarray(pad_to_stride(small, self.stride)))
@@ -204,6 +206,7 @@ class Inpainter:
         # On the CPU, so that one seed is one filling on every device; one source per cut-out, so
         # that it does not depend on what else is filled.
         source = torch.Generator().manual_seed(seed)
+        unfinished = Finish(detail=False, seams=False, feather=finish.feather)
         with torch.inference_mode():
             steps = self.diffusion.iterate(
                 self._network(source, truncation),
@@ -221,9 +224,12 @@ class Inpainter:
                     report(step, total, height, width)
                 if not last and not canvas.steps:
                     continue
-                filling = enlarge(_plane(step.completed, height, width), box.height, box.width)
-                prediction = enlarge(_plane(step.mean, height, width), box.height, box.width)
-                filling = feathered(filling, prediction, image, known, feather)
+                filling = (finish if last else unfinished)(
+                    _plane(step.completed, height, width),
+                    _plane(step.mean, height, width),
+                    (small, small_known),
+                    (image, known),
+                )
                 mask = _plane(step.state.mask, height, width)
                 canvas.put(region, index, filling, uncertainty, mask, last)
 

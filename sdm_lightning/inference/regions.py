@@ -61,9 +61,9 @@ class Region:
 def hole_regions(known: Bools, context: float, minimum: int | None) -> list[Region]:
     """Cut out the holes; together the targets cover every hole pixel once.
 
-    Parts of a hole that nearly touch are one hole. Long thin ones (scratches, lettering) are cut
-    into pieces, since each has surroundings enough of its own. Small holes that lie well inside
-    the cut-out of one of their size are filled along with it.
+    Parts of a hole that nearly touch are one hole. Long thin parts (scratches, lettering, the wire
+    that a lamp hangs from) are cut into pieces, since each has surroundings enough of its own.
+    Small holes that lie well inside the cut-out of one of their size are filled along with it.
 
     Args:
         known: ``(H, W)``.
@@ -122,20 +122,49 @@ def _hole_groups(hole: Bools) -> Labels:
 
 
 def _split_thin(labels: Labels, minimum: int) -> None:
-    """Split long thin holes along a grid into pieces with labels of their own; in place."""
-    cell = max(minimum // 2, 1)
-    # A hole that fills the picture has no known pixel to measure from: it is not thin.
-    bordered = np.pad((labels > 0).astype(np.uint8), 1)
-    depth = cv2.distanceTransform(bordered, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    """Give thin parts of holes labels of their own, cut along a grid; in place.
+
+    A part is thin at a width if no disc of that width fits into it, and it is cut off where it is
+    much longer than wide: first what is thin at a quarter of the smallest cut-out, then at twice
+    that, and so on. So a wire is filled near full size, whatever hangs at its end.
+    """
     for hole, box in _bounding_boxes(labels).items():
         part = labels[box.slices]
-        if box.side <= cell or 2 * depth[box.slices][part == hole].max() > minimum / 4:
-            continue
-        rows, columns = np.indices(part.shape)
-        columns_per_row = box.width // cell + 1
-        pieces = rows // cell * columns_per_row + columns // cell
-        fresh = int(labels.max()) + 1
-        part[:] = np.where(part == hole, fresh + pieces, part)
+        rest = part == hole
+        width, pieces = max(minimum / 4, 1.0), 0
+        cell = max(minimum // 2, 1)
+        longest = cell
+        while box.side > longest:
+            thin = _long_parts(rest & ~_opened(rest, width / 2), longest)
+            if thin.any():
+                rows, columns = np.nonzero(thin)
+                numbers = rows // cell * (box.width // cell + 1) + columns // cell
+                part[rows, columns] = labels.max() + 1 + numbers
+                rest &= ~thin
+                pieces += 1
+            width *= 2
+            cell, longest = max(cell, round(width)), round(4 * width)
+        if pieces:
+            # What is left may lie at both ends of a wire.
+            _, apart = cv2.connectedComponents(rest.astype(np.uint8), connectivity=8)
+            part[rest] = labels.max() + apart[rest]
+
+
+def _opened(hole: Bools, radius: float) -> Bools:
+    """Return the pixels that a disc reaches which lies in the hole whole (with a pixel's slack)."""
+    # The picture's edge counts as known: a hole that fills the picture has nothing else.
+    depth = cv2.distanceTransform(np.pad(hole.astype(np.uint8), 1), cv2.DIST_L2, 5)
+    away = cv2.distanceTransform((depth <= radius).astype(np.uint8), cv2.DIST_L2, 5)
+    reached = (away <= radius + 1) if (depth > radius).any() else np.zeros(depth.shape, bool)
+    return np.asarray(reached[1:-1, 1:-1] & hole)
+
+
+def _long_parts(thin: Bools, longest: int) -> Bools:
+    """Return the connected parts whose bounding box is longer than ``longest``."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(thin.astype(np.uint8), connectivity=8)
+    is_long = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) > longest
+    is_long[0] = False
+    return np.asarray(is_long[parts])
 
 
 def _bounding_boxes(labels: Labels) -> dict[int, Box]:

@@ -30,7 +30,7 @@ def test_any_size_gets_the_networks_colour_in_the_hole_alone(
     recorder: Recorder, size: tuple[int, int], work_size: int
 ) -> None:
     array, known = picture(*size), holes(*size)
-    result = Inpainter(recorder, work_size=work_size)(array, known)
+    result = Inpainter(recorder, work_size=work_size)(array, known, seams=False, detail=False)
     assert result.array.shape == array.shape
     np.testing.assert_array_equal(result.array[known], array[known])
     if work_size == 0:
@@ -87,7 +87,7 @@ def test_several_holes_keep_their_own_pixels(recorder: Recorder) -> None:
     array, known = picture(200, 200), np.ones((200, 200), bool)
     known[10:30, 10:30] = known[150:190, 120:170] = False
     known[80, 3:190] = False
-    result = Inpainter(recorder, work_size=32)(array, known)
+    result = Inpainter(recorder, work_size=32)(array, known, seams=False, detail=False)
     assert len(result.boxes) > 4  # the two holes, and the scratch in pieces
     scratch = result.array[80, 3:190].astype(int)
     assert np.abs(scratch - [191, 64, 128]).max() <= 1
@@ -96,6 +96,36 @@ def test_several_holes_keep_their_own_pixels(recorder: Recorder) -> None:
     assert np.abs(centre - [191, 64, 128]).max() <= 1
     assert all(step.array.shape == array.shape for step in result.steps)
     assert result.steps[-1].mask.all()
+
+
+def test_later_regions_see_what_earlier_ones_filled(recorder: Recorder) -> None:
+    """A wire that ends in a blob: the wire in small cut-outs first, then the blob."""
+    known = np.ones((256, 256), bool)
+    known[40:120, 40:120] = False
+    known[78:82, 120:250] = False
+    result = Inpainter(recorder, SpatialDiffusion(1), work_size=32)(picture(256, 256), known)
+    blob = max(result.boxes, key=lambda box: box.side)
+    assert blob.side <= 200, "not stretched by the wire"
+    assert max(b.side for b in result.boxes if b is not blob) <= 32, "the wire at full size"
+    seen = recorder.inputs[-1][0, 3]  # the blob's mask
+    assert seen[seen.shape[0] // 2, -4:].all(), "the wire is filled by then"
+
+
+def test_seams_and_detail_leave_known_pixels_and_close_the_step(recorder: Recorder) -> None:
+    """A flat photo with grain, and a network that answers with another colour."""
+    grain = RNG.integers(-20, 21, (200, 200, 1))
+    array = (np.full((200, 200, 3), 128) + grain).astype(np.uint8)
+    known = np.ones((200, 200), bool)
+    known[60:140, 60:140] = False
+    model = Inpainter(recorder, SpatialDiffusion(1), work_size=40)
+    plain = model(array, known, seams=False, detail=False).array.astype(float)
+    result = model(array, known).array
+    np.testing.assert_array_equal(result[known], array[known])
+    inside = result[62:138, 62:138].astype(float)
+    assert abs(inside[:4].mean() - 128) < 6
+    assert abs(plain[64:68, 62:138, 0].mean() - 128) > 40, "red is 191 there"
+    assert 0.6 < inside.std(axis=(0, 1)).mean() / array.std() < 1.4, "the grain goes on"
+    assert plain[62:138, 62:138].std(axis=(0, 1)).mean() < 0.5 * array.std()
 
 
 def test_samples_differ_by_seed_and_by_nothing_else(tiny_weights: Path) -> None:
@@ -115,7 +145,7 @@ def test_samples_differ_by_seed_and_by_nothing_else(tiny_weights: Path) -> None:
 def test_first_hole_equals_the_loop_called_by_hand(tiny_weights: Path) -> None:
     generator, info = load_generator(tiny_weights)
     array, known = picture(24, 32), holes(24, 32)
-    result = Inpainter.from_pretrained(tiny_weights)(array, known, seed=3)
+    result = Inpainter.from_pretrained(tiny_weights)(array, known, seed=3, seams=False)
     source = torch.Generator().manual_seed(3)
     styles = generator.mapping(torch.randn(8, generator=source)[None])  # type: ignore[operator]
     image = torch.from_numpy(array.astype(np.float32) * np.float32(2 / 255) - 1)

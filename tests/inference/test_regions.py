@@ -54,6 +54,35 @@ def test_distant_holes_apart_and_specks_together() -> None:
     assert len(hole_regions(known, 0.5, 64)) < 200
 
 
+def test_thin_and_thick_parts_of_a_hole_apart() -> None:
+    """A lamp on a wire, with a wider cable at its other end: each by its own width."""
+    known = np.ones((1200, 1600), bool)
+    known[600:1000, 100:500] = False
+    known[798:802, 500:1100] = False
+    known[780:820, 1100:1580] = False
+    regions = hole_regions(known, 0.5, 64)
+    filled = np.zeros(known.shape, int)
+    for region in regions:
+        filled[region.box.slices] += region.target
+    np.testing.assert_array_equal(filled, (~known).astype(int))
+    assert 800 <= regions[0].box.side <= 840, "the lamp's box is twice its size"
+    wire = [r for r in regions if r.box.left + r.box.width // 2 in range(540, 1060)]
+    assert wire
+    assert max(r.box.side for r in wire) <= 64
+    cable = [r for r in regions if r.box.left + r.box.width // 2 in range(1150, 1560)]
+    assert max(r.box.side for r in cable) <= 4 * 40
+
+
+def test_a_thick_hole_stays_whole() -> None:
+    rows, columns = np.indices((400, 500))
+    for hole in (
+        (rows - 200) ** 2 + (columns - 250) ** 2 < 150**2,
+        (abs(rows - 200) < 100) & (abs(columns - 250) < 150),
+        abs(rows - 200) + abs(columns - 250) < 140,
+    ):
+        assert len(hole_regions(~hole, 0.5, 32)) == 1
+
+
 def test_shrinking_averages_known_pixels_only() -> None:
     image = np.zeros((4, 8, 3), np.float32)
     known = np.ones((4, 8), bool)

@@ -1,0 +1,152 @@
+"""Fine detail for a filling that was made small and enlarged, taken from its surroundings.
+
+What the network draws at its working size, enlarged, is blurred beside a sharp photo. Each cell of
+the hole takes the fine detail (what is lost when the photo is shrunk) of a known cell whose
+surroundings look alike at the working size; neighbouring cells prefer the detail of neighbouring
+cells. Colours and coarse structure stay the network's.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.intp]
+
+GRID = 64
+"""Most cells along the longer side: a bound on the time of the search."""
+REACH = 3
+"""Cells on each side that two places are compared by."""
+NEARNESS = 0.02
+"""Cost of taking detail from as far away as the cut-out is wide, as a mean squared difference."""
+COHERENCE = 0.01
+"""What each neighbour that takes detail from the same offset is worth, likewise."""
+SWEEPS = 6
+SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))
+
+
+def add_detail(filling: Floats, small: Floats, image: Floats, known: Bools) -> Floats:
+    """Add the fine detail of known cells to an enlarged filling.
+
+    Args:
+        filling: ``(H, W, 3)`` in [-1, 1], ``small`` enlarged.
+        small: ``(h, w, 3)``, the completed picture at the working size.
+        image: ``(H, W, 3)``, read where ``known`` is True.
+        known: ``(H, W)``.
+
+    Returns:
+        ``(H, W, 3)``; ``filling`` itself if no cell with known surroundings is left.
+
+    Source:
+        The transfer of residuals follows Yi et al. 2020, "Contextual Residual Aggregation"; the
+        coherent choice of sources follows Ashikhmin 2001 and PatchMatch (Barnes et al. 2009).
+    """
+    scale = min(1.0, GRID / max(small.shape[:2]))
+    shape = tuple(max(1, round(side * scale)) for side in small.shape[:2])
+    cells = cv2.resize(small, shape[::-1], interpolation=cv2.INTER_AREA)
+    # The network's values may leave [-1, 1]; what is compared is what is shown.
+    cells = np.asarray(cells, np.float32).clip(-1, 1)
+    share = cv2.resize(known.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
+    hole = share < 1 - 1e-6
+    # Blocks overlap by half a cell: a source needs known neighbours too.
+    near = np.ones((3, 3), np.uint8)
+    usable = ~cv2.dilate(hole.astype(np.uint8), near).astype(bool)
+    if not usable.any():
+        return filling
+    targets = np.argwhere(hole)
+    offsets = _choose(cells, targets, np.argwhere(usable))
+    return _compose(filling, image, known, shape, targets, offsets)
+
+
+def _choose(cells: Floats, targets: Integers, sources: Integers) -> Integers:
+    """Return for each target ``(N, 2)`` the offset, in cells, to where its detail comes from."""
+    cost = _costs(cells, targets, sources)
+    place = np.full(cells.shape[:2], -1)
+    place[tuple(sources.T)] = np.arange(len(sources))
+    slot = np.full(cells.shape[:2], -1)
+    slot[tuple(targets.T)] = np.arange(len(targets))
+    limits = np.array(cells.shape[:2]) - 1
+    neighbours = [slot[tuple((targets + side).clip(0, limits).T)] for side in SIDES]
+    offsets = sources[cost.argmin(axis=1)] - targets
+    rows = np.arange(len(targets))
+    random = np.random.default_rng(0)
+
+    def price(candidates: Integers) -> Floats:
+        """Return the cost of an offset for each target, infinite where it leads to no source."""
+        places = targets + candidates
+        inside = ((places >= 0) & (places <= limits)).all(axis=1)
+        found = np.where(inside, place[tuple(places.clip(0, limits).T)], -1)
+        agreeing = sum((n >= 0) & (offsets[n] == candidates).all(axis=1) for n in neighbours)
+        value = cost[rows, found.clip(0)] - np.float32(COHERENCE) * agreeing
+        return np.where(found >= 0, value, np.inf).astype(np.float32)
+
+    for _ in range(SWEEPS):
+        best, chosen = price(offsets), offsets.copy()
+        for n in neighbours:
+            candidates = np.where(n[:, None] >= 0, offsets[n], offsets)
+            value = price(candidates)
+            # At random, or neighbours would swap their offsets for ever.
+            better = (value < best) & (random.random(len(rows)) < 0.7)
+            chosen[better], best[better] = candidates[better], value[better]
+        offsets = chosen
+    return offsets
+
+
+def _costs(cells: Floats, targets: Integers, sources: Integers) -> Floats:
+    """Return ``(N, M)``: mean squared difference of the surroundings, and distance."""
+    side = 2 * REACH + 1
+    padded = np.pad(cells, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="edge")
+    views = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
+    first = views[tuple(targets.T)].reshape(len(targets), -1)
+    second = views[tuple(sources.T)].reshape(len(sources), -1)
+    squares = (first**2).mean(axis=1)[:, None] + (second**2).mean(axis=1)[None]
+    difference = squares - 2 * first @ second.T / first.shape[1]
+    scale = np.float32(max(cells.shape[:2]))
+    apart = [(targets[:, k, None] - sources[None, :, k]) / scale for k in (0, 1)]
+    distance = (apart[0] ** 2 + apart[1] ** 2).astype(np.float32)
+    return np.asarray(difference + np.float32(NEARNESS) * distance, np.float32)
+
+
+def _compose(
+    filling: Floats,
+    image: Floats,
+    known: Bools,
+    shape: tuple[int, ...],
+    targets: Integers,
+    offsets: Integers,
+) -> Floats:
+    """Add the detail of each target's source, blended where blocks overlap."""
+    height, width = known.shape
+    rows = np.rint(np.arange(shape[0] + 1) * height / shape[0]).astype(int)
+    columns = np.rint(np.arange(shape[1] + 1) * width / shape[1]).astype(int)
+    overlap = max(1, round(height / shape[0] / 2))
+    total = np.zeros_like(filling)
+    weight = np.zeros(known.shape, np.float32)
+    for (row, column), (down, right) in zip(targets, offsets, strict=True):
+        shift = rows[row + down] - rows[row], columns[column + right] - columns[column]
+        vertical, rise = _span(rows[row], rows[row + 1], overlap, shift[0], height)
+        horizontal, run = _span(columns[column], columns[column + 1], overlap, shift[1], width)
+        here = slice(*vertical), slice(*horizontal)
+        there = tuple(
+            slice(part.start + by, part.stop + by) for part, by in zip(here, shift, strict=True)
+        )
+        window = np.outer(rise, run).astype(np.float32) * known[there]
+        total[here] += window[:, :, None] * (image[there] - filling[there])
+        weight[here] += window
+    detail = total / np.maximum(weight, 1e-6)[:, :, None]
+    return np.where(known[:, :, None], filling, filling + detail)
+
+
+def _span(
+    start: int, stop: int, overlap: int, shift: int, limit: int
+) -> tuple[tuple[int, int], npt.NDArray[np.float64]]:
+    """Widen [start, stop) by the overlap, within the picture here and at the source.
+
+    Returns:
+        The range, and weights that rise and fall over twice the overlap.
+    """
+    wide = np.arange(start - overlap, stop + overlap)
+    weights = np.minimum(np.minimum(wide - wide[0] + 1, wide[-1] + 1 - wide) / (2 * overlap), 1)
+    fits = (wide >= max(0, -shift)) & (wide < min(limit, limit - shift))
+    return (int(wide[fits][0]), int(wide[fits][-1]) + 1), weights[fits]

@@ -96,7 +96,7 @@ def run_demo(
     _write_photos(folder / name)
     photos, masks = folder / name / "photos", folder / name / "photo-masks"
     target = ("--output", folder / name / "inpainted")
-    shell.sdm("inpaint", photos, masks, *target, "--weights", checkpoint, "--feather", 6)
+    shell.sdm("inpaint", photos, masks, *target, "--weights", checkpoint)
 
     _say(7, "Report")
     facts = _facts(start, minutes, seed, name, comparison, shell.log, time.perf_counter() - began)

@@ -10,10 +10,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sdm_lightning.inference.regions import enlarge
+
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.intp]
 
+COARSEST = 4.0
+"""Most by which the working size is shrunk for what stays the network's. With 64-pixel weights on
+full-size photos, 4 was better than 2 and 1 (docs/photos.md)."""
 GRID = 64
 """Most cells along the longer side: a bound on the time of the search."""
 REACH = 3
@@ -26,37 +31,46 @@ SWEEPS = 6
 SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
-def add_detail(filling: Floats, small: Floats, image: Floats, known: Bools) -> Floats:
-    """Add the fine detail of known cells to an enlarged filling.
+def add_detail(small: Floats, image: Floats, known: Bools) -> Floats:
+    """Enlarge a filling and give it the fine detail of known cells.
 
     Args:
-        filling: ``(H, W, 3)`` in [-1, 1], ``small`` enlarged.
-        small: ``(h, w, 3)``, the completed picture at the working size.
+        small: ``(h, w, 3)`` in [-1, 1], the completed picture at the working size.
         image: ``(H, W, 3)``, read where ``known`` is True.
         known: ``(H, W)``.
 
     Returns:
-        ``(H, W, 3)``; ``filling`` itself if no cell with known surroundings is left.
+        ``(H, W, 3)``; ``small`` enlarged if no cell with known surroundings is left.
 
     Source:
         The transfer of residuals follows Yi et al. 2020, "Contextual Residual Aggregation"; the
         coherent choice of sources follows Ashikhmin 2001 and PatchMatch (Barnes et al. 2009).
     """
-    scale = min(1.0, GRID / max(small.shape[:2]))
-    shape = tuple(max(1, round(side * scale)) for side in small.shape[:2])
-    cells = cv2.resize(small, shape[::-1], interpolation=cv2.INTER_AREA)
+    height, width = known.shape
     # The network's values may leave [-1, 1]; what is compared is what is shown.
-    cells = np.asarray(cells, np.float32).clip(-1, 1)
-    share = cv2.resize(known.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
-    hole = share < 1 - 1e-6
+    cells = _shrunk(small.clip(-1, 1), GRID)
+    size = (cells.shape[1], cells.shape[0])
+    hole = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA) < 1 - 1e-6
     # Blocks overlap by half a cell: a source needs known neighbours too.
     near = np.ones((3, 3), np.uint8)
     usable = ~cv2.dilate(hole.astype(np.uint8), near).astype(bool)
-    if not usable.any():
-        return filling
+    if not usable.any() or not hole.any():
+        return enlarge(small, height, width)
     targets = np.argwhere(hole)
     offsets = _choose(cells, targets, np.argwhere(usable))
-    return _compose(filling, image, known, shape, targets, offsets)
+    longest = max(small.shape[:2])
+    factor = min(COARSEST, max(height, width) / longest)
+    coarse = enlarge(_shrunk(small, max(1, round(longest / factor))), height, width)
+    return _compose(coarse, image, known, cells.shape[:2], targets, offsets)
+
+
+def _shrunk(values: Floats, longest: int) -> Floats:
+    """Average to at most ``longest`` pixels along the longer side."""
+    scale = longest / max(values.shape[:2])
+    if scale >= 1:
+        return values
+    height, width = (max(1, round(side * scale)) for side in values.shape[:2])
+    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _choose(cells: Floats, targets: Integers, sources: Integers) -> Integers:

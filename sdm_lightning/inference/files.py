@@ -44,6 +44,8 @@ def inpaint_files(
     seed: int = 0,
     work_size: int | None = None,
     context: float = 0.5,
+    detail: bool = True,
+    seams: bool = True,
     feather: float = 0.0,
     steps: bool = False,
     uncertainty: bool = False,
@@ -72,7 +74,10 @@ def inpaint_files(
         work_size: Longest side the network sees; larger surroundings of a hole are shrunk for it.
             Default: the size it was trained at; 0: always full resolution.
         context: Surroundings taken along with each hole, in sides of the hole.
-        feather: Pixels inside the hole over which a step in colour at its edge fades out.
+        detail: Large holes, which the network fills at a smaller size, take fine detail from their
+            surroundings; without it they are blurred.
+        seams: Let a filling meet the pixels around it without a step in colour.
+        feather: Instead of that, pixels inside the hole over which the step fades out.
         steps: Also save the picture after each iteration, as NAME-step1.png, ...
         uncertainty: Also save the uncertainty map, as NAME-uncertainty.png.
         overwrite: Replace results that exist. Without it, a single one is refused and those of a
@@ -107,6 +112,8 @@ def inpaint_files(
                     seed=seed,
                     work_size=work_size,
                     context=context,
+                    detail=detail,
+                    seams=seams,
                     feather=feather,
                     keep_steps=steps,
                 )

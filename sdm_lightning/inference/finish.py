@@ -51,12 +51,13 @@ class Finish:
         if self.seams:
             # Here too, since one pixel of this size is wide at full size.
             completed = close_seams(completed, *small)
-        filling = enlarge(completed, height, width)
+        if shrunk and self.detail:
+            filling = add_detail(completed, image, known)
+        else:
+            filling = enlarge(completed, height, width)
         if self.feather:
             prediction = enlarge(mean, height, width)
             filling = feathered(filling, prediction, image, known, self.feather)
-        if shrunk and self.detail:
-            filling = add_detail(filling, completed, image, known)
         if shrunk and self.seams:
             filling = close_seams(filling, image, known)
         return filling

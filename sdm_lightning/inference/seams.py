@@ -31,9 +31,22 @@ def close_seams(filling: Floats, image: Floats, known: Bools, sigma: float = 1.0
     Source:
         Farbman et al. 2011, "Convolution Pyramids": membranes by normalised pyramid filters.
     """
-    hole = ~known
     if known.all() or not known.any():
         return np.where(known[:, :, None], image, filling)
+    # Only the hole and what is averaged around it take part.
+    margin = round(4 * sigma) + 2
+    (rows, columns) = (np.flatnonzero(~known.all(axis=axis)) for axis in (1, 0))
+    tight = tuple(
+        slice(max(int(found[0]) - margin, 0), int(found[-1]) + 1 + margin)
+        for found in (rows, columns)
+    )
+    result = np.where(known[:, :, None], image, filling)
+    result[tight] = _joined(filling[tight], image[tight], known[tight], sigma)
+    return np.asarray(result, np.float32)
+
+
+def _joined(filling: Floats, image: Floats, known: Bools, sigma: float) -> Floats:
+    hole = ~known
     near = np.ones((3, 3), np.uint8)
     inside = (hole & cv2.dilate(known.astype(np.uint8), near).astype(bool)).astype(np.float32)
     outside = (known & cv2.dilate(hole.astype(np.uint8), near).astype(bool)).astype(np.float32)

@@ -11,7 +11,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Files in the published formats with random values: for features, metrics and evaluation.
-pytest_plugins = ["tests.network_files"]
+pytest_plugins = ["tests.network_files", "tests.inference.onnx_model", "tests.inference.fake_hub"]
 
 CONF = Path(__file__).parent / "conf"
 

@@ -36,6 +36,7 @@ VERBS = {
     "inpaint": "sdm_lightning.inference.files:inpaint_files",
     "baseline": "sdm_lightning.inference.adapters:run_baseline",
     "export": "sdm_lightning.inference.export:export_model",
+    "push": "sdm_lightning.inference.publishing:push_weights",
     "table": "sdm_lightning.reports.tables:print_table",
     "figure": "sdm_lightning.cli.figures:draw_figure",
     "sweep": "sdm_lightning.sweeps.runner:run_sweep",

@@ -9,7 +9,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -18,12 +18,18 @@ from torch import Tensor, nn
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.diffusion import DiffusionStep, Network, SpatialDiffusion, standard_deviation_map
 from sdm_lightning.errors import InputError
+from sdm_lightning.inference import publishing
 from sdm_lightning.inference.canvas import Canvas
 from sdm_lightning.inference.finish import Finish
 from sdm_lightning.inference.pictures import PictureLike, read_mask, read_picture
 from sdm_lightning.inference.regions import Region, hole_regions, pad_to_stride, shrink
 from sdm_lightning.inference.results import Floats, Inpainting, RegionStep
-from sdm_lightning.inference.weights import Parameters, WeightsInfo, load_generator
+from sdm_lightning.inference.weights import (
+    Parameters,
+    WeightsInfo,
+    find_weights,
+    load_generator,
+)
 from sdm_lightning.seeding import stable_seed
 
 Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
@@ -68,20 +74,25 @@ class Inpainter:
         *,
         parameters: Parameters = "ema",
         trusted_packages: tuple[str, ...] = ("sdm_lightning",),
+        **hub: Any,
     ) -> "Inpainter":
-        """Load bundled weights by name, a ``.safetensors`` file, or a training ``.ckpt``.
+        """Load weights that this package carries, that lie in a file, or that are on the hub.
 
         Args:
-            weights: ``"demo"`` or a path.
+            weights: ``"demo"``; a ``.safetensors`` file, a ``.ckpt`` of training, the directory of
+                a run; ``"user/repo"`` on the Hugging Face Hub, or a folder that
+                :meth:`save_pretrained` wrote.
             device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
             parameters: Of a checkpoint: the moving average (``"ema"``) or the ``"raw"`` weights.
             trusted_packages: Packages whose classes the file's configuration may name.
+            hub: For a repository: ``revision`` (branch, tag, or the commit that pins the weights),
+                ``cache_dir``, ``token``, ``force_download``, ``local_files_only``.
 
         Raises:
             InputError: If the weights cannot be found, read, or trusted.
         """
         generator, info = load_generator(
-            weights, parameters=parameters, trusted_packages=trusted_packages
+            find_weights(weights, **hub), parameters=parameters, trusted_packages=trusted_packages
         )
         return cls(
             generator,
@@ -90,6 +101,20 @@ class Inpainter:
             device=device,
             info=info,
         )
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
+        """Write the weights with configuration and model card into a folder.
+
+        See :func:`sdm_lightning.inference.publishing.save_pretrained` for the options.
+        """
+        return publishing.save_pretrained(self, folder, **options)
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Upload the weights with configuration and model card to the Hugging Face Hub.
+
+        See :func:`sdm_lightning.inference.publishing.push_to_hub` for the options.
+        """
+        return publishing.push_to_hub(self, repository, **options)
 
     def __call__(
         self,

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError, load_failure, one_line, parse_json
 from sdm_lightning.files import sha256_of_file, write_atomically
-from sdm_lightning.inference.checkpoints import newest_checkpoint
+from sdm_lightning.inference.locating import find_weights
 from sdm_lightning.inference.trusted import TRUSTED_PACKAGES, build, built_network
 
 FORMAT = "sdm-lightning/1"
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DISCRIMINATOR = "discriminator."
 
 ClassConfig: TypeAlias = Mapping[str, Any]
@@ -106,7 +105,8 @@ def save_weights(
         data: What they were trained on.
         half: Store floating-point tensors as float16 (half the size); they load as float32.
         extra: Further JSON values to keep with them.
-        discriminator_state: The discriminator's tensors, to continue training.
+        discriminator_state: The discriminator's tensors, to continue training; written to a file
+            beside, see :func:`discriminator_file`.
 
     Returns:
         The path.
@@ -117,18 +117,9 @@ def save_weights(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights files end in .safetensors")
-    everything = dict(state_dict)
-    for name, tensor in (discriminator_state or {}).items():
-        everything[DISCRIMINATOR + name] = tensor
-    tensors = {}
-    for name, tensor in everything.items():
-        tensor = tensor.detach().cpu()
-        if half and tensor.is_floating_point():
-            tensor = tensor.to(torch.float16)
-            if not bool(torch.isfinite(tensor).all()):
-                raise InputError(f"{path}: {name} does not fit into float16; save with half=False")
-        # clone: tensors that share memory are refused by safetensors.
-        tensors[name] = tensor.contiguous().clone()
+    tensors = _stored(path, state_dict, half)
+    named = {DISCRIMINATOR + name: tensor for name, tensor in (discriminator_state or {}).items()}
+    others = _stored(path, named, half)
     config = {
         "format": FORMAT,
         "generator": generator_config,
@@ -140,43 +131,39 @@ def save_weights(
         "data": data,
         "extra": dict(extra or {}),
     }
+    checksum = _write(path, tensors, config)
+    if others:
+        _write(discriminator_file(path), others, {"format": FORMAT, "generator_sha256": checksum})
+    return path
+
+
+def discriminator_file(path: Path) -> Path:
+    """Return where the discriminator of a weights file lies: ``demo.discriminator.safetensors``.
+
+    A file of its own, so that those who only fill holes need not have it.
+    """
+    return path.with_name(f"{path.stem}.discriminator.safetensors")
+
+
+def _stored(path: Path, state: Mapping[str, Tensor], half: bool) -> dict[str, Tensor]:
+    tensors = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu()
+        if half and tensor.is_floating_point():
+            tensor = tensor.to(torch.float16)
+            if not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"{path}: {name} does not fit into float16; save with half=False")
+        # clone: tensors that share memory are refused by safetensors.
+        tensors[name] = tensor.contiguous().clone()
+    return tensors
+
+
+def _write(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> str:
     content = save(tensors, metadata={"sdm_lightning": json.dumps(config, sort_keys=True)})
     write_atomically(path, content)
     checksum = hashlib.sha256(content).hexdigest()
     write_atomically(sidecar(path), f"{checksum}  {path.name}\n")
-    return path
-
-
-def find_weights(weights: str | Path) -> Path:
-    """Find the file of bundled weights (``"demo"``) or of a path.
-
-    Args:
-        weights: A name, a ``.safetensors`` or ``.ckpt`` file, or the directory of a run of
-            ``sdm fit``, finished or not, which stands for its newest checkpoint that can be read.
-
-    Raises:
-        InputError: If there is no such name or file, or the directory has no checkpoint.
-    """
-    path = Path(weights)
-    if path.is_file():
-        return path
-    bundled = ASSETS / f"{weights}.safetensors"
-    if "/" not in str(weights) and bundled.is_file():
-        return bundled
-    if path.is_dir():
-        checkpoint = newest_checkpoint(path)
-        if checkpoint is None:
-            raise InputError(
-                f"{path}: a directory without checkpoints; give runs/NAME of a run that has "
-                "written one (checkpoint.every_n_batches says how often it does)"
-            )
-        return checkpoint
-    names = sorted(file.stem for file in ASSETS.glob("*.safetensors"))
-    known = f"bundled: {', '.join(names)}" if names else "none are bundled with this installation"
-    raise InputError(
-        f"{weights}: no such weights; give a .safetensors or .ckpt file, the directory of a run, "
-        f"or a name ({known})"
-    )
+    return checksum
 
 
 def load_generator(
@@ -188,8 +175,8 @@ def load_generator(
     """Build the generator of a weights file or checkpoint, in eval mode, on the CPU.
 
     Args:
-        weights: Name of bundled weights, ``*.safetensors``, a ``*.ckpt`` written by ``sdm fit``, or
-            a run directory; see :func:`find_weights`.
+        weights: Name of bundled weights, ``*.safetensors``, a ``*.ckpt`` written by ``sdm fit``, a
+            run directory, or ``user/repo`` on the hub; see :func:`find_weights`.
         parameters: Of a checkpoint: the moving average or the raw weights.
         trusted_packages: Packages whose classes the file's configuration may name.
 
@@ -289,27 +276,44 @@ def _check_facts(config: Mapping[str, Any]) -> None:
 
 
 def load_discriminator_state(weights: str | Path) -> dict[str, Tensor] | None:
-    """Read the discriminator's float32 tensors; None if the file has none.
+    """Read the discriminator's float32 tensors that go with weights; None if there are none.
+
+    Args:
+        weights: As for :func:`load_generator`. Those of a ``.safetensors`` file lie in the file
+            beside it (:func:`discriminator_file`), or inside it if an earlier release wrote it.
 
     Raises:
-        InputError: If the file is missing or damaged.
+        InputError: If a file is missing or damaged, or the discriminator is that of other weights.
     """
     path = find_weights(weights)
     if path.suffix == ".ckpt":
         state = _open_checkpoint(path)["state_dict"]
     else:
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = [name for name in file.keys() if name.startswith(DISCRIMINATOR)]  # noqa: SIM118
-                state = {name: file.get_tensor(name) for name in names}
-        except Exception as error:
-            raise InputError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
+        _, state = _read_discriminator(path)
+        beside = discriminator_file(path)
+        if not state and beside.is_file():
+            config, state = _read_discriminator(beside)
+            if config.get("generator_sha256") != sha256_of_file(path):
+                raise InputError(
+                    f"{beside}: belongs to other weights than {path.name}; export both together "
+                    "(sdm export ... --discriminator), or delete it"
+                )
     found = {
         name[len(DISCRIMINATOR) :]: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in state.items()
         if name.startswith(DISCRIMINATOR)
     }
     return found or None
+
+
+def _read_discriminator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = parse_json((file.metadata() or {}).get("sdm_lightning", "{}"))
+            names = [name for name in file.keys() if name.startswith(DISCRIMINATOR)]  # noqa: SIM118
+            return dict(config), {name: file.get_tensor(name) for name in names}
+    except Exception as error:
+        raise InputError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
 
 
 def _open_checkpoint(path: Path) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ def test_damage_is_black_and_white_and_the_same_every_time(name: str) -> None:
 def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="minutes is 0"):
         run_demo(str(tmp_path), minutes=0)
-    monkeypatch.setattr("sdm_lightning.inference.weights.ASSETS", tmp_path)
+    monkeypatch.setattr("sdm_lightning.inference.locating.ASSETS", tmp_path)
     with pytest.raises(InputError, match="no such weights"):
         run_demo(str(tmp_path), minutes=1)
     assert list(tmp_path.iterdir()) == []

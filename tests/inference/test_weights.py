@@ -10,7 +10,12 @@ from safetensors import safe_open
 from sdm_lightning.diffusion import CubicSchedule
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import load_generator, save_weights
-from sdm_lightning.inference.weights import build, find_weights, load_discriminator_state
+from sdm_lightning.inference.weights import (
+    build,
+    discriminator_file,
+    find_weights,
+    load_discriminator_state,
+)
 from sdm_lightning.models import Generator
 from tests.inference.conftest import TINY
 
@@ -177,6 +182,16 @@ def test_a_discriminator_may_travel_along(tmp_path: Path) -> None:
     assert found is not None
     assert list(found) == ["x"]
     assert torch.equal(found["x"], torch.arange(3.0))
+    with safe_open(path, "pt") as file:
+        assert not any(name.startswith("discriminator.") for name in file.keys())  # noqa: SIM118
+    beside = discriminator_file(path)
+    assert beside.name == "both.discriminator.safetensors"
+    save_weights(path, GENERATOR, Generator(**TINY).state_dict(), DIFFUSION)
+    with pytest.raises(InputError, match="belongs to other weights"):
+        load_discriminator_state(path)
+    beside.write_bytes(b"x")
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        load_discriminator_state(path)
     torch.save(checkpoint(), tmp_path / "last.ckpt")
     found = load_discriminator_state(tmp_path / "last.ckpt")
     assert found is not None

@@ -1,0 +1,98 @@
+"""The whole loop as one module without randomness of its own, for tracing and exporting."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from sdm_lightning.diffusion import SpatialDiffusion
+
+INPUTS = ("image", "mask", "latent", "noise")
+OUTPUTS = ("completed", "uncertainty")
+
+
+class GivenNoise(TorchFunctionMode):
+    """Lets the loop take its noise from a tensor instead of drawing it.
+
+    An exported graph has no random generator that would agree between runtimes; as an input the
+    noise is the caller's, and the loop's own code stays the one loop.
+
+    Args:
+        noise: ``(B, T - 1, 3, H, W)``, one slice per call.
+    """
+
+    def __init__(self, noise: Tensor) -> None:
+        super().__init__()
+        self._slices = iter(noise.unbind(1))
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Replace ``randn_like`` and pass everything else through."""
+        if func is torch.randn_like:
+            return next(self._slices)
+        return func(*args, **(kwargs or {}))
+
+
+class InpaintingGraph(nn.Module):
+    """All T iterations as one module without randomness of its own.
+
+    Args:
+        generator: The network.
+        diffusion: The loop, the same that trains.
+        num_iterations: T; fixed in the exported graph.
+    """
+
+    def __init__(
+        self, generator: nn.Module, diffusion: SpatialDiffusion, num_iterations: int | None = None
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.diffusion = diffusion
+        self.num_iterations = num_iterations or diffusion.num_iterations
+
+    def forward(
+        self, image: Tensor, mask: Tensor, latent: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fill the hole.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [-1, 1]; what it holds in the hole is never read.
+            mask: ``(B, 1, H, W)``, 1 = known, 0 = hole.
+            latent: ``(B, latent_dim)``, standard normal: which of many fillings.
+            noise: ``(B, T - 1, 3, H, W)``, standard normal: z of Eq. 5; zeros leave it out.
+
+        Returns:
+            Completed image ``(B, 3, H, W)`` and the first iteration's uncertainty
+            ``(B, 1, H, W)`` in [0, 1].
+        """
+        styles = self.generator.mapping(latent)  # type: ignore[operator]
+
+        def network(inputs: Tensor) -> tuple[Tensor, Tensor]:
+            mean, log_variance = self.generator(inputs, styles)
+            return mean, log_variance
+
+        with GivenNoise(noise):
+            steps = list(
+                self.diffusion.iterate(network, image, mask, num_iterations=self.num_iterations)
+            )
+        return steps[-1].completed, steps[0].uncertainty
+
+    def example(
+        self, height: int, width: int, seed: int = 0, batch: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Build inputs of the right shapes with a hole in the middle, for tracing and checking."""
+        source = torch.Generator().manual_seed(seed)
+        image = torch.rand(batch, 3, height, width, generator=source) * 2 - 1
+        mask = torch.ones(batch, 1, height, width)
+        mask[:, :, height // 4 : height * 3 // 4, width // 4 : width * 5 // 8] = 0
+        latent = torch.randn(batch, int(self.generator.latent_dim), generator=source)  # type: ignore[arg-type]
+        count = max(self.num_iterations - 1, 1)
+        noise = torch.randn(batch, count, 3, height, width, generator=source)
+        return image, mask, latent, noise

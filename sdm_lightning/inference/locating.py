@@ -1,0 +1,50 @@
+"""Where weights are: in this package, in a file, in a run's directory, or on the hub."""
+
+from pathlib import Path
+from typing import Any
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference.checkpoints import newest_checkpoint
+from sdm_lightning.inference.hub import WEIGHTS_NAME, download_weights, split_revision
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+
+def find_weights(weights: str | Path, **hub: Any) -> Path:
+    """Find the file behind a name of bundled weights (``"demo"``), a path, or a repository.
+
+    Args:
+        weights: A name; a ``.safetensors`` or ``.ckpt`` file; the directory of a run of
+            ``sdm fit``, finished or not, which stands for its newest checkpoint that can be read;
+            a folder of the hub's layout (with ``model.safetensors``); or ``user/repo`` on the hub,
+            ``user/repo@revision`` for a branch, tag or commit of it. What is here comes first.
+        hub: Options of :func:`sdm_lightning.inference.hub.download_weights`, for a repository.
+
+    Raises:
+        InputError: If there is no such name, file or repository, or the directory has no weights.
+    """
+    path = Path(weights)
+    if path.is_file():
+        return path
+    bundled = ASSETS / f"{weights}.safetensors"
+    if "/" not in str(weights) and bundled.is_file():
+        return bundled
+    if path.is_dir():
+        if (path / WEIGHTS_NAME).is_file():
+            return path / WEIGHTS_NAME
+        checkpoint = newest_checkpoint(path)
+        if checkpoint is None:
+            raise InputError(
+                f"{path}: a directory without checkpoints or {WEIGHTS_NAME}; give runs/NAME of a "
+                "run that has written one (checkpoint.every_n_batches says how often it does)"
+            )
+        return checkpoint
+    if path.suffix not in (".safetensors", ".ckpt") and split_revision(str(weights)):
+        return download_weights(str(weights), **hub)
+    stems = sorted(file.stem for file in ASSETS.glob("*.safetensors"))
+    names = [stem for stem in stems if not stem.endswith(".discriminator")]
+    known = f"bundled: {', '.join(names)}" if names else "none are bundled with this installation"
+    raise InputError(
+        f"{weights}: no such weights; give a .safetensors or .ckpt file, the directory of a run, "
+        f"user/repo on the hub, or a name ({known})"
+    )

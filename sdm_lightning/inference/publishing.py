@@ -1,0 +1,207 @@
+"""The verb ``sdm push``: weights with their model card, to a folder or to the hub."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference.hub import (
+    split_revision,
+    temporary_folder,
+    upload_folder,
+    write_folder,
+)
+from sdm_lightning.inference.model_card import Scores, example_picture, model_card, read_scores
+from sdm_lightning.inference.pictures import PictureLike
+from sdm_lightning.inference.weights import FORMAT, Parameters, load_generator, save_weights
+
+if TYPE_CHECKING:
+    from sdm_lightning.inference.inpainter import Inpainter
+
+EXAMPLE_NAME = "example.png"
+
+
+def save_pretrained(
+    inpainter: "Inpainter",
+    folder: str | Path,
+    *,
+    repository: str | None = None,
+    licence: str | None = None,
+    data: str | None = None,
+    half: bool = False,
+    results: str | Path | None = None,
+    example: PictureLike | None = None,
+    example_mask: PictureLike | None = None,
+) -> Path:
+    """Write ``model.safetensors``, ``config.json``, a model card and its picture into a folder.
+
+    Args:
+        inpainter: With weights that know their configuration, as ``from_pretrained`` loads them.
+        folder: Made if missing.
+        repository: ``user/repo`` as the card names it; the folder's name if None.
+        licence: Licence of the weights, instead of the one they carry.
+        data: What they were trained on, instead of what they carry.
+        half: Store floating-point tensors as float16.
+        results: A ``results.jsonl`` whose last line holds their scores.
+        example: Photo for the card's picture; None takes a portrait that scikit-image carries.
+        example_mask: Its mask, white = known; None takes a square in the middle.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If the weights do not know their configuration, or a file cannot be used.
+    """
+    if inpainter.info is None:
+        raise InputError("this Inpainter was built in Python: its weights have no configuration")
+    info = replace(
+        inpainter.info,
+        licence=licence or inpainter.info.licence,
+        data=data or inpainter.info.data,
+    )
+    scores = Scores() if results is None else read_scores(results)
+    picture = example_picture(inpainter, example, example_mask)
+    target = Path(folder)
+    state = inpainter.generator.state_dict()
+
+    def save(path: Path) -> None:
+        save_weights(
+            path,
+            info.generator,
+            state,
+            info.diffusion,
+            resolution=info.resolution,
+            images_seen=info.images_seen,
+            parameters="raw" if info.parameters == "raw" else "ema",
+            licence=info.licence,
+            data=info.data,
+            half=half,
+            extra=info.extra,
+        )
+
+    def card(path: Path) -> str:
+        # The checksum of the file as it was written here.
+        written = load_generator(path)[1]
+        return model_card(
+            repository or target.resolve().name,
+            written,
+            sum(parameter.numel() for parameter in inpainter.generator.parameters()),
+            inpainter.diffusion.num_iterations,
+            scores,
+            EXAMPLE_NAME,
+            "Input, filling, and where the network is unsure",
+        )
+
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "library_name": "sdm-lightning",
+        "generator": info.generator,
+        "diffusion": info.diffusion,
+        "resolution": info.resolution,
+        "images_seen": info.images_seen,
+        "parameters": info.parameters,
+        "licence": info.licence,
+        "data": info.data,
+    }
+    return write_folder(target, save, config, card, {EXAMPLE_NAME: picture})
+
+
+def push_to_hub(
+    inpainter: "Inpainter",
+    repository: str,
+    *,
+    commit_message: str = "Upload weights",
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+    **options: Any,
+) -> str:
+    """Upload weights and model card; see :func:`save_pretrained` for the other options.
+
+    Args:
+        inpainter: As for :func:`save_pretrained`.
+        repository: ``user/repo``, made if it is not there.
+        commit_message: Of the commit.
+        private: Whether a repository that is made is private; the account's default if None.
+        token: With write access; by default the one that ``hf auth login`` stored.
+        branch: Made if missing; the default branch if None.
+        create_pr: Open a pull request instead of committing.
+        options: Of :func:`save_pretrained`.
+
+    Returns:
+        The address of the commit or pull request.
+
+    Raises:
+        InputError: In one line, if the hub refuses or cannot be reached.
+    """
+    if split_revision(repository) is None or "@" in repository:
+        raise InputError(f"{repository}: not the name of a repository; write user/repo")
+    with temporary_folder() as folder:
+        save_pretrained(inpainter, folder, repository=repository, **options)
+        return upload_folder(
+            folder,
+            repository,
+            commit_message=commit_message,
+            private=private,
+            token=token,
+            branch=branch,
+            create_pr=create_pr,
+        )
+
+
+def push_weights(
+    weights: str,
+    repository: str,
+    folder: str | None = None,
+    licence: str | None = None,
+    data: str | None = None,
+    results: str | None = None,
+    example: str | None = None,
+    example_mask: str | None = None,
+    half: bool = False,
+    parameters: Parameters = "ema",
+    commit_message: str = "Upload weights",
+    private: bool | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+) -> None:
+    """Publish weights with a model card on the Hugging Face Hub, or write them to a folder.
+
+    The token is the one that 'hf auth login' stored, or HF_TOKEN. Others then load the weights with
+    --weights USER/REPO or Inpainter.from_pretrained("USER/REPO").
+
+    Args:
+        weights: Name of bundled weights, .safetensors file, .ckpt of sdm fit, or runs/NAME.
+        repository: USER/REPO.
+        folder: Write everything here and upload nothing: to look at it first.
+        licence: Licence of the weights, such as apache-2.0.
+        data: What they were trained on.
+        results: A results.jsonl whose last line holds their scores, for the card.
+        example: Photo for the card's picture.
+        example_mask: Its mask: white is kept, black is filled.
+        half: Store the weights as float16.
+        parameters: Of a .ckpt: the moving average (ema) or the raw weights.
+        commit_message: Of the commit.
+        private: Whether a repository that is made is private.
+        branch: Made if missing; the default branch if not given.
+        create_pr: Open a pull request instead of committing.
+    """
+    from sdm_lightning.inference.inpainter import Inpainter
+
+    inpainter = Inpainter.from_pretrained(weights, parameters=parameters)
+    options: dict[str, Any] = {
+        "licence": licence, "data": data, "results": results, "half": half,
+        "example": example, "example_mask": example_mask,
+    }  # fmt: skip
+    if folder is not None:
+        target = save_pretrained(inpainter, folder, repository=repository, **options)
+        for path in sorted(target.iterdir()):
+            print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+        return
+    print(
+        push_to_hub(
+            inpainter, repository, commit_message=commit_message, private=private,
+            branch=branch, create_pr=create_pr, **options,
+        )
+    )  # fmt: skip

@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard, constants
+
+from sdm_lightning.cli.main import main
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference import Inpainter
+from sdm_lightning.inference.hub import split_revision
+from sdm_lightning.inference.locating import find_weights
+from tests.inference.fake_hub import FakeHub
+
+RECORD = {
+    "protocol": "mine-100",
+    "num_images": 100,
+    "metrics": {"psnr_hole/mine-100": 15.837, "kid[efficientnet-lite2]/mine-100": 1.25},
+}
+
+
+def same(one: Inpainter, other: Inpainter) -> bool:
+    states = one.generator.state_dict(), other.generator.state_dict()
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0] | states[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("user/repo", ("user/repo", None)),
+        ("user/re-po.v2@v1.0", ("user/re-po.v2", "v1.0")),
+        ("user/repo@refs/pr/1", ("user/repo", "refs/pr/1")),
+        ("demo", None),
+        ("a/b/c", None),
+        ("user/repo@", None),
+    ],
+)
+def test_names_of_repositories(name: str, expected: Any) -> None:
+    assert split_revision(name) == expected
+
+
+def test_a_folder_of_the_hubs_layout(tiny_weights: Path, tmp_path: Path) -> None:
+    inpainter = Inpainter.from_pretrained(tiny_weights)
+    (tmp_path / "results.jsonl").write_text(json.dumps(RECORD) + "\n")
+    folder = inpainter.save_pretrained(
+        tmp_path / "repo", licence="CC-BY-4.0", results=tmp_path / "results.jsonl"
+    )
+    names = {"model.safetensors", "config.json", "README.md", "example.png"}
+    assert names <= {path.name for path in folder.iterdir()}
+    loaded = Inpainter.from_pretrained(folder)
+    assert same(loaded, inpainter)
+    assert loaded.info is not None
+    assert (loaded.info.licence, loaded.info.data) == ("CC-BY-4.0", "random numbers")
+    assert (loaded.work_size, loaded.diffusion.num_iterations) == (32, 3)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["generator"]["class_path"] == "sdm_lightning.models.Generator"
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "cc-by-4.0"
+    assert card.data.library_name == "sdm-lightning"
+    scores = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert scores == {"psnr_hole": 15.837, "kid[efficientnet-lite2]": 1.25}
+    text = card.text
+    assert "| `kid[efficientnet-lite2]` | 1.25 |" in text
+    assert "Protocol `mine-100`, 100 images" in text
+    assert "random numbers" in text
+    assert loaded.info.sha256 in text
+    assert "![" in text
+    assert "## Limits" in text
+
+
+def test_push_and_load_again(fake_hub: FakeHub, tiny_weights: Path) -> None:
+    inpainter = Inpainter.from_pretrained(tiny_weights)
+    address = inpainter.push_to_hub("me/holes", commit_message="First")
+    assert address.startswith(f"{fake_hub.address}/me/holes/commit/")
+    assert set(fake_hub.commits["me/holes"][-1]) >= {"model.safetensors", "config.json"}
+    loaded = Inpainter.from_pretrained("me/holes")
+    assert same(loaded, inpainter)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    mask = np.ones((16, 16), dtype=bool)
+    mask[4:9, 4:9] = False
+    assert np.array_equal(loaded(image, mask).array, inpainter(image, mask).array)
+
+
+def test_a_commit_pins_the_weights(
+    fake_hub: FakeHub, tiny_weights: Path, smallest_weights: Path
+) -> None:
+    first = fake_hub.commit("me/holes", {"model.safetensors": tiny_weights.read_bytes()})
+    fake_hub.commit("me/holes", {"model.safetensors": smallest_weights.read_bytes()})
+    old, new = Inpainter.from_pretrained(tiny_weights), Inpainter.from_pretrained(smallest_weights)
+    assert same(Inpainter.from_pretrained("me/holes"), new)
+    assert same(Inpainter.from_pretrained("me/holes", revision=first), old)
+    assert same(Inpainter.from_pretrained(f"me/holes@{first}"), old)
+    with pytest.raises(InputError, match="give one revision"):
+        Inpainter.from_pretrained(f"me/holes@{first}", revision="main")
+
+
+def test_offline_the_cache_is_used(
+    fake_hub: FakeHub, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_hub.commit("me/holes", {"model.safetensors": tiny_weights.read_bytes()})
+    path = find_weights("me/holes")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(fake_hub.requests)
+    assert find_weights("me/holes") == path
+    with pytest.raises(InputError, match=r"me/other: no such file .* not in the cache.*offline"):
+        find_weights("me/other")
+    assert len(fake_hub.requests) == asked
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert find_weights("me/holes", local_files_only=True) == path
+    assert len(fake_hub.requests) == asked
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("me/nothing", "no such repository on the hub"),
+        ("me/pickles", "this repository has no model.safetensors"),
+        ("me/pickles@v9", "has no revision 'v9'"),
+        ("me/foreign", "no sdm_lightning configuration inside"),
+    ],
+)
+def test_errors_in_one_line(
+    fake_hub: FakeHub, name: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import save
+
+    fake_hub.commit("me/pickles", {"pytorch_model.bin": b"\x80\x04."})
+    fake_hub.commit("me/foreign", {"model.safetensors": save({"x": torch.zeros(1)})})
+    with pytest.raises(SystemExit) as stop:
+        main(["export", name, "nothing.safetensors"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error
+    assert "\n" not in error
+    assert not any(".bin" in request for request in fake_hub.requests)
+
+
+def test_no_connection_is_one_line(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = "http://127.0.0.1:1/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's pauses between tries
+    with pytest.raises(InputError, match=r"me/holes: no such file .* cannot be reached"):
+        find_weights("me/holes")
+
+
+def test_the_command(
+    fake_hub: FakeHub, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["push", str(tiny_weights), "me/holes", "--folder", str(tmp_path / "look")])
+    assert "model.safetensors" in capsys.readouterr().out
+    assert not fake_hub.requests
+    main(["push", str(tiny_weights), "me/holes", "--branch", "v2"])
+    assert "/me/holes/commit/" in capsys.readouterr().out
+    assert "v2" in fake_hub.branches["me/holes"]
+    main(["export", "me/holes@v2", str(tmp_path / "again.safetensors")])
+    assert "largest relative difference of a weight 0.00e+00" in capsys.readouterr().out
+
+
+def test_what_cannot_be_pushed(tiny_weights: Path, tmp_path: Path) -> None:
+    inpainter = Inpainter.from_pretrained(tiny_weights)
+    with pytest.raises(InputError, match="write user/repo"):
+        inpainter.push_to_hub("just-a-name")
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match="no record of sdm test"):
+        inpainter.save_pretrained(tmp_path / "repo", results=tmp_path / "results.jsonl")
+    assert not (tmp_path / "repo").exists()
+    with pytest.raises(InputError, match="built in Python"):
+        Inpainter(inpainter.generator).save_pretrained(tmp_path / "repo")

@@ -142,30 +142,9 @@ class EvaluationCallback(pl.Callback):
     # ---------------------------------------------------------------- batches
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Adds a batch."""
-        self._update(trainer, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Adds a batch."""
-        self._update(trainer, outputs, batch)
-
-    def _update(self, trainer: pl.Trainer, outputs: Any, batch: Any) -> None:
+        """Add a batch."""
         if trainer.state.fn != "fit" and "padding" in batch:
             before = len(self._padding)
             self._padding += batch["padding"].tolist()
@@ -179,6 +158,8 @@ class EvaluationCallback(pl.Callback):
             outputs.get("uncertainty"),
             outputs.get("mean"),
         )
+
+    on_test_batch_end = on_validation_batch_end
 
     def _refuse_padding(self, trainer: pl.Trainer) -> None:
         share = sum(self._padding) / max(len(self._padding), 1)

@@ -58,13 +58,7 @@ class SampleGrid(pl.Callback):
         self._rows: list[list[np.ndarray]] = []
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Keep rows until there are enough."""
         missing = self.num_images - len(self._rows)

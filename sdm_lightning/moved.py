@@ -36,7 +36,6 @@ MOVED = {
     "sdm_lightning.reports.charts": "sdm_lightning.demo.charts",
     "sdm_lightning.reports.demo": "sdm_lightning.demo.report",
     "sdm_lightning.reports.demo_run": "sdm_lightning.demo.report_data",
-    "sdm_lightning.reports.html_page": "sdm_lightning.demo.page",
     "sdm_lightning.reports.panels": "sdm_lightning.demo.panels",
 }
 """Old module -> new module."""

@@ -1,7 +1,6 @@
 """What a demo run left in its folder, read back, and what can be said of it."""
 
 import csv
-import html
 import json
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from sdm_lightning.demo.charts import Line
 from sdm_lightning.errors import InputError
+from sdm_lightning.reports.results import read_result_lines
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 STAND_INS = ("pixel-pyramid", "random")
@@ -59,12 +59,11 @@ def read_run(run: Path) -> DemoRun:
         if not (run / name).is_file():
             raise InputError(f"{run / name}: missing; the demo did not get that far")
     facts = json.loads((run / "demo.json").read_text(encoding="utf-8"))
-    lines = (run / "results.jsonl").read_text(encoding="utf-8").splitlines()
     curves: dict[str, list[Line]] = {}
     if facts.get("start") == "pretrained":
         read_curves(ASSETS / "demo.metrics.csv", "before", curves)
     read_curves(run / "metrics.csv", "now", curves)
-    return DemoRun(run, facts, json.loads(lines[-1]), curves)
+    return DemoRun(run, facts, read_result_lines(run / "results.jsonl")[-1], curves)
 
 
 def read_curves(path: Path, css: str, curves: dict[str, list[Line]]) -> None:
@@ -118,31 +117,30 @@ def _realism(scores: Mapping[str, Mapping[str, float]], model: str) -> str:
     return f" {name} x 1000 (realism, less is better): {scores[model][name]:.0f}; {others}."
 
 
-def stand_ins(run: DemoRun) -> list[str]:
-    """List what differs from the paper's set-up."""
+def stand_ins(run: DemoRun) -> list[tuple[str, str]]:
+    """List what differs from the paper's set-up: a name each, and the rest of the sentence."""
     found = []
     for name in run.curves:
         label = re.fullmatch(r"perceptual\[(.+)\]", name)
         if label and any(mark in label[1] for mark in STAND_INS):
-            found.append(
-                f"<b>perceptual[{html.escape(label[1])}]</b> stands in for the paper's perceptual "
-                "network, a ResNet-50 whose ADE20K weights are a download."
-            )
+            found.append((
+                name,
+                " stands in for the paper's perceptual network, a ResNet-50 whose ADE20K weights "
+                "are a download.",
+            ))  # fmt: skip
     names = {name.split("/")[0].split("[")[0] for name in run.record.get("metrics", {})}
-    missing = [name for name in ("fid", "p_ids", "u_ids", "lpips") if name not in names]
+    needed = {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}
+    missing = [label for name, label in needed.items() if name not in names]
     if missing:
-        spelled = ", ".join(
-            {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}[name]
-            for name in missing
-        )
-        found.append(
-            f"<b>No {spelled}</b>: their networks' weights are downloads too, and "
-            f"{run.record.get('num_images')} images are few for them. Nothing stands in their "
-            "place."
-        )
-    found.append(
-        f"<b>A small model</b> ({run.record.get('num_parameters', 0) / 1e6:.1f} M parameters, "
-        "64×64) trained on about a dozen photos and made-up scenes; the paper's has 74 M, "
-        "512×512, and millions of photos. None of these numbers belong beside the paper's."
-    )
+        found.append((
+            f"No {', '.join(missing)}",
+            ": their networks' weights are downloads too, and "
+            f"{run.record.get('num_images')} images are few for them. Nothing replaces them.",
+        ))  # fmt: skip
+    found.append((
+        "A small model",
+        f" ({run.record.get('num_parameters', 0) / 1e6:.1f} M parameters, 64×64) trained on about "
+        "a dozen photos and made-up scenes; the paper's has 74 M, 512×512, and millions of photos. "
+        "None of these numbers can be compared with the paper's.",
+    ))  # fmt: skip
     return found

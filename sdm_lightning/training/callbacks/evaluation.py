@@ -142,7 +142,13 @@ class EvaluationCallback(pl.Callback):
     # ---------------------------------------------------------------- batches
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Add a batch."""
         if trainer.state.fn != "fit" and "padding" in batch:

@@ -58,7 +58,13 @@ class SampleGrid(pl.Callback):
         self._rows: list[list[np.ndarray]] = []
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep rows until there are enough."""
         missing = self.num_images - len(self._rows)

@@ -29,6 +29,7 @@ class UniformSchedule(MaskSchedule):
     """The same number of pixels in each iteration ("Linear" in Table 4; the paper's choice)."""
 
     def __call__(self, progress: float) -> float:
+        """Return r."""
         return progress
 
 
@@ -36,6 +37,7 @@ class CosineSchedule(MaskSchedule):
     """Few pixels first: 1 - cos(pi r / 2)."""
 
     def __call__(self, progress: float) -> float:
+        """Return 1 - cos(pi r / 2)."""
         return 1.0 - math.cos(math.pi * progress / 2)
 
 
@@ -43,6 +45,7 @@ class CubicSchedule(MaskSchedule):
     """Very few pixels first: r^3."""
 
     def __call__(self, progress: float) -> float:
+        """Return r^3."""
         return progress**3
 
 
@@ -50,4 +53,5 @@ class SquareRootSchedule(MaskSchedule):
     """Most pixels first: sqrt(r)."""
 
     def __call__(self, progress: float) -> float:
+        """Return sqrt(r)."""
         return math.sqrt(progress)

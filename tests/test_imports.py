@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": set(),
     "evaluation": {"data", "features", "metrics"},
     "inference": {"data", "diffusion", "features", "metrics"},
+    "app": {"data", "inference"},
     "training": {"data", "diffusion", "evaluation", "features", "inference", "losses", "metrics"},
     "reports": set(),
     "sweeps": {"reports"},

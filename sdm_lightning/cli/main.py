@@ -34,6 +34,7 @@ VERBS = {
     "masks": "sdm_lightning.evaluation.mask_sets:write_mask_set",
     "evaluate": "sdm_lightning.evaluation.folders:evaluate_folders",
     "inpaint": "sdm_lightning.inference.files:inpaint_files",
+    "app": "sdm_lightning.app.serve:serve_app",
     "baseline": "sdm_lightning.inference.adapters:run_baseline",
     "export": "sdm_lightning.inference.export:export_model",
     "push": "sdm_lightning.inference.publishing:push_weights",
@@ -42,6 +43,9 @@ VERBS = {
     "sweep": "sdm_lightning.sweeps.runner:run_sweep",
 }
 """Every verb beside Lightning's four: name -> ``module:function``."""
+
+BARE_WORDS = {"inpaint": ("mask",)}
+"""Options that may also be given without their name, after the required words."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -122,21 +126,40 @@ def run_verb(name: str, words: list[str]) -> Any:
         allow_abbrev=False,
     )
     parser.add_function_arguments(function, as_group=False, as_positional=True, sub_configs=True)
-    settings = parse_clearly(parser, spell_out_switches(function, words))
+    settings = parse_clearly(parser, spell_out(function, words, BARE_WORDS.get(name, ())))
     return function(**parser.instantiate(settings).as_dict())
 
 
-def spell_out_switches(function: Any, words: list[str]) -> list[str]:
-    """Turn ``--overwrite`` alone into ``--overwrite=true`` where the argument is a bool."""
-    switches = {
-        f"--{name}"
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.annotation in (bool, "bool")
-    }
-    spelled = []
+def spell_out(function: Any, words: list[str], bare: Sequence[str] = ()) -> list[str]:
+    """Write words as jsonargparse takes them.
+
+    ``--overwrite`` alone becomes ``--overwrite=true`` where the argument is a bool; an option that
+    takes a list may be given several times; words beyond the required ones become the options
+    named in ``bare``.
+    """
+    parameters = inspect.signature(function).parameters
+    switches, lists, required = set(), set(), 0
+    for name, parameter in parameters.items():
+        if parameter.annotation in (bool, "bool"):
+            switches.add(f"--{name}")
+        elif "list[" in str(parameter.annotation):
+            lists.add(f"--{name}")
+        required += parameter.default is inspect.Parameter.empty
+    spelled: list[str] = []
+    others = iter(bare)
+    takes_value = False
     for word, following in zip(words, [*words[1:], "--"], strict=False):
-        alone = word in switches and following.lower() not in ("true", "false", "yes", "no")
-        spelled.append(f"{word}=true" if alone else word)
+        option, equals, value = word.partition("=")
+        if word in switches and following.lower() not in ("true", "false", "yes", "no"):
+            word = f"{word}=true"
+        elif option in lists and not takes_value:
+            word = f"{option}+{equals}{value}"
+        elif not word.startswith("-") and not takes_value:
+            required -= 1
+            name = next(others, "") if required < 0 else ""
+            word = f"--{name}={word}" if name else word
+        takes_value = word.startswith("-") and "=" not in word and word not in ("-h", "--help")
+        spelled.append(word)
     return spelled
 
 

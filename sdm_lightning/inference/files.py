@@ -6,22 +6,22 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from json import dumps
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from sdm_lightning.data.masks.convention import MaskConvention, opposite_convention
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
+from sdm_lightning.inference.holes import HoleSource
 from sdm_lightning.inference.inpainter import Inpainter
-from sdm_lightning.inference.results import Inpainting, InpaintingSample
+from sdm_lightning.inference.results import Inpainting
+from sdm_lightning.inference.writing import LOSSY, encoded, save_picture, side_by_side
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-LOSSY = (".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Job:
     """One picture to fill: where it is, its mask, and where the result goes."""
 
     image: Path
-    mask: Path
+    mask: Path | None
     output: Path
 
 
 def inpaint_files(
     image: str,
-    mask: str,
+    mask: str = "",
     output: str | None = None,
     weights: str = "demo",
     mask_convention: MaskConvention = "known-white",
@@ -49,6 +49,11 @@ def inpaint_files(
     feather: float = 0.0,
     steps: bool = False,
     uncertainty: bool = False,
+    compare: bool = False,
+    box: list[str] | None = None,
+    mask_color: str = "",
+    grow: int | None = None,
+    json: bool = False,
     overwrite: bool = False,
     parameters: Literal["ema", "raw"] = "ema",
     device: str = "auto",
@@ -58,11 +63,13 @@ def inpaint_files(
     Known pixels stay exactly the same, colour profile and EXIF are kept, and photos may have any
     size. Masks are black and white: by default white is kept and black is filled; with
     --mask_convention hole-white it is the other way round. Folders are paired by file name without
-    suffix; one mask file may serve a whole folder.
+    suffix; one mask file may serve a whole folder. Instead of a mask file, or beside it, boxes, the
+    photo's transparency or a colour painted over it say what is filled.
 
     Args:
         image: Photo, or folder of photos.
-        mask: Mask of the same size, or folder of masks.
+        mask: Mask of the same size, or folder of masks; alpha: what is transparent in the photo is
+            filled, and the result is opaque. May also be given without --mask, after the photo.
         output: File, or folder (ends in / or exists). Default: NAME-inpainted.png beside the photo,
             or the folder IMAGE-inpainted. Formats other than PNG and TIFF lose the exact bits.
         weights: Name of bundled weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
@@ -80,33 +87,49 @@ def inpaint_files(
         feather: Instead of that, pixels inside the hole over which the step fades out.
         steps: Also save the picture after each iteration, as NAME-step1.png, ...
         uncertainty: Also save the uncertainty map, as NAME-uncertainty.png.
+        compare: Also save a picture with the photo beside the result, as NAME-compare.png.
+        box: X,Y,W,H in pixels: fill this rectangle; may be given several times.
+        mask_color: Fill where this colour is painted over the photo, such as '#ff00ff'.
+        grow: Fill so many pixels around the hole, too. Default: 2 with --mask_color, whose brush
+            may have a soft edge, else 0.
+        json: Print what was done as JSON, and nothing else, on the standard output.
         overwrite: Replace results that exist. Without it, a single one is refused and those of a
             folder are skipped.
         parameters: Of a .ckpt: the moving average (ema) or the raw weights.
-        device: Cpu, cuda, mps, or auto.
+        device: cpu, cuda, mps, or auto.
     """
+    alpha = mask == "alpha"
+    source = HoleSource(tuple(box or ()), mask_color, alpha, grow, mask_convention)
+    if not mask and source.empty:
+        raise InputError(
+            "missing: mask; give a file, --mask alpha, --box X,Y,W,H or --mask_color '#rrggbb'"
+        )
+    mask_file = None if alpha or not mask else mask
+    say = (lambda text: None) if json else print
     single = not Path(image).is_dir()
     problems: list[str] = []
     if single:
-        jobs = [_single_job(image, mask, output)]
+        jobs = [_single_job(image, mask_file, output)]
     else:
-        jobs, problems = _folder_jobs(image, mask, output)
+        jobs, problems = _folder_jobs(image, mask_file, output)
     waiting = [job for job in jobs if overwrite or not _existing(job, num_samples)]
     if single and not waiting:
         raise InputError(f"{jobs[0].output}: exists already; --overwrite true replaces it")
     if len(jobs) > len(waiting):
-        print(f"{len(jobs) - len(waiting)} done already, skipped (--overwrite true redoes them)")
+        say(f"{len(jobs) - len(waiting)} done already, skipped (--overwrite true redoes them)")
     inpainter = Inpainter.from_pretrained(weights, device, parameters=parameters)
-    _say_weights(inpainter)
-    start, done = time.perf_counter(), 0
+    say(_describe_weights(inpainter))
+    start, records = time.perf_counter(), []
+    # The bar shows photos done and the time left, on the standard error.
     bar = tqdm(waiting, unit="photo", disable=single or not sys.stderr.isatty())
     for job in bar:
+        began = time.perf_counter()
         try:
             with _warnings_in_one_line():
+                picture, known = source.find(job.image, job.mask)
                 result = inpainter(
-                    job.image,
-                    job.mask,
-                    mask_convention=mask_convention,
+                    picture,
+                    known,
                     num_samples=num_samples,
                     num_iterations=num_iterations,
                     seed=seed,
@@ -117,33 +140,61 @@ def inpaint_files(
                     feather=feather,
                     keep_steps=steps,
                 )
-            written = _write(job, result, steps, uncertainty)
+            written = _write(job, result, steps, uncertainty, compare)
         except InputError as error:
             if single:
                 raise
             problems.append(str(error))
             continue
-        done += 1
         hole = 1 - float(result.mask.mean())
-        other = opposite_convention(mask_convention)
-        bar.write(f"{written[0]}: filled {hole:.1%} of the picture", file=sys.stdout)
+        records.append(
+            {
+                "image": str(job.image),
+                "mask": None if job.mask is None else str(job.mask),
+                "width": picture.size[1],
+                "height": picture.size[0],
+                "hole": hole,
+                "samples": written,
+                "seconds": round(time.perf_counter() - began, 3),
+            }
+        )
+        files = _files(written)
+        if not json:
+            bar.write(f"{files[0]}: filled {hole:.1%} of the picture", file=sys.stdout)
         if single:
-            for path in written[1:]:
-                print(path)
-            print(f"(mask read as {mask_convention}; --mask_convention {other} turns it round)")
+            for path in files[1:]:
+                say(path)
+            if job.mask is not None:
+                other = opposite_convention(mask_convention)
+                say(f"(mask read as {mask_convention}; --mask_convention {other} turns it round)")
             if job.output.suffix.lower() in LOSSY:
-                print(f"note: {job.output.suffix} changes known pixels a little; .png keeps them")
+                say(f"note: {job.output.suffix} changes known pixels a little; .png keeps them")
+    seconds = time.perf_counter() - start
     if not single:
-        seconds = time.perf_counter() - start
-        print(f"{done} photos in {seconds:.1f} s, mask read as {mask_convention}")
+        read = "" if mask_file is None else f", mask read as {mask_convention}"
+        say(f"{len(records)} photos in {seconds:.1f} s{read}")
+    if json:
+        print(
+            dumps(
+                {
+                    "weights": _weights_record(inpainter),
+                    "photos": records,
+                    "skipped": len(jobs) - len(waiting),
+                    "problems": problems,
+                    "seconds": round(seconds, 3),
+                },
+                indent=1,
+            )
+        )
     if problems:
         shown = "\n  ".join(problems)
         raise InputError(f"{len(problems)} photos were not filled:\n  {shown}")
 
 
-def _single_job(image: str, mask: str, output: str | None) -> Job:
-    source, mask_path = Path(image), Path(mask)
-    for path in (source, mask_path):
+def _single_job(image: str, mask: str | None, output: str | None) -> Job:
+    source, mask_path = Path(image), None if mask is None else Path(mask)
+    inputs = [source] if mask_path is None else [source, mask_path]
+    for path in inputs:
         if not path.is_file():
             what = "is a folder, but the other is a file" if path.is_dir() else "no such file"
             raise InputError(f"{path}: {what}")
@@ -156,15 +207,15 @@ def _single_job(image: str, mask: str, output: str | None) -> Job:
         target = Path(output)
         if target.suffix.lower() not in SUFFIXES:
             raise InputError(f"{output}: cannot write that format; choose .png, .tif or .jpg")
-    for path in (source, mask_path):
+    for path in inputs:
         if target.exists() and target.samefile(path):
             raise InputError(f"{output}: is an input; the result would replace it")
     return Job(source, mask_path, target)
 
 
-def _folder_jobs(image: str, mask: str, output: str | None) -> tuple[list[Job], list[str]]:
+def _folder_jobs(image: str, mask: str | None, output: str | None) -> tuple[list[Job], list[str]]:
     """Pair files by name without suffix; what has no partner is reported at the end."""
-    source, masks = Path(image), Path(mask)
+    source, masks = Path(image), None if mask is None else Path(mask)
     target = Path(output) if output else source.with_name(source.name + "-inpainted")
     if target.exists() and target.samefile(source):
         raise InputError(f"{target}: is the input folder; name another")
@@ -173,15 +224,15 @@ def _folder_jobs(image: str, mask: str, output: str | None) -> tuple[list[Job], 
     photos = _pictures(source)
     if not photos:
         raise InputError(f"{source}: holds no pictures ({', '.join(SUFFIXES)})")
-    if not masks.exists():
+    if masks is not None and not masks.exists():
         raise InputError(f"{masks}: no such file or folder")
-    one = masks if masks.is_file() else None
-    by_stem: dict[str, list[Path]] = {}
-    for path in _pictures(masks) if one is None else []:
+    for_all = masks is None or masks.is_file()
+    by_stem: dict[str, list[Path | None]] = {}
+    for path in [] if masks is None or for_all else _pictures(masks):
         by_stem.setdefault(path.stem, []).append(path)
     jobs, problems, stems = [], [], set()
     for photo in photos:
-        partners = [one] if one is not None else by_stem.get(photo.stem, [])
+        partners = [masks] if for_all else by_stem.get(photo.stem, [])
         if len(partners) != 1:
             found = f"{len(partners)} masks" if partners else "no mask"
             problems.append(f"{photo}: {found} named {photo.stem}.* in {masks}")
@@ -211,63 +262,60 @@ def _existing(job: Job, num_samples: int) -> bool:
     )
 
 
-def _write(job: Job, result: Inpainting, steps: bool, uncertainty: bool) -> list[Path]:
+def _write(
+    job: Job, result: Inpainting, steps: bool, uncertainty: bool, compare: bool
+) -> list[dict[str, Any]]:
+    """Write everything that was asked for; return what was written, sample by sample."""
     written = []
-    count = len(result.samples)
     for index, sample in enumerate(result.samples):
-        path = _sample_path(job.output, index, count)
+        path = _sample_path(job.output, index, len(result.samples))
         save_picture(path, sample)
-        written.append(path)
+        record: dict[str, Any] = {"file": str(path), "seed": sample.seed}
+        extra: dict[str, list[Image.Image]] = {}
         if uncertainty:
-            map_path = path.with_name(f"{path.stem}-uncertainty.png")
-            write_atomically(map_path, _encoded(sample.uncertainty_image, ".png"))
-            written.append(map_path)
-        for number, step in enumerate(sample.steps if steps else [], start=1):
-            step_path = path.with_name(f"{path.stem}-step{number}.png")
-            write_atomically(step_path, _encoded(step.image, ".png"))
-            written.append(step_path)
+            extra["uncertainty"] = [sample.uncertainty_image]
+        if steps:
+            extra["step"] = [step.image for step in sample.steps]
+        if compare:
+            extra["compare"] = [side_by_side(sample)]
+        for kind, images in extra.items():
+            for number, image in enumerate(images, start=1):
+                name = f"{path.stem}-{kind}{number if kind == 'step' else ''}.png"
+                write_atomically(path.with_name(name), encoded(image, ".png"))
+                record.setdefault(kind, []).append(str(path.with_name(name)))
+        written.append(record)
     return written
 
 
-def save_picture(path: Path, sample: InpaintingSample) -> None:
-    """Write a result whole or not at all, with the photo's colour profile and EXIF."""
-    image = sample.image
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        image = _without_alpha(image)
-    try:
-        content = _encoded(image, path.suffix.lower())
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: cannot be written as {path.suffix}: {error}") from error
-    write_atomically(path, content)
+def _files(written: list[dict[str, Any]]) -> list[str]:
+    """Every file of ``_write``'s records in the order in which they were written."""
+    found: list[str] = []
+    for record in written:
+        for kind in ("file", "uncertainty", "step", "compare"):
+            value = record.get(kind, [])
+            found += [value] if isinstance(value, str) else value
+    return found
 
 
-def _encoded(image: Image.Image, suffix: str) -> bytes:
-    options = {
-        key: image.info[key] for key in ("icc_profile", "exif", "dpi") if image.info.get(key)
-    }
-    if suffix in LOSSY:
-        options["quality"] = 95
-    buffer = BytesIO()
-    image.save(buffer, format=Image.registered_extensions()[suffix], **options)
-    return buffer.getvalue()
-
-
-def _without_alpha(image: Image.Image) -> Image.Image:
-    if image.mode not in ("RGBA", "LA"):
-        return image
-    info = image.info
-    opaque = Image.fromarray(np.asarray(image)[:, :, :-1].squeeze())
-    opaque.info.update(info)
-    return opaque
-
-
-def _say_weights(inpainter: Inpainter) -> None:
+def _describe_weights(inpainter: Inpainter) -> str:
     info = inpainter.info
-    if info is None:
-        return
+    assert info is not None  # from_pretrained gives it
     seen = f", {info.images_seen:,} images seen" if info.images_seen else ""
     size = f", trained at {info.resolution} pixels" if info.resolution else ""
-    print(f"weights {info.path.name} ({info.parameters}{seen}{size}) on {inpainter.device}")
+    return f"weights {info.path.name} ({info.parameters}{seen}{size}) on {inpainter.device}"
+
+
+def _weights_record(inpainter: Inpainter) -> dict[str, Any]:
+    info = inpainter.info
+    assert info is not None  # from_pretrained gives it
+    return {
+        "file": str(info.path),
+        "sha256": info.sha256,
+        "parameters": info.parameters,
+        "images_seen": info.images_seen,
+        "resolution": info.resolution,
+        "device": str(inpainter.device),
+    }
 
 
 @contextmanager
@@ -275,6 +323,8 @@ def _warnings_in_one_line() -> Iterator[None]:
     """Print our own warnings without Python's file and line number."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
+        # The hole was found before; a warning about a mask file has been given by then.
+        warnings.filterwarnings("ignore", "the mask array")
         yield
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)

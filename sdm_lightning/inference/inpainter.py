@@ -21,7 +21,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.inference import publishing
 from sdm_lightning.inference.canvas import Canvas
 from sdm_lightning.inference.finish import Finish
-from sdm_lightning.inference.pictures import PictureLike, read_mask, read_picture
+from sdm_lightning.inference.pictures import Picture, PictureLike, read_mask, read_picture
 from sdm_lightning.inference.regions import Region, hole_regions, pad_to_stride, shrink
 from sdm_lightning.inference.results import Floats, Inpainting, RegionStep
 from sdm_lightning.inference.weights import (
@@ -118,7 +118,7 @@ class Inpainter:
 
     def __call__(
         self,
-        image: PictureLike,
+        image: PictureLike | Picture,
         mask: PictureLike,
         *,
         mask_convention: MaskConvention = "known-white",
@@ -189,7 +189,11 @@ class Inpainter:
             for number, region in reversed(list(enumerate(regions))):
                 # The largest hole's seed is the sample's own: what validation in training gives.
                 own = seed + index if number == 0 else stable_seed(seed + index, number)
-                report = None if on_step is None else partial(_report, on_step, index, region)
+                report = None
+                if on_step is not None:
+                    count = len(regions)
+                    places = {"sample": index, "cut_out": count - 1 - number, "num_cut_outs": count}
+                    report = partial(_report, on_step, places, region)
                 with torch.autocast(
                     self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"
                 ):
@@ -275,17 +279,17 @@ class Inpainter:
 
 def _report(
     on_step: Callable[[RegionStep], None],
-    sample: int,
+    places: dict[str, int],
     region: Region,
     step: DiffusionStep,
     num_iterations: int,
     height: int,
     width: int,
 ) -> None:
-    """Hands an iteration to the caller's function."""
+    """Hand an iteration to the caller's function."""
     on_step(
         RegionStep(
-            sample=sample,
+            **places,
             iteration=step.state.step,
             num_iterations=num_iterations,
             region=region,

@@ -94,17 +94,19 @@ class Picture:
         return image
 
 
-def read_picture(source: PictureLike) -> Picture:
+def read_picture(source: PictureLike | Picture) -> Picture:
     """Convert a file, PIL image or array to a ``Picture``.
 
     Args:
         source: Path, PIL image, or array ``(H, W)``, ``(H, W, 1 | 2 | 3 | 4)`` of uint8 or uint16
             (two and four channels: the last is transparency). Files and PIL images are turned
-            upright by their EXIF orientation.
+            upright by their EXIF orientation. A ``Picture`` is returned as it is.
 
     Raises:
         InputError: If it cannot be read or is of another type.
     """
+    if isinstance(source, Picture):
+        return source
     if isinstance(source, np.ndarray):
         return _from_array(source, "the image array", source.shape, {})
     if isinstance(source, Image.Image):

@@ -92,6 +92,8 @@ class RegionStep:
 
     Attributes:
         sample: Number of the sample, from 0.
+        cut_out: Number of the cut-out, from 0.
+        num_cut_outs: Cut-outs in all.
         iteration: Iterations done in this cut-out, from 1.
         num_iterations: Iterations in all.
         region: Where it lies in the picture, and which pixels are filled from it.
@@ -103,6 +105,8 @@ class RegionStep:
     """
 
     sample: int
+    cut_out: int
+    num_cut_outs: int
     iteration: int
     num_iterations: int
     region: Region

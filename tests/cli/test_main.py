@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from sdm_lightning.cli.errors import explain, final_message, nearest
-from sdm_lightning.cli.main import TRAINER_VERBS, VERBS, main, overview, spell_out_switches
+from sdm_lightning.cli.main import TRAINER_VERBS, VERBS, main, overview, spell_out
 from sdm_lightning.errors import InputError
 
 
@@ -64,11 +64,27 @@ class TestVerbs:
     def test_switch_without_value(self) -> None:
         def verb(source: str, overwrite: bool = False, count: int = 1) -> None: ...
 
-        assert spell_out_switches(verb, ["a", "--overwrite"]) == ["a", "--overwrite=true"]
-        assert spell_out_switches(verb, ["--overwrite", "--count", "2"]) == [
+        assert spell_out(verb, ["a", "--overwrite"]) == ["a", "--overwrite=true"]
+        assert spell_out(verb, ["--overwrite", "--count", "2"]) == [
             "--overwrite=true", "--count", "2",
         ]  # fmt: skip
-        assert spell_out_switches(verb, ["--overwrite", "false"]) == ["--overwrite", "false"]
+        assert spell_out(verb, ["--overwrite", "false"]) == ["--overwrite", "false"]
+
+    def test_lists_are_given_by_repetition(self) -> None:
+        def verb(source: str, box: list[str] | None = None) -> None: ...
+
+        assert spell_out(verb, ["a", "--box", "--box=3", "--box", "4"]) == [
+            "a", "--box+", "--box=3", "--box+", "4",
+        ]  # fmt: skip
+        assert spell_out(verb, ["a", "--box=1", "--box", "2"]) == ["a", "--box+=1", "--box+", "2"]
+
+    def test_bare_words_beyond_the_required_ones(self) -> None:
+        def verb(image: str, mask: str = "", seed: int = 0) -> None: ...
+
+        for words in (["a", "b"], ["--seed", "1", "a", "b"], ["a", "--seed=1", "b", "c"]):
+            changed = [f"--mask={word}" if word == "b" else word for word in words]
+            assert spell_out(verb, words, ("mask",)) == changed
+            assert spell_out(verb, words) == words
 
 
 class TestOneLineErrors:

@@ -1,9 +1,12 @@
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sdm_lightning.cli.main import main
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.files import inpaint_files
 
@@ -98,6 +101,93 @@ def test_one_mask_for_a_folder(tmp_path: Path, tiny_weights: Path) -> None:
     mask = tmp_path / "masks/a.png"
     inpaint_files(str(tmp_path / "photos"), str(mask), f"{tmp_path}/out", str(tiny_weights))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+
+
+def inpaint(*words: object) -> None:
+    main(["inpaint", *map(str, words)])
+
+
+def test_boxes_compare_and_json(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    array = write_pair(tmp_path, "a")
+    inpaint(
+        tmp_path / "photos/a.png", "--box", "1,2,3,4", "--box=20,10,5,6", "--weights", tiny_weights,
+        "--compare", "--uncertainty", "--steps", "--num_samples", 2, "--seed", 5, "--json",
+    )  # fmt: skip
+    told = json.loads(capsys.readouterr().out)
+    (photo,) = told["photos"]
+    assert (photo["width"], photo["height"]) == (40, 32)
+    assert photo["hole"] == pytest.approx(42 / (40 * 32))
+    assert photo["mask"] is None
+    assert told["problems"] == []
+    assert told["skipped"] == 0
+    assert told["weights"]["sha256"] == hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
+    assert [sample["seed"] for sample in photo["samples"]] == [5, 6]
+    files = [Path(photo["image"])]
+    for sample in photo["samples"]:
+        assert [len(sample[kind]) for kind in ("uncertainty", "step", "compare")] == [1, 3, 1]
+        files += map(Path, [sample["file"], *sample["uncertainty"], *sample["step"]])
+        files += map(Path, sample["compare"])
+        result = np.asarray(Image.open(sample["file"])).copy()
+        for box in ((slice(2, 6), slice(1, 4)), (slice(10, 16), slice(20, 25))):
+            assert (result[box] != array[box]).any()
+            result[box] = array[box]
+        np.testing.assert_array_equal(result, array)
+    assert sorted(files) == sorted((tmp_path / "photos").iterdir())
+    assert files[1].name == "a-inpainted-1.png"
+
+
+def test_transparency_and_paint(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    array = write_pair(tmp_path, "a")
+    cut = np.dstack([array, np.full(array.shape[:2], 255, np.uint8)])
+    cut[8:16, 8:20] = 0
+    Image.fromarray(cut).save(tmp_path / "cut.png")
+    inpaint(tmp_path / "cut.png", "--mask", "alpha", "--weights", tiny_weights)
+    result = np.asarray(Image.open(tmp_path / "cut-inpainted.png"))
+    assert (result[:, :, 3] == 255).all()
+    known = cut[:, :, 3] > 0
+    np.testing.assert_array_equal(result[known], cut[known])
+    assert (result[8:16, 8:20, :3] > 0).any()
+
+    painted = array // 2
+    painted[8:16, 8:20] = (255, 0, 255)
+    Image.fromarray(painted).save(tmp_path / "painted.png")
+    inpaint(
+        tmp_path / "painted.png", "--mask_color", "#ff00ff", "--grow", 1, "--weights", tiny_weights
+    )
+    out = capsys.readouterr().out
+    assert "filled 10.6% of the picture" in out  # 8 x 12 and the ring around it, without corners
+    assert "hole-white" not in out
+    result = np.asarray(Image.open(tmp_path / "painted-inpainted.png"))
+    assert not (result == (255, 0, 255)).all(axis=2).any()
+
+
+def test_a_folder_without_masks_tells_json_and_problems(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        write_pair(tmp_path, name)
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "photos/small.png")
+    with pytest.raises(SystemExit) as stopped:
+        inpaint(tmp_path / "photos", "--box", "30,20,4,4", "--weights", tiny_weights, "--json")
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert [Path(photo["image"]).name for photo in told["photos"]] == ["a.png", "b.png"]
+    assert "lies outside the photo of 9x9 pixels" in told["problems"][0]
+    assert captured.err.startswith("error: 1 photos were not filled")
+
+
+def test_no_hole_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        inpaint(tmp_path / "a.png")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: missing: mask; give a file, --mask alpha, --box X,Y,W,H or --mask_color '#rrggbb'\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""Running the inpainter for the page: in the background, step by step, with reduced pictures."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from sdm_lightning.app.photo import Bytes, shrink_mask, shrink_picture
+from sdm_lightning.inference.inpainter import Inpainter, Precision
+from sdm_lightning.inference.pictures import Picture
+from sdm_lightning.inference.results import Bools, Floats, Inpainting, RegionStep, heat_map
+
+MISSING = np.array([128, 128, 128], np.uint8)
+
+
+class Stopped(Exception):
+    """The person who waits has stopped the run, or closed the page."""
+
+
+@dataclass
+class Frames:
+    """Reduced pictures of one sample, one for each iteration, while cut-outs are filled.
+
+    Args:
+        preview: ``(h, w, 3)``, the reduced photo.
+        hole: ``(H, W)``, True = fill.
+        num_iterations: Iterations that will be made.
+    """
+
+    preview: Bytes
+    hole: Bools
+    num_iterations: int
+    pictures: list[Bytes] = field(init=False)
+    latest: Bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.small_hole = shrink_mask(self.hole, self.preview)
+        empty = self.preview.copy()
+        empty[self.small_hole] = MISSING
+        self.pictures = [empty.copy() for _ in range(self.num_iterations)]
+        self.latest = empty
+
+    def put(self, step: RegionStep) -> None:
+        """Show the pixels that are kept so far in a cut-out; the rest of its hole stays grey."""
+        box, (height, width) = step.region.box, self.preview.shape[:2]
+        down, across = height / self.hole.shape[0], width / self.hole.shape[1]
+        top, left = int(box.top * down), int(box.left * across)
+        bottom = min(height, max(top + 1, round(box.bottom * down)))
+        right = min(width, max(left + 1, round(box.right * across)))
+        size = (right - left, bottom - top)
+        colours = np.rint((step.completed + 1) * 127.5).clip(0, 255).astype(np.uint8)
+        colours = cv2.resize(colours, size, interpolation=cv2.INTER_LINEAR)
+        nearest = cv2.INTER_NEAREST
+        kept = cv2.resize(step.mask.astype(np.uint8), size, interpolation=nearest) > 0
+        own = cv2.resize(step.region.target.astype(np.uint8), size, interpolation=nearest) > 0
+        part = slice(top, bottom), slice(left, right)
+        inside = self.small_hole[part] & own
+        shown = np.where(kept[:, :, None], colours, MISSING)
+        for picture in (self.pictures[step.iteration - 1], self.latest):
+            picture[part][inside] = shown[inside]
+
+
+def overlay(result: Bytes, uncertainty: Floats, hole: Bools) -> Bytes:
+    """Lay the uncertainty over a reduced result, ``(h, w, 3)``, in the hole alone.
+
+    Args:
+        result: ``(h, w, 3)``, reduced.
+        uncertainty: ``(H, W)`` in [0, 1].
+        hole: ``(h, w)``, True = filled.
+    """
+    height, width = result.shape[:2]
+    small = cv2.resize(uncertainty, (width, height), interpolation=cv2.INTER_AREA)
+    colours = np.asarray(heat_map(np.asarray(small, dtype=np.float32)))
+    mixed = np.rint(0.35 * result + 0.65 * colours).astype(np.uint8)
+    return np.where(hole[:, :, None], mixed, result)
+
+
+def reduced_result(picture: Picture, array: np.ndarray) -> Bytes:
+    """Reduce a completed picture, in the caller's shape and type, to ``(h, w, 3)`` for the page."""
+    image = picture.to_pil(array)
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.uint32) >> 8
+        return shrink_picture(np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2))
+    return shrink_picture(np.asarray(image.convert("RGB")))
+
+
+def run(
+    inpainter: Inpainter,
+    picture: Picture,
+    hole: Bools,
+    stop: threading.Event,
+    *,
+    num_iterations: int,
+    num_samples: int,
+    seed: int,
+    precision: Precision,
+) -> Iterator[RegionStep | Inpainting]:
+    """Fill in a thread of its own.
+
+    Yields:
+        Each iteration of each cut-out as it is made, and the result.
+
+    Raises:
+        Stopped: Soon after ``stop`` is set.
+        Exception: What the inpainter raises.
+    """
+    events: queue.SimpleQueue[RegionStep | Inpainting | BaseException] = queue.SimpleQueue()
+
+    def report(step: RegionStep) -> None:
+        if stop.is_set():
+            raise Stopped
+        events.put(step)
+
+    def work() -> None:
+        try:
+            done = inpainter(
+                picture,
+                ~hole,
+                num_iterations=num_iterations,
+                num_samples=num_samples,
+                seed=seed,
+                precision=precision,
+                keep_steps=False,
+                on_step=report,
+            )
+            events.put(done)
+        except BaseException as error:  # the thread that waits raises it
+            events.put(error)
+
+    threading.Thread(target=work, daemon=True, name="fill").start()
+    try:
+        while True:
+            event = events.get()
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+            if isinstance(event, Inpainting):
+                return
+    finally:
+        stop.set()

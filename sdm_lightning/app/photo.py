@@ -1,0 +1,176 @@
+"""A photo that is open in the page: its reduced picture, and the hole that is painted over it."""
+
+import base64
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sdm_lightning.data.decode import BadImageError, open_header
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference.holes import opaque
+from sdm_lightning.inference.pictures import Picture, open_image, read_mask, read_picture
+from sdm_lightning.inference.results import Bools
+
+Bytes = npt.NDArray[np.uint8]
+
+PAGE_SIDE = 1024
+"""Longest side, in pixels, of the pictures that the page shows."""
+
+
+@dataclass
+class Photo:
+    """An open photo.
+
+    Attributes:
+        picture: At full size; opaque, see ``given``.
+        preview: ``(h, w, 3)``, reduced for the page.
+        given: ``(H, W)``, True = hole: what was transparent in the photo or black in the mask that
+            was uploaded last; None without either.
+    """
+
+    picture: Picture
+    preview: Bytes
+    given: Bools | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its file, without suffix."""
+        return Path(self.picture.name).stem
+
+    def given_preview(self) -> Bools | None:
+        """``(h, w)``, the given hole reduced for the page."""
+        return None if self.given is None else shrink_mask(self.given, self.preview)
+
+    def hole(self, painted: str) -> Bools:
+        """Return the hole at full size, ``(H, W)``, True = fill.
+
+        Where the painting still shows the given hole, the given one is taken: its edges are exact.
+
+        Args:
+            painted: PNG data URL of the size of ``preview``, opaque where to fill.
+
+        Raises:
+            InputError: If it is no such picture, or no pixel is painted.
+        """
+        small = decode_hole(painted, self.preview.shape[:2])
+        height, width = self.picture.size
+        hole = enlarge_mask(small, height, width)
+        if self.given is not None:
+            before = enlarge_mask(shrink_mask(self.given, self.preview), height, width)
+            hole = np.where(hole == before, self.given, hole)
+        if not hole.any():
+            raise InputError("nothing is painted yet: paint over what is to be filled")
+        return hole
+
+
+def open_photo(path: Path, max_pixels: int) -> Photo:
+    """Read an uploaded photo.
+
+    Args:
+        path: Of the uploaded file.
+        max_pixels: Photos with more are refused before they are decoded.
+
+    Raises:
+        InputError: If it is too large or cannot be read; the message has the file's name only.
+    """
+    try:
+        check_size(path, max_pixels)
+        image = open_image(path)
+        picture = read_picture(image)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), path.name)) from error
+    picture, hole = opaque(picture)
+    colours = picture.pixels
+    if colours.dtype == np.uint16:
+        colours = (colours >> 8).astype(np.uint8)
+    preview = shrink_picture(np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours)
+    named = Picture(picture.pixels, picture.alpha, picture.shape, picture.info, path.name)
+    return Photo(named, preview, hole if hole.any() else None)
+
+
+def read_hole(path: Path, photo: Photo, max_pixels: int) -> Bools:
+    """Read an uploaded mask, black = fill; ``(H, W)``, True = hole.
+
+    Raises:
+        InputError: If it cannot be read or has another size than the photo.
+    """
+    try:
+        check_size(path, max_pixels)
+        return ~read_mask(path, photo.picture.size)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), path.name)) from error
+
+
+def check_size(path: Path, max_pixels: int) -> None:
+    """Refuse a picture by its header alone, before its pixels are decoded.
+
+    Raises:
+        InputError: If it has more pixels.
+    """
+    try:
+        image = open_header(path.read_bytes())
+    except (BadImageError, OSError):
+        return  # Reading it says what is wrong.
+    if image.width * image.height > max_pixels:
+        raise InputError(f"{path}: larger than the {max_pixels / 1e6:g} megapixels allowed here")
+
+
+def shrink_picture(pixels: Bytes) -> Bytes:
+    """Reduce ``(H, W, C)`` to what the page shows; smaller ones stay as they are."""
+    height, width = pixels.shape[:2]
+    scale = PAGE_SIDE / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def shrink_mask(mask: Bools, preview: Bytes) -> Bools:
+    """Reduce ``(H, W)`` to the size of ``preview``: True where most of a pixel is."""
+    height, width = preview.shape[:2]
+    levels = mask.astype(np.uint8) * 255
+    return cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA) >= 128
+
+
+def enlarge_mask(mask: Bools, height: int, width: int) -> Bools:
+    """Bring ``(h, w)`` to full size with smooth edges."""
+    levels = mask.astype(np.uint8) * 255
+    return cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR) >= 128
+
+
+def decode_hole(url: str, size: tuple[int, ...]) -> Bools:
+    """Return the opaque part of a PNG data URL, ``(h, w)``.
+
+    Raises:
+        InputError: If it is no PNG data URL, or has another size.
+    """
+    head, _, content = url.partition(",")
+    try:
+        if head != "data:image/png;base64":
+            raise ValueError
+        image = Image.open(BytesIO(base64.b64decode(content, validate=True)), formats=["PNG"])
+        if (image.height, image.width) != tuple(size):
+            raise ValueError
+        alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError("the painted hole does not fit the photo: open the photo again") from error
+    return alpha >= 128
+
+
+def data_url(pixels: npt.NDArray[np.generic]) -> str:
+    """Encode a picture for the page: colour as JPEG, a mask as PNG with a transparent rest."""
+    buffer = BytesIO()
+    if pixels.dtype == np.bool_:
+        layer = np.zeros((*pixels.shape, 4), np.uint8)
+        layer[pixels] = 255
+        Image.fromarray(layer).save(buffer, "PNG")
+        kind = "png"
+    else:
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,262 @@
+"""What the page asks of the server; knows nothing of how the page looks."""
+
+import json
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+
+from sdm_lightning.app.filling import Frames, overlay, reduced_result, run
+from sdm_lightning.app.photo import Bytes, Photo, data_url, open_photo, read_hole, shrink_mask
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference.inpainter import Inpainter, Precision
+from sdm_lightning.inference.results import Bools, Inpainting
+from sdm_lightning.inference.weights import find_weights
+from sdm_lightning.inference.writing import file_options
+
+MAX_SESSIONS = 4
+MAX_SAMPLES = 6
+MAX_ITERATIONS = 16
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One iteration in one cut-out is done.
+
+    Attributes:
+        text: For the person who waits.
+        share: Of the whole run, in [0, 1].
+        picture: ``(h, w, 3)``, the reduced photo as far as it is filled.
+    """
+
+    text: str
+    share: float
+    picture: Bytes
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One finished filling, reduced for the page.
+
+    Attributes:
+        seed: That gives it again.
+        picture: ``(h, w, 3)``.
+        overlay: ``(h, w, 3)``, the uncertainty over it.
+        frames: One picture per iteration; the last is ``picture``.
+    """
+
+    seed: int
+    picture: Bytes
+    overlay: Bytes
+    frames: list[Bytes]
+
+
+@dataclass
+class Session:
+    """What the server keeps for one open page, in memory until the page is closed.
+
+    Attributes:
+        folder: For the files that can be downloaded.
+    """
+
+    folder: Path
+    photo: Photo | None = None
+    hole: Bools | None = None
+    images: list[Image.Image] = field(default_factory=list)
+    variants: list[Variant] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def share(self) -> float:
+        """Of the picture that was filled, in [0, 1]."""
+        return 0.0 if self.hole is None else float(self.hole.mean())
+
+
+class Service:
+    """Photos that are open, and the weights that fill them.
+
+    Args:
+        weights: Names or files that the page offers; the first is the default.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
+        max_pixels: Of a photo.
+        folder: For files; everything under it is removed by whoever made it.
+
+    Raises:
+        InputError: If there are no such weights, or two have one name.
+    """
+
+    def __init__(
+        self, weights: Sequence[str], device: str, max_pixels: int, folder: str | Path
+    ) -> None:
+        self.weights = {_label(name): name for name in weights}
+        if len(self.weights) < len(weights):
+            raise InputError(f"weights {', '.join(weights)}: each may be given once")
+        self.max_pixels = max_pixels
+        self.folder = Path(folder)
+        self.sessions: OrderedDict[str, Session] = OrderedDict()
+        self.lock = threading.Lock()
+        self.inpainter = lru_cache(maxsize=2)(
+            lambda label: Inpainter.from_pretrained(self.weights[label], device)
+        )
+        self.inpainter(next(iter(self.weights)))  # a damaged file is told before the page opens
+
+    def session(self, key: str) -> Session:
+        """Return the session of an open page; the one that was used longest ago makes place."""
+        with self.lock:
+            if key not in self.sessions:
+                folder = tempfile.mkdtemp(dir=self.folder, prefix="page-")
+                self.sessions[key] = Session(Path(folder))
+            self.sessions.move_to_end(key)
+            forgotten = list(self.sessions)[:-MAX_SESSIONS]
+        for old in forgotten:
+            self.close(old)
+        return self.sessions[key]
+
+    def close(self, key: str) -> None:
+        """Forget everything about a page."""
+        with self.lock:
+            session = self.sessions.pop(key, None)
+        if session is not None:
+            session.stop.set()
+            shutil.rmtree(session.folder, ignore_errors=True)
+
+    def open(self, key: str, path: Path) -> str:
+        """Open an uploaded photo, and remove the uploaded file.
+
+        Returns:
+            What the painter loads: the reduced photo, and the hole if the photo has one.
+        """
+        try:
+            photo = open_photo(path, self.max_pixels)
+        finally:
+            path.unlink(missing_ok=True)
+        self.close(key)
+        self.session(key).photo = photo
+        given = photo.given_preview()
+        return json.dumps(
+            {
+                "photo": data_url(photo.preview),
+                "hole": None if given is None else data_url(given),
+            }
+        )
+
+    def give_mask(self, key: str, path: Path) -> str:
+        """Take an uploaded mask over, and remove the uploaded file.
+
+        Returns:
+            What the painter loads.
+        """
+        try:
+            photo = self.photo(key)
+            photo.given = read_hole(path, photo, self.max_pixels)
+        finally:
+            path.unlink(missing_ok=True)
+        return json.dumps({"hole": data_url(shrink_mask(photo.given, photo.preview))})
+
+    def fill(
+        self,
+        key: str,
+        painted: str,
+        weights: str,
+        num_iterations: int,
+        num_samples: int,
+        seed: int,
+        precision: Precision,
+    ) -> Iterator[Progress]:
+        """Fill the painted hole; the result is then in ``session(key).variants``.
+
+        Yields:
+            After each iteration in each cut-out.
+
+        Raises:
+            InputError: If an argument is out of range, or the hole cannot be used.
+            Stopped: If it was stopped.
+        """
+        photo = self.photo(key)
+        session = self.session(key)
+        if weights not in self.weights:
+            raise InputError(f"weights {weights}: choose one of {', '.join(self.weights)}")
+        for name, value, limit in (
+            ("iterations", num_iterations, MAX_ITERATIONS),
+            ("variants", num_samples, MAX_SAMPLES),
+        ):
+            if not 1 <= value <= limit:
+                raise InputError(f"{name} is {value}; choose 1 to {limit}")
+        hole = photo.hole(painted)
+        session.images, session.variants, session.stop = [], [], threading.Event()
+        frames = [Frames(photo.preview, hole, num_iterations) for _ in range(num_samples)]
+        events = run(
+            self.inpainter(weights), photo.picture, hole, session.stop,
+            num_iterations=num_iterations, num_samples=num_samples, seed=seed,
+            precision=precision,
+        )  # fmt: skip
+        for event in events:
+            if isinstance(event, Inpainting):
+                self._keep(session, event, frames)
+                continue
+            frames[event.sample].put(event)
+            before = event.sample * event.num_cut_outs + event.cut_out
+            done = before * event.num_iterations + event.iteration
+            words = f"Iteration {event.iteration} of {event.num_iterations}"
+            if event.num_cut_outs > 1:
+                words += f", cut-out {event.cut_out + 1} of {event.num_cut_outs}"
+            if num_samples > 1:
+                words += f", variant {event.sample + 1} of {num_samples}"
+            share = done / (event.num_iterations * event.num_cut_outs * num_samples)
+            yield Progress(words, share, frames[event.sample].latest.copy())
+
+    def stop(self, key: str) -> None:
+        """End a run after the iteration that it is in."""
+        if key in self.sessions:
+            self.sessions[key].stop.set()
+
+    def downloads(self, key: str, variant: int) -> tuple[Path, Path]:
+        """Write a variant at full size and its mask (white = known) as PNG files.
+
+        Returns:
+            Their paths.
+        """
+        photo, session = self.photo(key), self.session(key)
+        if session.hole is None:
+            raise InputError("nothing is filled yet")
+        image = session.images[variant]
+        filled = session.folder / f"{photo.name}-filled.png"
+        mask = session.folder / f"{photo.name}-mask.png"
+        # The lowest level: twelve megapixels take one second then, and not five.
+        image.save(filled, "PNG", compress_level=1, **file_options(image))
+        Image.fromarray(~session.hole).convert("L").save(mask, "PNG")
+        return filled, mask
+
+    def photo(self, key: str) -> Photo:
+        """Return the photo that is open in a page.
+
+        Raises:
+            InputError: If none is.
+        """
+        photo = self.session(key).photo
+        if photo is None:
+            raise InputError("no photo is open: open one first")
+        return photo
+
+    @staticmethod
+    def _keep(session: Session, result: Inpainting, frames: list[Frames]) -> None:
+        """Take the result over, and let go of everything else at full size."""
+        session.hole = ~result.mask
+        for sample, made in zip(result.samples, frames, strict=True):
+            reduced = reduced_result(sample.picture, sample.array)
+            uncertain = overlay(reduced, sample.uncertainty, made.small_hole)
+            pictures = [*made.pictures[:-1], reduced]
+            session.images.append(sample.image)
+            session.variants.append(Variant(sample.seed, reduced, uncertain, pictures))
+
+
+def _label(weights: str) -> str:
+    """Return what the page calls weights: without folders, unless they only say ``last.ckpt``."""
+    path = find_weights(weights)
+    return path.stem if path.suffix == ".safetensors" else str(Path(*path.parts[-3:]))

@@ -1,0 +1,147 @@
+"""Holes that are given without a mask file: boxes, transparency, a colour painted over a photo."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from sdm_lightning.data.masks.convention import MaskConvention
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference.pictures import Picture, read_mask, read_picture
+from sdm_lightning.inference.results import Bools
+
+COLOUR_TOLERANCE = 32
+"""Levels of 255 by which each channel of a painted pixel may differ: JPEG changes flat colours."""
+SOFT_EDGE = 2
+"""Pixels around a painted colour that a soft brush has mixed with the photo."""
+
+
+@dataclass(frozen=True)
+class HoleSource:
+    """Everything that says what is filled; what is given together adds up.
+
+    Attributes:
+        boxes: See ``box_hole``.
+        colour: See ``painted_hole``; empty for none.
+        alpha: Fill what is transparent; see ``opaque``.
+        grow: Pixels around the hole that are filled, too; None: ``SOFT_EDGE`` with a colour, 0
+            without.
+        convention: Of mask files.
+    """
+
+    boxes: tuple[str, ...] = ()
+    colour: str = ""
+    alpha: bool = False
+    grow: int | None = None
+    convention: MaskConvention = "known-white"
+
+    @property
+    def empty(self) -> bool:
+        """Whether a mask file is needed."""
+        return not (self.boxes or self.colour or self.alpha)
+
+    def find(self, image: Path, mask: Path | None) -> tuple[Picture, Bools]:
+        """Read a photo and find its hole.
+
+        Args:
+            image: The photo.
+            mask: A mask file, if there is one.
+
+        Returns:
+            The photo, and ``(H, W)``, True = known.
+
+        Raises:
+            InputError: If a file, box or colour is unusable, or nothing is transparent.
+        """
+        picture = read_picture(image)
+        hole = box_hole(self.boxes, picture.size)
+        if mask is not None:
+            hole |= ~read_mask(mask, picture.size, self.convention)
+        if self.colour:
+            hole |= painted_hole(picture, self.colour)
+        if self.alpha:
+            picture, transparent = opaque(picture)
+            if not transparent.any():
+                raise InputError(f"{image}: nothing in it is transparent; --mask alpha fills that")
+            hole |= transparent
+        grow = self.grow if self.grow is not None else SOFT_EDGE if self.colour else 0
+        return picture, ~grown(hole, grow)
+
+
+def box_hole(boxes: Sequence[str], size: tuple[int, int]) -> Bools:
+    """Return the union of boxes, ``(H, W)``, True = fill.
+
+    Args:
+        boxes: ``"X,Y,W,H"`` each: left, top, width and height in pixels of the upright photo. What
+            reaches beyond the photo is cut off.
+        size: Height and width of the photo.
+
+    Raises:
+        InputError: If a box is malformed, empty, or lies outside the photo.
+    """
+    hole = np.zeros(size, bool)
+    for box in boxes:
+        if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*){3}", box):
+            raise InputError(f"box '{box}': write X,Y,W,H in whole pixels, as in 40,30,200,100")
+        left, top, width, height = map(int, box.split(","))
+        if width < 1 or height < 1:
+            raise InputError(f"box '{box}': width and height must be at least 1")
+        if not hole[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)].size:
+            raise InputError(f"box '{box}': lies outside the photo of {size[1]}x{size[0]} pixels")
+        hole[max(top, 0) : top + height, max(left, 0) : left + width] = True
+    return hole
+
+
+def opaque(picture: Picture) -> tuple[Picture, Bools]:
+    """Split a photo with transparency into an opaque one and its hole.
+
+    Every pixel that is not wholly opaque is hole: what a soft eraser has left shows the background
+    too. The photo that is returned has the alpha channel of the given one, opaque everywhere.
+
+    Returns:
+        The photo, and ``(H, W)``, True = fill; all False without an alpha channel.
+    """
+    if picture.alpha is None:
+        return picture, np.zeros(picture.size, bool)
+    highest = picture.highest
+    return replace(picture, alpha=np.full_like(picture.alpha, highest)), picture.alpha < highest
+
+
+def painted_hole(picture: Picture, colour: str) -> Bools:
+    """Return where a colour is painted over a photo, ``(H, W)``, True = fill.
+
+    Args:
+        picture: The photo with the paint on it.
+        colour: ``"#rrggbb"``; pixels within ``COLOUR_TOLERANCE`` of it in each channel count.
+
+    Raises:
+        InputError: If the colour is malformed or nowhere in the photo.
+    """
+    match = re.fullmatch(r"#?([0-9a-fA-F]{6})", colour)
+    if match is None:
+        raise InputError(f"mask_color '{colour}': write six hexadecimal digits, as in '#ff00ff'")
+    wanted = np.array(list(bytes.fromhex(match[1])), np.int16)
+    levels = (picture.pixels if picture.highest == 255 else picture.pixels >> 8).astype(np.int16)
+    hole = (np.abs(levels - wanted) <= COLOUR_TOLERANCE).all(axis=2)
+    if not hole.any():
+        raise InputError(
+            f"{picture.name}: no pixel is within {COLOUR_TOLERANCE} levels of mask_color {colour}"
+        )
+    return hole
+
+
+def grown(hole: Bools, pixels: int) -> Bools:
+    """Return the hole and everything within so many pixels of it.
+
+    Raises:
+        InputError: If ``pixels`` is negative.
+    """
+    if pixels < 0:
+        raise InputError(f"grow is {pixels}; it must not be negative")
+    if pixels == 0 or not hole.any():
+        return hole
+    distance = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance <= pixels

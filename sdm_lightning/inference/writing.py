@@ -1,0 +1,78 @@
+"""Writing completed pictures: formats, colour profile and EXIF, before beside after."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
+from sdm_lightning.inference.results import InpaintingSample
+
+LOSSY = (".jpg", ".jpeg", ".webp")
+COMPARE_SIDE = 1600
+"""Longest side, in pixels, of each half of a before/after picture."""
+
+
+def save_picture(path: Path, sample: InpaintingSample) -> None:
+    """Write a result whole or not at all, with the photo's colour profile and EXIF."""
+    image = sample.image
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        image = _without_alpha(image)
+    try:
+        content = encoded(image, path.suffix.lower())
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: cannot be written as {path.suffix}: {error}") from error
+    write_atomically(path, content)
+
+
+def file_options(image: Image.Image) -> dict[str, Any]:
+    """Return what a picture file keeps beside its pixels, as arguments of ``Image.save``."""
+    return {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if image.info.get(key)}
+
+
+def encoded(image: Image.Image, suffix: str) -> bytes:
+    """Encode a picture for a file with that suffix."""
+    options = file_options(image)
+    if suffix in LOSSY:
+        options["quality"] = 95
+    buffer = BytesIO()
+    image.save(buffer, format=Image.registered_extensions()[suffix], **options)
+    return buffer.getvalue()
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    if image.mode not in ("RGBA", "LA"):
+        return image
+    info = image.info
+    opaque = Image.fromarray(np.asarray(image)[:, :, :-1].squeeze())
+    opaque.info.update(info)
+    return opaque
+
+
+def side_by_side(sample: InpaintingSample) -> Image.Image:
+    """Return the photo and its filling beside each other; a wide one has them one above the other.
+
+    Each half is at most ``COMPARE_SIDE`` pixels long: it is for looking at, not for keeping pixels.
+    """
+    picture = sample.picture
+    before = picture.filled(picture.normalised(), np.ones(picture.size, bool))
+    halves = []
+    for array in (before, sample.array):
+        image = picture.to_pil(array)
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+        half = image.convert("RGBA" if "A" in image.mode else "RGB")
+        half.thumbnail((COMPARE_SIDE, COMPARE_SIDE))
+        halves.append(half)
+    width, height = halves[0].size
+    gap = max(2, max(width, height) // 100)
+    wide = width > height
+    size = (width, 2 * height + gap) if wide else (2 * width + gap, height)
+    both = Image.new(halves[0].mode, size, "white")
+    both.paste(halves[0], (0, 0))
+    both.paste(halves[1], (0, height + gap) if wide else (width + gap, 0))
+    both.info.update({key: value for key, value in picture.info.items() if key == "icc_profile"})
+    return both

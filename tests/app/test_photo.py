@@ -1,0 +1,91 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdm_lightning.app.photo import data_url, decode_hole, open_photo, read_hole
+from sdm_lightning.errors import InputError
+from tests.app.conftest import RNG, painted
+
+LIMIT = 4_000_000
+
+
+def test_a_large_photo_is_shown_reduced_and_a_hole_is_brought_to_full_size(
+    upload: Callable[..., Path],
+) -> None:
+    photo = open_photo(upload(RNG.integers(0, 256, (1536, 2048, 3), dtype=np.uint8)), LIMIT)
+    assert photo.preview.shape == (768, 1024, 3)
+    assert photo.picture.size == (1536, 2048)
+    assert photo.name == "photo"
+    small = np.zeros((768, 1024), bool)
+    small[100:200, 300:500] = True
+    hole = photo.hole(painted(small))
+    expected = np.zeros((1536, 2048), bool)
+    expected[200:400, 600:1000] = True
+    # Edges are smooth: corners may be rounded by a pixel.
+    assert (hole != expected).sum() <= 4
+
+
+def test_transparent_pixels_are_the_hole_to_the_pixel_until_painted_over(
+    upload: Callable[..., Path],
+) -> None:
+    array = RNG.integers(0, 256, (1500, 2000, 4), dtype=np.uint8)
+    array[:, :, 3] = 255
+    array[301:777, 403:1001, 3] = 0
+    array[0, 0, 3] = 254
+    photo = open_photo(upload(array), LIMIT)
+    transparent = array[:, :, 3] < 255
+    np.testing.assert_array_equal(photo.given, transparent)
+    shown = photo.given_preview()
+    np.testing.assert_array_equal(photo.hole(painted(shown)), transparent)
+    shown[10:20, 10:20] = True
+    shown[250:300, 250:300] = False
+    hole = photo.hole(painted(shown))
+    assert hole[25:35, 25:35].all()
+    assert not hole[500:580, 500:580].any()
+    # The result shows what was filled: it is opaque.
+    assert (photo.picture.alpha == 255).all()
+
+
+def test_an_uploaded_mask_is_kept_to_the_pixel(upload: Callable[..., Path]) -> None:
+    photo = open_photo(upload(np.zeros((1200, 1600), np.uint8)), LIMIT)
+    known = RNG.random((1200, 1600)) < 0.7
+    mask = upload(known.astype(np.uint8) * 255, "mask.png")
+    photo.given = read_hole(mask, photo, LIMIT)
+    np.testing.assert_array_equal(photo.hole(painted(photo.given_preview())), ~known)
+
+
+def test_files_that_are_refused(upload: Callable[..., Path]) -> None:
+    large = upload(np.zeros((100, 200), np.uint8), "large.png")
+    with pytest.raises(InputError, match=r"^large.png: larger than the 0.01 megapixels"):
+        open_photo(large, 10_000)
+    text = large.with_name("text.jpg")
+    text.write_text("no photo")
+    with pytest.raises(InputError, match=r"^text.jpg: cannot be decoded"):
+        open_photo(text, LIMIT)
+    photo = open_photo(large, LIMIT)
+    mask = upload(np.zeros((20, 20), np.uint8), "mask.png")
+    with pytest.raises(InputError, match=r"^mask.png: 20x20 pixels .* has 200x100"):
+        read_hole(mask, photo, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["", "data:image/png;base64,", "data:image/png;base64,AAAA", "data:text/html;base64,AAAA",
+     painted(np.ones((4, 5), bool)), painted(np.ones((5, 4), bool)) + "*"],
+)  # fmt: skip
+def test_what_is_no_painted_hole_of_that_size(sent: str) -> None:
+    with pytest.raises(InputError, match="open the photo again"):
+        decode_hole(sent, (5, 4))
+
+
+def test_an_empty_hole_is_told(upload: Callable[..., Path]) -> None:
+    photo = open_photo(upload(np.zeros((20, 30), np.uint8)), LIMIT)
+    with pytest.raises(InputError, match="nothing is painted yet"):
+        photo.hole(painted(np.zeros((20, 30), bool)))
+
+
+def test_masks_travel_to_the_page_and_back() -> None:
+    mask = RNG.random((7, 9)) < 0.5
+    np.testing.assert_array_equal(decode_hole(data_url(mask), (7, 9)), mask)

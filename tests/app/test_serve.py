@@ -1,0 +1,82 @@
+"""The verb ``sdm app``, short of a browser."""
+
+import re
+import socket
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from sdm_lightning.cli.main import main
+from tests.inference.conftest import tiny_weights  # noqa: F401  a fixture
+
+
+def test_without_gradio_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "sdm_lightning.app.page", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        main(["app"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: sdm app needs Gradio: pip install 'sdm-lightning[app]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--max_megabytes 0", "max_megabytes is 0; it must be at least 1"),
+        ("--max_megapixels -1", "max_megapixels is -1; it must be at least 1"),
+        ("--port 70000", "port is 70000; it must be 0 to 65535"),
+    ],
+)
+def test_limits(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["app", *words.split()])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: {says}\n"
+
+
+class TestPage:
+    @pytest.fixture(autouse=True)
+    def gradio(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pytest.importorskip("gradio", reason="the extra 'app' is not installed")
+
+    def test_a_taken_port_is_told(
+        self,
+        tiny_weights: Path,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("GRADIO_TEMP_DIR", "restored afterwards")
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            with pytest.raises(SystemExit) as stopped:
+                main(["app", "--port", str(port), "--weights", str(tiny_weights)])
+        assert stopped.value.code == 2
+        assert f"error: port {port} on 127.0.0.1 cannot be used" in capsys.readouterr().err
+
+    def test_what_the_page_is_made_of(self, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: F811
+        from sdm_lightning.app.page import STYLE, THEME, build_page
+        from sdm_lightning.app.service import Service
+
+        page = build_page(Service([str(tiny_weights), "demo"], "cpu", 1, tmp_path))
+        config = page.get_config_file()
+        by_label = {
+            part["props"].get("label"): part["props"]
+            for part in config["components"]
+            if part["type"] in ("slider", "dropdown")
+        }
+        assert [choice[0] for choice in by_label["Weights"]["choices"]] == ["tiny", "demo"]
+        assert by_label["Iterations"]["value"] == 3  # as the first weights were made for
+        assert not page.analytics_enabled
+        # Fonts are the system's; the browser test watches what a page really asks for.
+        assert not re.findall(r"https?://", f"{STYLE} {THEME._stylesheets}")

@@ -1,0 +1,170 @@
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdm_lightning.app.filling import MISSING, Stopped, run
+from sdm_lightning.app.photo import decode_hole, open_photo
+from sdm_lightning.app.service import MAX_SESSIONS, Progress, Service
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference import Inpainter
+from tests.app.conftest import RNG, painted
+
+HOLE = np.zeros((60, 80), bool)
+HOLE[10:26, 12:34] = True
+HOLE[40:52, 50:70] = True
+
+
+def photo_array(*channels: int) -> np.ndarray:
+    return RNG.integers(0, 256, (60, 80, *channels), dtype=np.uint8)
+
+
+def filled(service: Service, key: str = "a", samples: int = 2) -> list[Progress]:
+    return list(service.fill(key, painted(HOLE), "tiny", 3, samples, 7, "32-true"))
+
+
+def test_a_photo_is_filled_step_by_step(service: Service, upload: Callable[..., Path]) -> None:
+    array = photo_array(3)
+    sent = upload(array, "my photo.png", icc_profile=b"profile")
+    service.open("a", sent)
+    assert not sent.exists()
+    steps = filled(service)
+    shares = [step.share for step in steps]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    cut_outs = len(steps) // 6
+    np.testing.assert_allclose(shares, np.arange(1, 6 * cut_outs + 1) / (6 * cut_outs))
+    assert steps[0].text.startswith("Iteration 1 of 3")
+    assert steps[-1].text.endswith("variant 2 of 2")
+    # The picture fills in: grey holes give way, and known pixels never change.
+    for step in steps:
+        np.testing.assert_array_equal(step.picture[~HOLE], array[~HOLE])
+    missing = [(step.picture[HOLE] == MISSING).all(axis=1).sum() for step in steps]
+    assert missing[0] > missing[1] > missing[2]
+
+    variants = service.session("a").variants
+    assert [variant.seed for variant in variants] == [7, 8]
+    for index, variant in enumerate(variants):
+        assert len(variant.frames) == 3
+        picture, mask = service.downloads("a", index)
+        assert (picture.name, mask.name) == ("my photo-filled.png", "my photo-mask.png")
+        result = np.asarray(Image.open(picture))
+        assert Image.open(picture).info["icc_profile"] == b"profile"
+        np.testing.assert_array_equal(result, variant.picture)
+        np.testing.assert_array_equal(result, variant.frames[-1])
+        np.testing.assert_array_equal(result[~HOLE], array[~HOLE])
+        np.testing.assert_array_equal(np.asarray(Image.open(mask)), ~HOLE * np.uint8(255))
+        np.testing.assert_array_equal(variant.overlay[~HOLE], array[~HOLE])
+        assert (variant.overlay[HOLE] != result[HOLE]).any()
+    direct = Inpainter.from_pretrained(service.weights["tiny"])(
+        array, ~HOLE, num_iterations=3, seed=8
+    )
+    np.testing.assert_array_equal(variants[1].picture, direct.array)
+
+
+@pytest.mark.parametrize("channels", [(), (4,)])
+def test_grey_and_transparent_photos(
+    service: Service, upload: Callable[..., Path], channels: tuple[int, ...]
+) -> None:
+    array = photo_array(*channels)
+    if channels:
+        array[:, :, 3] = np.where(HOLE, 0, 255)
+    sent = json.loads(service.open("a", upload(array)))
+    if channels:
+        np.testing.assert_array_equal(decode_hole(sent["hole"], HOLE.shape), HOLE)
+    else:
+        assert sent["hole"] is None
+    filled(service, samples=1)
+    result = np.asarray(Image.open(service.downloads("a", 0)[0]))
+    assert result.shape == array.shape
+    np.testing.assert_array_equal(result[~HOLE], array[~HOLE])
+    if channels:
+        assert (result[:, :, 3] == 255).all()
+
+
+def test_an_uploaded_mask_is_painted(service: Service, upload: Callable[..., Path]) -> None:
+    service.open("a", upload(photo_array(3)))
+    mask = upload(~HOLE * np.uint8(255), "mask.png")
+    sent = json.loads(service.give_mask("a", mask))
+    assert not mask.exists()
+    np.testing.assert_array_equal(decode_hole(sent["hole"], HOLE.shape), HOLE)
+
+
+def test_nothing_is_kept_of_a_closed_page(service: Service, upload: Callable[..., Path]) -> None:
+    service.open("a", upload(photo_array(3)))
+    filled(service, samples=1)
+    picture, _ = service.downloads("a", 0)
+    stop = service.session("a").stop
+    service.close("a")
+    assert stop.is_set()
+    assert not picture.exists()
+    assert not list(service.folder.iterdir())
+    with pytest.raises(InputError, match="open one first"):
+        filled(service)
+
+
+def test_the_page_used_longest_ago_makes_place(
+    service: Service, upload: Callable[..., Path]
+) -> None:
+    for number in range(MAX_SESSIONS + 2):
+        service.open(str(number), upload(photo_array(3)))
+        service.session("1")
+    assert set(service.sessions) == {"1", *map(str, range(3, MAX_SESSIONS + 2))}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"weights": "/etc/passwd"}, "weights /etc/passwd: choose one of tiny, demo"),
+        ({"num_iterations": 0}, "iterations is 0; choose 1 to 16"),
+        ({"num_samples": 7}, "variants is 7; choose 1 to 6"),
+        ({"precision": "16"}, "choose 32-true or bf16-mixed"),
+    ],
+)
+def test_settings_out_of_range(
+    service: Service, upload: Callable[..., Path], changed: dict[str, object], says: str
+) -> None:
+    service.open("a", upload(photo_array(3)))
+    settings = {
+        "weights": "tiny", "num_iterations": 2, "num_samples": 1, "seed": 0, "precision": "32-true",
+    } | changed  # fmt: skip
+    with pytest.raises(InputError, match=says):
+        list(service.fill("a", painted(HOLE), **settings))  # type: ignore[arg-type]
+
+
+def test_weights_are_checked_before_the_page_opens(tmp_path: Path, tiny_weights: Path) -> None:
+    with pytest.raises(InputError, match="no such weights"):
+        Service(["absent"], "cpu", 1, tmp_path)
+    with pytest.raises(InputError, match="each may be given once"):
+        Service(["demo", "demo"], "cpu", 1, tmp_path)
+
+
+def test_a_run_can_be_stopped(service: Service, upload: Callable[..., Path]) -> None:
+    service.open("a", upload(photo_array(3)))
+    steps = service.fill("a", painted(HOLE), "tiny", 16, 6, 0, "32-true")
+    next(steps)
+    service.stop("a")
+    with pytest.raises(Stopped):
+        list(steps)
+    assert service.session("a").variants == []
+
+
+def test_leaving_a_run_half_read_ends_its_thread(
+    service: Service, upload: Callable[..., Path]
+) -> None:
+    picture = open_photo(upload(photo_array(3)), 10_000).picture
+    stop = threading.Event()
+    steps = run(
+        service.inpainter("tiny"), picture, HOLE, stop,
+        num_iterations=16, num_samples=6, seed=0, precision="32-true",
+    )  # fmt: skip
+    next(steps)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "fill"]
+    steps.close()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert stop.is_set()

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdm_lightning.inference.pictures import read_picture
+from sdm_lightning.inference.results import InpaintingSample
+from sdm_lightning.inference.writing import COMPARE_SIDE, side_by_side
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("shape", [(40, 30, 3), (30, 40, 4), (30, 30), (20, 50, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_before_and_after(shape: tuple[int, ...], dtype: type) -> None:
+    if dtype is np.uint16 and len(shape) == 2:
+        shape = (*shape, 1)
+    before = RNG.integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
+    if len(shape) == 3 and shape[2] == 4:
+        before[:, :, 3] = np.iinfo(dtype).max
+    after = before.copy()
+    after[5:9, 7:12] = 0
+    picture = read_picture(before)
+    sample = InpaintingSample(after, np.zeros(shape[:2], np.float32), picture, [], 0)
+    both = np.asarray(side_by_side(sample).convert("RGB")).astype(int)
+    height, width = shape[:2]
+    if width > height:
+        halves = both[:height], both[-height:]
+    else:
+        halves = both[:, :width], both[:, -width:]
+    for half, array in zip(halves, (before, after), strict=True):
+        levels = array if dtype is np.uint8 else array >> 8
+        colours = levels.reshape(height, width, -1)[:, :, :3]
+        np.testing.assert_array_equal(half, np.broadcast_to(colours, half.shape))
+
+
+def test_large_ones_are_reduced() -> None:
+    array = np.zeros((30, 4000, 3), np.uint8)
+    sample = InpaintingSample(array, np.zeros((30, 4000), np.float32), read_picture(array), [], 0)
+    both = side_by_side(sample)
+    assert isinstance(both, Image.Image)
+    assert both.width == COMPARE_SIDE

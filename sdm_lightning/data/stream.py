@@ -80,24 +80,38 @@ def _worker() -> tuple[int, int]:
     return (0, 1) if info is None else (info.id, info.num_workers)
 
 
-def _guarded(batches: Iterator[Batch]) -> Iterator[Batch | Failure]:
-    """Pass batches on; in a worker process send an InputError as a value.
-
-    torch would raise it again in the main process with the worker's traceback in its message.
-    """
-    try:
-        yield from batches
-    except InputError as error:
-        if get_worker_info() is None:
-            raise
-        yield Failure(str(error))
-
-
 def _bad_image(raw: RawSample, error: BadImageError) -> InputError:
     return InputError(f"{raw.origin}: image {raw.key} {error}; repair or remove it and pack again")
 
 
-class TrainStream(IterableDataset[Batch]):
+class _Stream(IterableDataset[Batch]):
+    """The batches of one process, ended in a worker by a :class:`Failure` if the input is bad."""
+
+    def __init__(self, preprocess: Preprocess, batch_size: int, rank: int, world_size: int) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
+        self.preprocess = preprocess
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def _batches(self) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Batch | Failure]:  # type: ignore[override]
+        try:
+            yield from self._batches()
+        except InputError as error:
+            # From a worker, torch would raise it again with the worker's traceback in its message.
+            if get_worker_info() is None:
+                raise
+            yield Failure(str(error))
+
+
+class TrainStream(_Stream):
     """Endless batches for one process of a training run. Use with ``DataLoader(batch_size=None)``.
 
     Args:
@@ -134,20 +148,13 @@ class TrainStream(IterableDataset[Batch]):
         max_bad_images: int = 0,
         reader: ShardReader | None = None,
     ) -> None:
-        super().__init__()
-        if batch_size < 1 or shuffle_shards < 1 or start_batch < 0 or max_bad_images < 0:
+        super().__init__(preprocess, batch_size, rank, world_size)
+        if shuffle_shards < 1 or start_batch < 0 or max_bad_images < 0:
             raise InputError(
-                "batch_size and shuffle_shards must be at least 1, start_batch and "
-                "max_bad_images at least 0"
+                "shuffle_shards must be at least 1, start_batch and max_bad_images at least 0"
             )
-        if not 0 <= rank < world_size:
-            raise InputError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
         self.index = index
-        self.preprocess = preprocess
-        self.batch_size = batch_size
         self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
         self.start_batch = start_batch
         self.shuffle_shards = shuffle_shards
         self.max_bad_images = max_bad_images
@@ -229,15 +236,12 @@ class TrainStream(IterableDataset[Batch]):
             )  # fmt: skip
             return None
 
-    def __iter__(self) -> Iterator[Batch | Failure]:  # type: ignore[override]
-        return _guarded(self._batches())
-
 
 def _share(total: int, part: int, parts: int) -> tuple[int, int]:
     return total * part // parts, total * (part + 1) // parts
 
 
-class EvalStream(IterableDataset[Batch]):
+class EvalStream(_Stream):
     """Batches in which every sample comes exactly once, over all processes and workers.
 
     Each process takes a contiguous range of the samples, and each of its workers a range of that,
@@ -265,16 +269,8 @@ class EvalStream(IterableDataset[Batch]):
         world_size: int = 1,
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        if not 0 <= rank < world_size:
-            raise InputError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
+        super().__init__(preprocess, batch_size, rank, world_size)
         self.source = source
-        self.preprocess = preprocess
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
         self.num_workers = num_workers
 
     def _range(self, worker: int, workers: int) -> tuple[int, int]:
@@ -304,6 +300,3 @@ class EvalStream(IterableDataset[Batch]):
         except BadImageError as error:
             # A test set that silently lost an image gives another number.
             raise _bad_image(raw, error) from error
-
-    def __iter__(self) -> Iterator[Batch | Failure]:  # type: ignore[override]
-        return _guarded(self._batches())

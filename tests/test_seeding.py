@@ -9,7 +9,7 @@ def test_known_value():
     assert stable_seed(0, "photo") == SEED_OF_PHOTO
 
 
-def test_parts_are_told_apart():
+def test_parts_are_distinguished():
     seeds = {stable_seed(0, "photo"), stable_seed(1, "photo"), stable_seed("0", "photo")}
     assert len(seeds | {stable_seed("a", "b"), stable_seed("ab")}) == 5
     assert all(0 <= stable_seed(i) < 2**63 for i in range(100))

@@ -70,7 +70,7 @@ def refuse_linked(words: list[str], files: dict[str, Any]) -> None:
     """Refuse a key that is linked to another, which would overwrite it silently.
 
     Raises:
-        InputError: Naming the key that leads.
+        InputError: If one is given; the message names the key that sets it.
     """
     for target, source in LINKED.items():
         short = target.replace(".init_args.", ".")

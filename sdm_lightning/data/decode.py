@@ -66,7 +66,7 @@ def open_header(data: bytes) -> Image.Image:
     """Open an image file in one of :data:`IMAGE_FORMATS`, and decode nothing yet.
 
     Raises:
-        BadImageError: The bytes are of another format, or would decode to more than
+        BadImageError: If the bytes are of another format, or would decode to more than
             :data:`MAX_PIXELS`.
     """
     # A library imported elsewhere may have switched this on; damaged files would then pass
@@ -93,7 +93,7 @@ def load_pixels(image: Image.Image) -> Image.Image:
     """Decode an image that :func:`open_header` opened.
 
     Raises:
-        BadImageError: It is truncated or damaged.
+        BadImageError: If it is truncated or damaged.
     """
     try:
         image.load()
@@ -177,7 +177,7 @@ def decode_image(data: bytes) -> UInt8Array:
         uint8 ``(H, W, 3)`` in 0 .. 255.
 
     Raises:
-        BadImageError: The bytes are truncated, damaged, of another format, or absurdly large.
+        BadImageError: If the bytes are truncated, damaged, of another format, or absurdly large.
     """
     return _to_array(_decode(data), "RGB")
 

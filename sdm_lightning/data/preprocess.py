@@ -64,8 +64,8 @@ class TrainPreprocess:
         """Decode and transform a sample in a pass.
 
         Raises:
-            BadImageError: The image cannot be decoded.
-            InputError: The image is too small and padding is off.
+            BadImageError: If the image cannot be decoded.
+            InputError: If the image is too small and padding is off.
         """
         rng = stable_rng("sample", self.seed, raw.key, number)
         image = _fit(decode_image(raw.image), raw, self.size, self.pad_small)
@@ -99,9 +99,9 @@ class EvalPreprocess:
         none of the image's.
 
         Raises:
-            BadImageError: The image cannot be decoded.
-            InputError: No mask, a mask of another size than image and crop, or an image that is
-                too small while padding is off.
+            BadImageError: If the image cannot be decoded.
+            InputError: If there is no mask, its size is neither the image's nor the crop's, or the
+                image is too small while padding is off.
         """
         image = decode_image(raw.image)
         mask = self.masks(raw, self.size)

@@ -46,7 +46,7 @@ class FileSource:
         source: Where they are.
 
     Raises:
-        InputError: No images in it.
+        InputError: If there are no images.
     """
 
     def __init__(self, source: ImageSource) -> None:

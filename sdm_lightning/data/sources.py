@@ -105,7 +105,7 @@ class ImageSource(ABC):
         """Return the encoded bytes of one image.
 
         Raises:
-            OSError: It cannot be read, or is larger than any image that would be decoded.
+            OSError: If it cannot be read, or is larger than any image that would be decoded.
         """
         if entry.size > MAX_ENCODED_BYTES:
             raise OSError(f"has {entry.size} bytes; at most {MAX_ENCODED_BYTES} are read")
@@ -224,7 +224,7 @@ def open_source(path: str | Path) -> ImageSource:
     """Open a folder, a zip or an uncompressed tar of images.
 
     Raises:
-        InputError: The path does not exist or is nothing of the kind.
+        InputError: If the path does not exist or is something else.
     """
     text = os.fspath(path)
     if os.path.isdir(text):
@@ -255,8 +255,8 @@ def unpack_tar(archive: str, folder: Path) -> str:
         The folder with the images.
 
     Raises:
-        InputError: The archive is damaged.
-        OSError: The disk is full.
+        InputError: If the archive is damaged.
+        OSError: If the disk is full.
     """
     done = folder / "complete"
     if done.exists():

@@ -46,7 +46,7 @@ def random_crop(image: UInt8Array, size: int, rng: np.random.Generator) -> UInt8
         A contiguous copy ``(size, size, 3)`` or ``(size, size)``.
 
     Raises:
-        InputError: The image is smaller than the crop.
+        InputError: If the image is smaller than the crop.
     """
     _require_at_least(image, size, "random_crop")
     top = int(rng.integers(0, image.shape[0] - size + 1))
@@ -65,7 +65,7 @@ def center_crop(image: UInt8Array, size: int) -> UInt8Array:
         A contiguous copy ``(size, size, 3)`` or ``(size, size)``.
 
     Raises:
-        InputError: The image is smaller than the crop.
+        InputError: If the image is smaller than the crop.
     """
     _require_at_least(image, size, "center_crop")
     top = (image.shape[0] - size) // 2
@@ -88,7 +88,7 @@ def pad_to(image: UInt8Array, size: int) -> UInt8Array:
         ``max(H, size)`` rows and ``max(W, size)`` columns.
 
     Raises:
-        InputError: The image has no pixels.
+        InputError: If the image has no pixels.
     """
     height, width = image.shape[:2]
     if height == 0 or width == 0:
@@ -124,7 +124,7 @@ def to_tensor(image: UInt8Array) -> Tensor:
         float32 ``(3, H, W)`` in [-1, 1], ``x / 127.5 - 1``.
 
     Raises:
-        InputError: The array is not uint8 or not ``(H, W, 3)``.
+        InputError: If the array is not uint8 or not ``(H, W, 3)``.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(
@@ -148,7 +148,7 @@ def to_uint8(image: Tensor) -> UInt8Array:
         uint8 ``(H, W, 3)`` or ``(B, H, W, 3)``.
 
     Raises:
-        InputError: The third axis from the end does not have three channels.
+        InputError: If the third axis from the end does not have three channels.
     """
     if image.ndim not in (3, 4) or image.shape[-3] != 3:
         raise InputError(

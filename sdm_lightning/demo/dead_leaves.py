@@ -55,7 +55,7 @@ def dead_leaves_image(
         uint8 ``(size, size, 3)``; edges are antialiased.
 
     Raises:
-        InputError: There are no textures.
+        InputError: If there are no textures.
     """
     if not textures:
         raise InputError("dead_leaves_image: textures is empty, pass at least one photo")

@@ -112,7 +112,7 @@ def train_photos() -> dict[str, UInt8Array]:
         name -> uint8 ``(H, W, 3)`` RGB; grey photos have three equal channels.
 
     Raises:
-        InputError: A package or its file is missing; the message has the pip line.
+        InputError: If a package or its file is missing; the message has the pip line.
     """
     return {photo.name: _load(photo) for photo in PHOTOS if photo.split == "train"}
 
@@ -186,7 +186,7 @@ def make_demo_images(
         progress: Show a progress bar.
 
     Raises:
-        InputError: A photo is missing, an argument is out of range, or ``output_dir`` holds
+        InputError: If a photo is missing, an argument is out of range, or ``output_dir`` holds
             something else.
     """
     if size < 8 or margin < 0 or num_train < 0 or num_test < 0:

@@ -82,7 +82,7 @@ def test_what_cannot_be_exported(
         export_model(str(tiny_weights), str(tmp_path / output), **options)
 
 
-def test_onnx_without_its_package_is_told(
+def test_onnx_without_its_package_is_refused(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

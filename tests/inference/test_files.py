@@ -45,7 +45,7 @@ def test_one_photo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFix
     np.testing.assert_array_equal(result, array)
 
 
-def test_nothing_is_overwritten_unless_told(tmp_path: Path, tiny_weights: Path) -> None:
+def test_nothing_is_overwritten_by_default(tmp_path: Path, tiny_weights: Path) -> None:
     write_pair(tmp_path, "a")
     photo, mask = str(tmp_path / "photos/a.png"), str(tmp_path / "masks/a.png")
     output = tmp_path / "out.png"
@@ -70,7 +70,7 @@ def test_several_samples_and_jpeg(
     assert "changes known pixels a little" in capsys.readouterr().out
 
 
-def test_folders_are_paired_by_name_and_the_bad_are_told(
+def test_folders_are_paired_by_name_and_the_bad_are_reported(
     tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for name in ("a", "b", "cut", "lonely", "small"):

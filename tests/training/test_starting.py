@@ -63,7 +63,7 @@ def test_a_resumed_run_keeps_its_own(weights: tuple[Path, SimpleNamespace]) -> N
     assert module.images_seen == 0
 
 
-def test_another_architecture_is_told(weights: tuple[Path, SimpleNamespace]) -> None:
+def test_another_architecture_is_refused(weights: tuple[Path, SimpleNamespace]) -> None:
     callback = StartingWeights(str(weights[0]))
     with pytest.raises(InputError, match=r"do not fit model\.generator as configured"):
         callback.on_fit_start(SimpleNamespace(ckpt_path=None), networks(latent_dim=8))  # type: ignore[arg-type]

@@ -104,7 +104,7 @@ def get_preset(name: str) -> MaskPreset:
     """Look a built-in preset up.
 
     Raises:
-        InputError: There is no preset of that name; the message names the nearest one.
+        InputError: If there is no preset of that name; the message names the nearest one.
     """
     if name in MASK_PRESETS:
         return MASK_PRESETS[name]
@@ -134,8 +134,8 @@ def free_form_mask(
         uint8 ``(size, size)``, 1 = known, 0 = hole; never all of one kind.
 
     Raises:
-        InputError: Unknown preset, size or seed out of range, or a preset that cannot reach its
-            own hole range at this size.
+        InputError: If the preset is unknown, size or seed is out of range, or the preset cannot
+            reach its own hole range at this size.
     """
     chosen = get_preset(preset) if isinstance(preset, str) else preset
     if size < 2:
@@ -176,7 +176,7 @@ def check_mask(mask: npt.NDArray[np.generic], name: str = "mask") -> None:
         name: How the message calls it, for instance a file name.
 
     Raises:
-        InputError: It is not.
+        InputError: If it is not.
     """
     if mask.ndim != 2 or mask.size == 0:
         raise InputError(f"{name}: a mask must be (H, W), got {mask.shape}")

@@ -37,7 +37,7 @@ def mask_mix(masks: str | Mapping[str, float]) -> dict[str, float]:
     """Turn a preset, or presets with weights, into probabilities.
 
     Raises:
-        InputError: An unknown preset, a negative weight, or no weight at all.
+        InputError: If a preset is unknown, a weight negative, or no weight above 0.
     """
     weights = {masks: 1.0} if isinstance(masks, str) else dict(masks)
     for name, weight in weights.items():
@@ -117,7 +117,7 @@ class FolderMasks:
         convention: What white means in the files.
 
     Raises:
-        InputError: No masks in it, or two for one key.
+        InputError: If there are no masks, or two for one key.
     """
 
     def __init__(self, path: str, convention: MaskConvention = "known-white") -> None:
@@ -144,7 +144,7 @@ def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskS
         convention: What white means in mask files.
 
     Raises:
-        InputError: None of the three.
+        InputError: If it is none of the three.
     """
     if masks == "sample":
         return SampleMasks(convention)

@@ -93,8 +93,8 @@ class ShardIndex:
                 beside them; or a list of these.
 
         Raises:
-            InputError: A scheme that is not allowed, no index, a shard that its index does not
-                know, a missing shard or one of the wrong size.
+            InputError: If a scheme is not allowed, there is no index, or a shard is not in its
+                index, missing, or of the wrong size.
         """
         specs = [shards] if isinstance(shards, (str, Path)) else list(shards)
         urls = [url for spec in specs for url in _expand(os.fspath(spec))]
@@ -143,7 +143,7 @@ def check_local_shard(shard: Shard, path: str) -> None:
     """Check the size of a local shard against the index.
 
     Raises:
-        InputError: The shard is missing or has another size.
+        InputError: If the shard is missing or has another size.
     """
     try:
         size = os.stat(path).st_size
@@ -206,7 +206,7 @@ def parse_index(content: Any, url: str) -> tuple[dict[str, Shard], bool]:
     """Turn the content of an ``index.json`` into shards by name, and whether they have masks.
 
     Raises:
-        InputError: It is no index, or of a version that this package cannot read.
+        InputError: If it is not an index, or of a version that this package cannot read.
     """
     if not isinstance(content, dict) or content.get("format") != INDEX_FORMAT:
         raise InputError(f"{url}: not an index of shards; `sdm index SHARDS` writes one")

@@ -57,7 +57,7 @@ def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool
         overwrite: Replace an index that is there already.
 
     Raises:
-        InputError: No shards, an index already there, or a shard that cannot be read.
+        InputError: If there are no shards, an index exists, or a shard cannot be read.
     """
     folder = Path(local_path(shards) or "")
     if not folder.is_dir():

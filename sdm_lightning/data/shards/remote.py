@@ -50,7 +50,7 @@ def require_allowed_scheme(url: str) -> None:
     """Refuse everything but files, web servers and object stores.
 
     Raises:
-        InputError: The scheme is another one, such as ``pipe:``; nothing has been opened.
+        InputError: If the scheme is another one, such as ``pipe:``; nothing has been opened.
     """
     scheme = scheme_of(url)
     if scheme not in ALLOWED_SCHEMES or "::" in url:
@@ -111,9 +111,9 @@ def open_url(url: str) -> IO[bytes]:
     """Open a local file, a web address or an object for reading from the start.
 
     Raises:
-        InputError: The scheme is refused, the server does not reply, or the package for the
+        InputError: If the scheme is refused, the server does not reply, or the package for the
             object store is not installed.
-        FileNotFoundError: There is nothing there.
+        FileNotFoundError: If there is nothing there.
     """
     require_allowed_scheme(url)
     path = local_path(url)
@@ -145,8 +145,8 @@ def cached_copy(url: str, cache_dir: str, *, size: int, sha256: str) -> str:
         sha256: Expected checksum.
 
     Raises:
-        InputError: The content differs from the expected, or the disk is full.
-        FileNotFoundError: There is nothing at the address.
+        InputError: If the content differs from the expected, or the disk is full.
+        FileNotFoundError: If there is nothing at the address.
     """
     token = hashlib.sha256(f"{url}\n{sha256}".encode()).hexdigest()[:32]
     target = Path(cache_dir) / f"{token}.tar"

@@ -22,6 +22,7 @@ from sdm_lightning.models.layers import (
 from sdm_lightning.models.mapping import MappingNetwork
 
 INPUT_CHANNELS = 7
+IMAGE_CHANNELS = 3
 UNCERTAINTY_CHANNEL = 5
 
 
@@ -47,6 +48,9 @@ class Generator(nn.Module):
         mean_activation: "linear", or "tanh" to confine the mean to [-1, 1].
         initial_log_variance: Bias that the log variance starts from (of images in [-1, 1]).
         checkpoint_blocks: Recompute each stage in the backward pass to save memory.
+        zero_state_channels: Start the stem's weights for masks, uncertainty and time at zero. With
+            one iteration in training the time channel is always 0, so its weights get no gradient
+            and stay as they started; at random they disturb later iterations in a test.
 
     Raises:
         InputError: If strides, downsamplings, heads or the mean's activation do not fit.
@@ -70,6 +74,7 @@ class Generator(nn.Module):
         mean_activation: Literal["linear", "tanh"] = "linear",
         initial_log_variance: float = -2.0,
         checkpoint_blocks: bool = False,
+        zero_state_channels: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= num_downsamples <= 16:
@@ -98,6 +103,9 @@ class Generator(nn.Module):
 
         self.mapping = MappingNetwork(latent_dim, mapping_layers, mapping_lr_multiplier)
         self.stem = EqualizedConv2d(INPUT_CHANNELS, channels[0])
+        if zero_state_channels:
+            with torch.no_grad():
+                self.stem.weight[:, IMAGE_CHANNELS:] = 0
         self.encoder = nn.ModuleList(
             EncoderStage(channels[max(level - 1, 0)], channels[level], level > 0, attention(level))
             for level in range(num_downsamples + 1)

@@ -258,3 +258,27 @@ def test_bfloat16_gradients_of_a_one_pixel_feature_are_of_this_pass():
         found.append(generator.global_feature[2].weight.grad.clone())
     assert all(torch.equal(gradient, found[0]) for gradient in found)
     assert found[0].isfinite().all()
+
+
+def test_state_channels_can_start_at_zero():
+    plain, zeroed = tiny(), tiny(zero_state_channels=True)
+    assert not zeroed.stem.weight[:, 3:].any()
+    expected = plain.state_dict()
+    expected["stem.weight"] = torch.cat(
+        [plain.stem.weight[:, :3], torch.zeros_like(plain.stem.weight[:, 3:])], dim=1
+    )
+    for name, value in zeroed.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def test_one_iteration_trains_no_time_and_cannot_tell_the_masks_apart():
+    """Why ``zero_state_channels`` matters for a model that is trained with one iteration."""
+    model = tiny()
+    image = network_input()[:, :3]
+    mask = (image[:, :1] > 0).float()
+    mean, log_variance = model(torch.cat([image * mask, mask, mask, 1 - mask, 0 * mask], dim=1))
+    (mean.square().sum() + log_variance.sum()).backward()
+    gradient = model.stem.weight.grad
+    assert not gradient[:, 6].any()
+    torch.testing.assert_close(gradient[:, 3], gradient[:, 4])
+    assert gradient[:, 3].any()

@@ -84,7 +84,7 @@ class FeatureDiscriminator(UsesFrozenNetwork):
             maps = network.stages(levels, self.stages)
             for x, head, gain in zip(maps, self.heads, self.gains, strict=True):
                 x = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-4)
-                share = F.adaptive_avg_pool2d(mask.float(), x.shape[-2:]) - 0.5
+                share = F.adaptive_avg_pool2d(mask.float(), (x.shape[-2], x.shape[-1])) - 0.5
                 regions = head(torch.cat([x, share], dim=1)) * (_GAIN * gain)
                 logits.append(F.adaptive_avg_pool2d(regions, _GRID).flatten(1))
         return torch.cat(logits, dim=1)

@@ -19,17 +19,19 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from sdm_lightning.cli.configs import holds_key
+from sdm_lightning.cli.faults import explain_fault
 from sdm_lightning.errors import InputError
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn bad input into one line on stderr and its exit status.
+    """Turn bad input and known faults of the machine into one line on stderr and an exit status.
 
     Raises:
-        SystemExit: Instead of ``InputError`` (its ``exit_status``) and ``KeyboardInterrupt`` (130),
-            and when the reader of the output is gone, as in ``sdm table table1 | head`` (141, as
-            from the signal). With ``SDM_DEBUG=1`` in the environment the first two are not caught.
+        SystemExit: Instead of ``InputError`` (its ``exit_status``), a fault that
+            :func:`explain_fault` knows (1) and ``KeyboardInterrupt`` (130), and where nobody reads
+            the output any more, as in ``sdm table table1 | head`` (141, as from the signal). With
+            ``SDM_DEBUG=1`` in the environment all but the last are not caught.
     """
     try:
         yield
@@ -48,6 +50,12 @@ def user_errors() -> Iterator[None]:
         # Otherwise Python would try to write the rest when it exits, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(141) from None
+    except Exception as error:
+        line = explain_fault(error)
+        if line is None or os.environ.get("SDM_DEBUG"):
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        raise SystemExit(1) from error
 
 
 def final_message(message: str) -> str:

@@ -41,6 +41,7 @@ VERBS = {
     "table": "sdm_lightning.reports.tables:print_table",
     "figure": "sdm_lightning.cli.figures:draw_figure",
     "sweep": "sdm_lightning.sweeps.runner:run_sweep",
+    "replay": "sdm_lightning.training.replay:replay_step",
 }
 """Every verb beside Lightning's four: name -> ``module:function``."""
 

@@ -1,5 +1,10 @@
 """A run's own directory: ``runs/<name>/`` with checkpoints, config, metrics, samples, results."""
 
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -47,6 +52,34 @@ def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> st
     if "://" not in wanted and not Path(wanted).is_file():
         raise InputError(f"checkpoint '{wanted}' does not exist (--ckpt_path FILE, last or auto)")
     return wanted
+
+
+@contextmanager
+def only_fit(run_directory: Path) -> Iterator[None]:
+    """Keep a second fit out of a run's directory; two would rotate each other's checkpoints away.
+
+    The lock is the system's and ends with this process, however that ends. It is one that child
+    processes do not share: data workers may outlive a killed fit by some seconds.
+
+    Raises:
+        InputError: If another process trains this run.
+    """
+    run_directory.mkdir(parents=True, exist_ok=True)
+    path = run_directory / ".lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read().strip() or "which does not say its number"
+            raise InputError(
+                f"{run_directory} is being trained by another process ({who}); choose another "
+                "--name, or stop that one"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 class RunRecord(SaveConfigCallback):

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sdm_lightning.cli.configs import (
@@ -24,7 +26,8 @@ from sdm_lightning.cli.configs import (
 )
 from sdm_lightning.cli.errors import explain, parse_clearly
 from sdm_lightning.cli.loggers import place_loggers
-from sdm_lightning.cli.run_directory import RunRecord, resolve_checkpoint
+from sdm_lightning.cli.run_directory import RunRecord, only_fit, resolve_checkpoint
+from sdm_lightning.cli.signals import leave_when_signalled
 from sdm_lightning.data.datamodule import InpaintingDataModule
 from sdm_lightning.errors import InputError
 from sdm_lightning.training.callbacks import (
@@ -58,7 +61,10 @@ PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "None")
 class SDMCommandLine(LightningCLI):
     """Lightning's command line with this project's defaults, one-line errors and run directory."""
 
-    def __init__(self, words: list[str], descriptions: dict[str, str]) -> None:
+    def __init__(
+        self, words: list[str], descriptions: dict[str, str], resources: ExitStack
+    ) -> None:
+        self.resources = resources
         words = locate_config_files(words)
         self.files = read_config_files(words)
         refuse_linked(words, self.files)
@@ -135,6 +141,8 @@ class SDMCommandLine(LightningCLI):
         root = trainer.default_root_dir or Path(settings.runs_dir) / settings.name
         self.run_directory = Path(root)
         refuse_trainer_settings(trainer)
+        if verb == "fit" and getattr(rank_zero_only, "rank", 0) == 0:
+            self.resources.enter_context(only_fit(self.run_directory))
         settings.ckpt_path = resolve_checkpoint(verb, settings.ckpt_path, self.run_directory)
         if settings.weights_only is None:
             settings.weights_only = True
@@ -193,9 +201,22 @@ class SDMCommandLine(LightningCLI):
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise InputError(str(error)) from error
+        except SystemExit as error:
+            # Lightning ends so where it was interrupted outside of training.
+            raise (KeyboardInterrupt if error.code == 1 else error) from None
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Preemption) and callback.requested:
-                raise SystemExit(callback.exit_code)
+                self._leave(callback.status)
+
+    def _leave(self, status: int) -> None:
+        """End with a status, on the process that the launch script watches."""
+        started_by_us = isinstance(
+            getattr(self.trainer.strategy, "cluster_environment", None), LightningEnvironment
+        )
+        if self.trainer.is_global_zero or not started_by_us:
+            raise SystemExit(status)
+        # Lightning's launcher takes any other status of a process that it started for a crash, and
+        # kills the first one while it may still be writing.
 
 
 def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
@@ -209,7 +230,10 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # so that --model.generator my_file.MyGenerator is found
     try:
-        SDMCommandLine(words, descriptions)
+        with ExitStack() as resources:
+            if words[0] == "fit":
+                resources.enter_context(leave_when_signalled())
+            SDMCommandLine(words, descriptions, resources)
     finally:
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:

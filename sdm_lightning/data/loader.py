@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -11,6 +13,21 @@ from sdm_lightning.data.stream import Batch, EvalStream, Failure, TrainStream
 from sdm_lightning.errors import InputError
 
 __all__ = ["StreamLoader", "TrainLoader"]
+
+
+def outlive_signals(worker: int) -> None:
+    """Let a worker live through Ctrl-C and the first SIGTERM or SIGUSR1.
+
+    Terminals and clusters send signals to all processes of a job. The training process finishes its
+    batch and saves; it cannot where a worker that owes it a batch has died.
+    """
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, first)
 
 
 class StreamLoader(DataLoader[Any]):
@@ -23,6 +40,7 @@ class StreamLoader(DataLoader[Any]):
 
     def __init__(self, dataset: TrainStream | EvalStream, **kwargs: Any) -> None:
         kwargs["batch_size"] = None
+        kwargs.setdefault("worker_init_fn", outlive_signals)
         super().__init__(dataset, **kwargs)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]

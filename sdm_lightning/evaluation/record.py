@@ -122,9 +122,14 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line
-        while line:
-            line = line[os.write(descriptor, line) :]
-        os.fsync(descriptor)
+        try:
+            while line:
+                line = line[os.write(descriptor, line) :]
+            os.fsync(descriptor)
+        except OSError as error:  # the disk is full: no half line either
+            os.ftruncate(descriptor, size)
+            error.filename = str(file)
+            raise
     finally:
         os.close(descriptor)
 

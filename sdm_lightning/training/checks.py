@@ -1,8 +1,46 @@
-"""Checks for trainer settings with which a GAN with two optimizers cannot be trained."""
+"""Settings and trainers that a GAN with two optimizers cannot be trained by."""
 
 import lightning.pytorch as pl
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.losses import PerceptualLoss
+from sdm_lightning.training.settings import LossSettings
+
+
+def refuse_unfit_settings(
+    losses: LossSettings,
+    perceptual: PerceptualLoss | None,
+    random_iterations: tuple[int, int] | None,
+    max_skipped_batches: int,
+    **counts: int,
+) -> None:
+    """Refuse settings of the module that are out of range or do not go together.
+
+    Args:
+        losses: Weights and intervals.
+        perceptual: Needed where it has a weight.
+        random_iterations: Least and most T.
+        max_skipped_batches: 0 or more.
+        counts: Arguments of the module that must be at least 1.
+
+    Raises:
+        InputError: Naming the key.
+    """
+    if losses.perceptual and perceptual is None:
+        raise InputError(
+            "model.perceptual is missing: give a loss such as "
+            "sdm_lightning.losses.ResNetPerceptualLoss, or set model.losses.perceptual to 0"
+        )
+    for name, value in {**counts, "losses.r1_interval": losses.r1_interval}.items():
+        if value < 1:
+            raise InputError(f"model.{name} is {value}; it must be at least 1")
+    if max_skipped_batches < 0:
+        raise InputError(f"model.max_skipped_batches is {max_skipped_batches}; 0 is the least")
+    if random_iterations is not None and not 1 <= random_iterations[0] <= random_iterations[1]:
+        raise InputError(
+            f"model.random_iterations is {list(random_iterations)}; give the least and the "
+            "most T, such as [1, 4]"
+        )
 
 
 def refuse_unfit_trainer(trainer: pl.Trainer, both_networks: bool) -> None:

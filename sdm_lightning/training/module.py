@@ -9,11 +9,10 @@ import warnings
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
-from sdm_lightning.errors import InputError
 from sdm_lightning.features.frozen import UsesFrozenNetwork
 from sdm_lightning.losses import (
     Encoded,
@@ -25,8 +24,9 @@ from sdm_lightning.losses import (
 from sdm_lightning.seeding import stable_seed
 from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
-from sdm_lightning.training.checks import refuse_unfit_trainer
+from sdm_lightning.training.checks import refuse_unfit_settings, refuse_unfit_trainer
 from sdm_lightning.training.distributed import gradient_sync, reduced
+from sdm_lightning.training.health import StepHealth, gradient_norm
 from sdm_lightning.training.inpainting import InpaintingModule
 from sdm_lightning.training.objectives import (
     TermMeans,
@@ -36,6 +36,8 @@ from sdm_lightning.training.objectives import (
     supervised_image,
     weighted_sum,
 )
+from sdm_lightning.training.optimizers import adam_options, align_adam
+from sdm_lightning.training.replay import stopped_by_divergence
 from sdm_lightning.training.settings import AdamSettings, LossSettings
 from sdm_lightning.training.styles import draw_styles, styled_network
 
@@ -65,6 +67,8 @@ class SDMModule(InpaintingModule):
         compile_generator: ``torch.compile`` for the generator, in place.
         random_iterations: Least and most T in training, drawn anew for each batch; None: always
             ``diffusion.num_iterations``, as in the paper.
+        max_skipped_batches: Batches in a row that are skipped because a loss or gradient is NaN or
+            infinite, before training stops; 0 stops at the first.
 
     Raises:
         InputError: If a perceptual weight is given without a perceptual loss, or a count is < 1.
@@ -89,25 +93,13 @@ class SDMModule(InpaintingModule):
         seed: int = 0,
         compile_generator: bool = False,
         random_iterations: tuple[int, int] | None = None,
+        max_skipped_batches: int = 20,
     ) -> None:
         super().__init__()
-        if losses.perceptual and perceptual is None:
-            raise InputError(
-                "model.perceptual is missing: give a loss such as "
-                "sdm_lightning.losses.ResNetPerceptualLoss, or set model.losses.perceptual to 0"
-            )
-        for name, value in (
-            ("test_iterations", test_iterations),
-            ("num_micro_batches", num_micro_batches),
-            ("losses.r1_interval", losses.r1_interval),
-        ):
-            if value < 1:
-                raise InputError(f"model.{name} is {value}; it must be at least 1")
-        if random_iterations is not None and not 1 <= random_iterations[0] <= random_iterations[1]:
-            raise InputError(
-                f"model.random_iterations is {list(random_iterations)}; give the least and the "
-                "most T, such as [1, 4]"
-            )
+        refuse_unfit_settings(
+            losses, perceptual, random_iterations, test_iterations=test_iterations,
+            num_micro_batches=num_micro_batches, max_skipped_batches=max_skipped_batches,
+        )  # fmt: skip
         with warnings.catch_warnings():
             # Built in Python these are modules, which on_save_checkpoint leaves out; built from a
             # config file they are class paths, from which a checkpoint rebuilds everything.
@@ -131,6 +123,7 @@ class SDMModule(InpaintingModule):
         self.gradient_clip = gradient_clip
         self.seed = seed
         self.random_iterations = random_iterations
+        self.health = StepHealth(max_skipped_batches)
         self.training_seed: int | None = seed  # of a loaded checkpoint, if it says so
         self.images_seen = self.images_before = 0
         # Sum of sign(D(real)) and number of logits since ADA's last update.
@@ -148,23 +141,14 @@ class SDMModule(InpaintingModule):
         ]
 
     def _adam_options(self) -> list[dict[str, Any]]:
-        interval_d = self.optimizer_d.lazy_interval
-        if interval_d is None and self.losses.r1_gamma:
-            interval_d = self.losses.r1_interval
-        pairs = (
-            (self.optimizer_g, self.optimizer_g.lazy_interval),
-            (self.optimizer_d, interval_d),
-        )
-        return [settings.corrected(interval) for settings, interval in pairs]
+        settings = (self.optimizer_g, self.optimizer_d)
+        return adam_options(*settings, self.losses, on_cuda=self.device.type == "cuda")
 
     def on_train_start(self) -> None:
         """Take learning rates from the config, not from the checkpoint that a run goes on from."""
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer, options in zip(optimizers, self._adam_options(), strict=True):  # type: ignore[arg-type]
-            for group in optimizer.param_groups:
-                if any(group[name] != value for name, value in options.items()):
-                    rank_zero_info(f"Adam goes on with the config's {options}")
-                group.update(options)
+            align_adam(optimizer, options)
 
     def setup(self, stage: str) -> None:
         """Refuse what would train wrongly.
@@ -187,32 +171,35 @@ class SDMModule(InpaintingModule):
         """Train on one batch: generator, discriminator, penalty, averages."""
         # All randomness of a step follows from (seed, images seen, rank): nothing but these needs
         # to be saved for a resumed run to continue as if never stopped.
-        torch.manual_seed(stable_seed(self.seed, self.images_seen, self.global_rank))
+        torch.manual_seed(self.step_seed(self.images_seen))
         optimizer_g = self.optimizers()[0]  # type: ignore[index]
         # Stepping the bare optimizer keeps trainer.global_step equal to batches.
         optimizer_d = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         chunks = micro_batches(batch["image"], batch["mask"], self.num_micro_batches)
+        self.health.begin(self.images_seen, batch["key"])
 
         with self.toggled_optimizer(optimizer_g):
             optimizer_g.zero_grad()
             fakes = self._generator_phase(chunks)
-            self._clip(self.generator, "g")
+            self._guard(optimizer_g, self.generator, "generator", self.gradient_clip)
             optimizer_g.step()
         if self.losses.adversarial:
             with self.toggled_optimizer(optimizer_d):
                 optimizer_d.zero_grad()
                 self._discriminator_phase(chunks, fakes)
-                self._clip(self.discriminator, "d")
+                self._guard(optimizer_d, self.discriminator, "discriminator", self.gradient_clip)
                 optimizer_d.step()
-                if self.losses.r1_gamma and self.global_step % self.losses.r1_interval == 0:
+                if self.penalty_due():
                     optimizer_d.zero_grad()
                     self._penalty_phase(chunks)
+                    self._guard(optimizer_d, self.discriminator, "penalty")
                     optimizer_d.step()
         self._after_steps(batch["image"].shape[0] * self.trainer.world_size)
+        self._read_health(batch, batch_idx)
 
     def _generator_phase(self, chunks: list[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
         """Back-propagate Eq. 10; return the T outputs of each chunk for the discriminator."""
-        total = self._num_iterations()
+        total = self.num_iterations(self.images_seen)
         fakes: list[list[Tensor]] = []
         logged = TermMeans()
         mapped: list[Tensor] = []
@@ -247,34 +234,49 @@ class SDMModule(InpaintingModule):
         self._log_terms(logged.means())
         return fakes
 
-    def _num_iterations(self) -> int:
-        """Return T of this batch, the same on all processes."""
+    def step_seed(self, images_seen: int) -> int:
+        """Return what a batch's randomness is drawn from on this process."""
+        return stable_seed(self.seed, images_seen, self.global_rank)
+
+    def num_iterations(self, images_seen: int) -> int:
+        """Return T of a batch, the same on all processes."""
         if self.random_iterations is None:
             return self.diffusion.num_iterations
         least, most = self.random_iterations
-        return least + stable_seed(self.seed, self.images_seen) % (most - least + 1)
+        return least + stable_seed(self.seed, images_seen) % (most - least + 1)
+
+    def penalty_due(self) -> bool:
+        """Return whether the batch whose generator step was just taken has a penalty step."""
+        return bool(self.losses.r1_gamma) and self.global_step % self.losses.r1_interval == 0
 
     def _discriminator_phase(
         self, chunks: list[tuple[Tensor, Tensor]], fakes: list[list[Tensor]]
     ) -> None:
         """Back-propagate Eq. 8, the fake term averaged over the T outputs."""
         logged: list[Tensor] = []
+        reals: list[Tensor] = []
+        completions: list[Tensor] = []
         for chunk, ((image, mask), outputs) in enumerate(zip(chunks, fakes, strict=True)):
             real_logits = self._logits(image, mask)
+            reals.append(real_logits.detach().mean())
             loss = discriminator_real_loss(real_logits) / len(chunks)
             self._backward(loss, sync=False)
             logged.append(loss.detach())
-            signs = real_logits.detach().float().sign()
+            signs = real_logits.detach().float().sign().nan_to_num()
             self.real_signs += torch.stack(
                 [signs.sum(), torch.full_like(signs.sum(), signs.numel())]
             )
             for iteration, output in enumerate(outputs, start=1):
-                loss = discriminator_fake_loss(self._logits(output, mask))
-                loss = loss / (len(outputs) * len(chunks))
+                logits = self._logits(output, mask)
+                completions.append(logits.detach().mean())
+                loss = discriminator_fake_loss(logits) / (len(outputs) * len(chunks))
                 last = iteration == len(outputs) and chunk == len(chunks) - 1
                 self._backward(loss, sync=last)
                 logged.append(loss.detach())
-        self.log("train/discriminator", torch.stack(logged).sum(), prog_bar=True)
+        total = torch.stack(logged).sum()
+        self.log("train/discriminator", total, prog_bar=True)
+        self.health.look("discriminator", total)
+        self.health.look_at_logits(torch.stack(reals).mean(), torch.stack(completions).mean())
 
     def _penalty_phase(self, chunks: list[tuple[Tensor, Tensor]]) -> None:
         """Back-propagate R1 on real images, weighted by the interval that it stands for."""
@@ -285,12 +287,25 @@ class SDMModule(InpaintingModule):
             penalty = r1_penalty(self._logits(image, mask), image)
             self._backward(weight * penalty / len(chunks), sync=chunk == len(chunks) - 1)
             logged.append(penalty.detach())
-        self.log("train/r1", torch.stack(logged).mean())
+        mean = torch.stack(logged).mean()
+        self.log("train/r1", mean)
+        self.health.look("r1", mean)
 
     def _backward(self, loss: Tensor, sync: bool) -> None:
         """Back-propagate; ``sync`` reduces the gradients gathered so far over all processes."""
         with gradient_sync(self.trainer, sync):
             self.manual_backward(loss)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read what the device found since the last look, and keep the counters."""
+        self.health.read()
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["health"] = self.health.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the counters of skipped batches."""
+        super().on_load_checkpoint(checkpoint)
+        self.health.load_state_dict(checkpoint.get("health", {}))
 
     def _after_steps(self, batch_images: int) -> None:
         """Update counter, averages and augmentation; here, so that every checkpoint holds them."""
@@ -320,15 +335,41 @@ class SDMModule(InpaintingModule):
         with torch.no_grad():
             return self.perceptual.encode(image)
 
-    def _clip(self, module: nn.Module, name: str) -> None:
-        if self.gradient_clip is not None:
-            norm = nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip)
-            self.log(f"train/gradient_norm_{name}", norm)
+    def _guard(
+        self,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        module: nn.Module,
+        name: str,
+        clip: float | None = None,
+    ) -> None:
+        """Clip the gradient; where anything was not finite, make the next step do nothing."""
+        if clip is None:
+            norm = gradient_norm(module)
+        else:
+            norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
+            self.log(f"train/gradient_norm_{name[0]}", norm)
+        self.health.look(f"gradient of the {name}", norm)
+        self.health.guard(optimizer, self.trainer)
+
+    def _read_health(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Report skipped batches, and stop after too many in a row.
+
+        Raises:
+            DivergedError: On every process alike.
+        """
+        if not self.health.due(batch_idx, self.trainer):
+            return
+        self.health.read()
+        if self.health.skipped:
+            self.log("train/skipped_batches", float(self.health.skipped))
+        if self.health.diverged:
+            raise stopped_by_divergence(self, batch)
 
     def _update_mapping_average(self, batch_mean: Tensor) -> None:
         mapping = getattr(self.generator, "mapping", None)
         if mapping is not None:
-            mapping.update_average(reduced(self.trainer, batch_mean, "mean"))
+            mean = reduced(self.trainer, batch_mean, "mean")
+            mapping.update_average(torch.where(mean.isfinite(), mean, mapping.average))
 
     def _log_terms(self, terms: dict[str, Tensor]) -> None:
         for name, value in terms.items():
@@ -336,3 +377,5 @@ class SDMModule(InpaintingModule):
                 # A stand-in for the paper's network is named wherever its number appears.
                 name = f"perceptual[{self.perceptual.name}]"
             self.log(f"train/{name}", value, prog_bar=name != "deviation")
+            if name != "deviation":
+                self.health.look(name, value)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sdm_lightning.data.decode import BadImageError, decode_image
 from sdm_lightning.data.loader import StreamLoader, TrainLoader
@@ -308,6 +310,19 @@ def test_every_sample_once_whatever_ranks_and_workers(world_size, workers, count
                 len(stream)
     assert sorted(keys) == sorted(f"s{i}/{j}" for i, n in enumerate(counts) for j in range(n))
     assert max(lengths) - min(lengths) <= 1
+
+
+@given(st.integers(0, 3000), st.integers(1, 70), st.integers(0, 12))
+@settings(deadline=None)
+def test_shares_are_a_partition_for_any_number_of_ranks_and_workers(samples, ranks, workers):
+    found, sizes = [], []
+    for rank in range(ranks):
+        stream = EvalStream(range(samples), Stub(), batch_size=1, rank=rank, world_size=ranks)
+        own = [stream._range(worker, max(workers, 1)) for worker in range(max(workers, 1))]
+        found += [index for first, last in own for index in range(first, last)]
+        sizes.append(sum(last - first for first, last in own))
+    assert found == list(range(samples))
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_every_sample_once_through_a_real_loader(tmp_path: Path):

@@ -17,13 +17,23 @@ STEPS = 4
 
 
 class Batches(pl.LightningDataModule):
-    """Each process takes every world-size-th sample of the same global batches."""
+    """Each process takes every world-size-th sample of the same global batches.
+
+    Args:
+        bad: Number of a sample that is not finite; None: all are.
+    """
+
+    def __init__(self, bad=None):
+        super().__init__()
+        self.bad = bad
 
     def train_dataloader(self):
         rng = torch.Generator().manual_seed(0)
         samples = []
         for index in range(GLOBAL_BATCH * STEPS):
             image = torch.rand(3, 16, 16, generator=rng) * 2 - 1
+            if index == self.bad:
+                image[:] = float("nan")
             mask = (torch.rand(1, 16, 16, generator=rng) > 0.5).float()
             samples.append({"image": image, "mask": mask, "key": str(index)})
         rank, world = self.trainer.global_rank, self.trainer.world_size
@@ -50,7 +60,7 @@ def silent_module(detach=True):
     )
 
 
-def trained(world, module, **strategy):
+def trained(world, module, bad=None, **strategy):
     trainer = pl.Trainer(
         max_steps=STEPS,
         accelerator="cpu",
@@ -64,7 +74,7 @@ def trained(world, module, **strategy):
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, datamodule=Batches())
+    trainer.fit(module, datamodule=Batches(bad))
     return module.state_dict()
 
 
@@ -79,6 +89,19 @@ def test_two_processes_equal_one(detach):
         torch.testing.assert_close(pair[name], value, rtol=2e-5, atol=2e-6, msg=name)
     assert any(not torch.equal(alone[k], initial[k]) for k in alone if "discriminator" in k)
     assert float(alone["augment.probability"]) == pytest.approx(float(pair["augment.probability"]))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_a_batch_that_is_bad_on_one_process_is_skipped_on_all():
+    """And on as many batches as in a single process: the others train on."""
+    bad = GLOBAL_BATCH + 1  # of the second batch, and of the second process
+    alone = trained(1, silent_module(), bad)
+    pair = trained(2, silent_module(), bad, find_unused_parameters=True)
+    healthy = trained(1, silent_module())
+    for name, value in alone.items():
+        torch.testing.assert_close(pair[name], value, rtol=2e-5, atol=2e-6, msg=name)
+    assert all(value.isfinite().all() for value in pair.values())
+    assert any(not torch.allclose(healthy[k], alone[k]) for k in alone if "generator." in k)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.checkpoints import FOLDER
+from sdm_lightning.training.callbacks.preemption import validation_cut_short
 from sdm_lightning.training.callbacks.retention import WrittenCheckpoints, score_direction
 
 
@@ -76,6 +77,13 @@ class RunCheckpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         """Save, then delete the oldest beyond ``keep``, those of earlier starts included."""
         name = Path(filepath).name
+        health = getattr(trainer.lightning_module, "health", None)
+        if health is not None:
+            health.read()
+            if health.in_a_row:
+                # Networks in doubt must not push out good ones.
+                rank_zero_info(f"{name} not written: the last {health.in_a_row} batches were bad")
+                return
         written = WrittenCheckpoints(self.folder)
         if trainer.is_global_zero:
             written.expect(name)
@@ -108,6 +116,8 @@ class RunCheckpoint(ModelCheckpoint):
         """
         super().on_validation_end(trainer, pl_module)
         if self.score is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if validation_cut_short(trainer):
             return
         if self.score not in trainer.callback_metrics:
             known = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))

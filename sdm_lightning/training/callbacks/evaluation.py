@@ -18,6 +18,7 @@ from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import sha256_of_file
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
+from sdm_lightning.training.callbacks.preemption import validation_cut_short
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +191,8 @@ class EvaluationCallback(pl.Callback):
 
     def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         fitting = trainer.state.fn == "fit"
+        if validation_cut_short(trainer):
+            return  # a score of some of the images would look like one of all
         self._refuse_padding(trainer)
         self.result = self.evaluator.compute()
         for name, reason in self.result.refused.items():

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sdm_lightning.data.transforms import to_uint8
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import atomic_file
 
 GAP = 2
 
@@ -87,8 +88,8 @@ class SampleGrid(pl.Callback):
             return
         sheet = paste_grid(rows)
         path = Path(trainer.default_root_dir) / self.folder / file_name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
+        with atomic_file(path) as file:
+            sheet.save(file, "PNG")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image(f"{stage}/samples", [sheet])
@@ -125,5 +126,5 @@ class PredictionWriter(BasePredictionWriter):
             path = (folder / f"{key}.png").resolve()
             if folder not in path.parents:
                 raise InputError(f"sample key {key!r} leads out of {folder}; it must be a name")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(to_uint8(image)).save(path)
+            with atomic_file(path) as file:
+                Image.fromarray(to_uint8(image)).save(file, "PNG")

@@ -1,5 +1,6 @@
-"""Stop cleanly when a cluster reclaims its machine."""
+"""Stop cleanly when a cluster reclaims its machine, or a user presses Ctrl-C."""
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -11,25 +12,28 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 class Preemption(pl.Callback):
-    """On SIGTERM or SIGUSR1: finish the batch, save on all ranks together, stop.
+    """On SIGTERM, SIGUSR1 or Ctrl-C: finish the batch, save on all ranks together, stop.
 
     Lightning's own handlers save inside the signal handler, in the middle of a step (a checkpoint
     whose generator has stepped and whose discriminator has not), and wait for each other forever
     when the signal reaches all ranks, as SLURM's does.
+
+    A validation that is running is cut short and gives no score. Ctrl-C once more stops at once,
+    without saving.
 
     Args:
         path: Checkpoint to write; relative to the trainer's root directory.
         every_n_batches: How often the ranks check whether one of them received a signal.
         signals: Names of the signals.
         exit_code: Status that the process should end with, for the launch script to requeue by;
-            the command line reads it from ``requested``.
+            the command line reads it from ``status``. After Ctrl-C it is 130.
     """
 
     def __init__(
         self,
         path: str = "checkpoints/preempted.ckpt",
         every_n_batches: int = 1,
-        signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1"),
+        signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1", "SIGINT"),
         exit_code: int = 75,
     ) -> None:
         self.path = path
@@ -40,14 +44,51 @@ class Preemption(pl.Callback):
         self._received = 0
         self._previous: dict[int, Any] = {}
 
+    @property
+    def status(self) -> int:
+        """Exit status: ``exit_code``, or 130 where a user stopped the run."""
+        return 130 if self._received == signal.SIGINT else self.exit_code
+
+    @property
+    def signalled(self) -> bool:
+        """Whether this process has been asked to stop."""
+        return self._received != 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keep Lightning from installing its handlers for the time before the first batch."""
+        connector = getattr(trainer, "_signal_connector", None)
+        if stage == "fit" and connector is not None:
+            connector.register_signal_handlers = lambda: None
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Install the handlers, after Lightning has installed its own."""
+        """Install the handlers, until training ends."""
         for name in self.signals:
             number = getattr(signal, name)
             self._previous[number] = signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self._received = number  # nothing else: no files and no collectives inside a handler
+        # No files and no collectives inside a handler.
+        if number == signal.SIGINT:
+            if self._received == signal.SIGINT:
+                raise KeyboardInterrupt
+            os.write(2, b"\nstopping after this batch; Ctrl-C again stops without saving\n")
+        self._received = number
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """End a validation inside a fit; the next training batch then saves and stops.
+
+        Raises:
+            StopIteration: By which Lightning's evaluation loop knows that there is no more.
+        """
+        if self.signalled and trainer.state.fn == "fit":
+            raise StopIteration
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
@@ -55,9 +96,7 @@ class Preemption(pl.Callback):
         """Agree among all ranks, save together and stop."""
         if self.requested or (i + 1) % self.every_n_batches:
             return
-        flag = torch.tensor(float(self._received != 0), device=pl_module.device)
-        total = trainer.strategy.reduce(flag, reduce_op="sum")
-        if float(total) == 0:
+        if not on_any_process(trainer, self.signalled):
             return
         self.requested = True
         path = Path(trainer.default_root_dir) / self.path
@@ -80,3 +119,18 @@ class Preemption(pl.Callback):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+
+def on_any_process(trainer: pl.Trainer, flag: bool) -> bool:
+    """Say whether a flag is raised on any process; all have to ask."""
+    value = torch.tensor(float(flag), device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(value, reduce_op="sum")) > 0
+
+
+def validation_cut_short(trainer: pl.Trainer) -> bool:
+    """Say whether the validation that has just ended was cut short; all processes have to ask."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    preemptions = [c for c in callbacks if isinstance(c, Preemption)]
+    if not preemptions or trainer.state.fn != "fit":
+        return False
+    return on_any_process(trainer, any(c.signalled for c in preemptions))

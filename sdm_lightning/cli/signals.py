@@ -1,0 +1,35 @@
+"""Signals that reach a fit outside its training loop."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+REQUEUE = 75
+"""Exit status by which a launch script starts the job again (EX_TEMPFAIL)."""
+
+
+@contextmanager
+def leave_when_signalled() -> Iterator[None]:
+    """End at once, with the status to requeue by, on SIGTERM or SIGUSR1.
+
+    For start-up and the time after training: there is nothing to save. In the training loop the
+    callback ``Preemption`` has handlers of its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        print(f"stopped by {name} outside the training loop; nothing to save", file=sys.stderr)
+        raise SystemExit(REQUEUE)
+
+    previous = {n: signal.signal(n, leave) for n in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

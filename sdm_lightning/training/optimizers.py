@@ -1,0 +1,48 @@
+"""The two Adam optimizers, and what a loaded checkpoint must not change in them."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from sdm_lightning.training.settings import AdamSettings, LossSettings
+
+
+def adam_options(
+    generator: AdamSettings, discriminator: AdamSettings, losses: LossSettings, on_cuda: bool
+) -> list[dict[str, Any]]:
+    """Return the arguments of the generator's and of the discriminator's Adam.
+
+    Args:
+        generator: As configured.
+        discriminator: As configured; its ``lazy_interval`` defaults to the penalty's interval.
+        losses: Whether and how often there is a penalty.
+        on_cuda: Take the kernel that can leave a step out by a flag on the device; see
+            :mod:`sdm_lightning.training.health`.
+    """
+    interval = discriminator.lazy_interval
+    if interval is None and losses.r1_gamma:
+        interval = losses.r1_interval
+    fused = {"fused": True if on_cuda else None}
+    return [
+        {**generator.corrected(generator.lazy_interval), **fused},
+        {**discriminator.corrected(interval), **fused},
+    ]
+
+
+def align_adam(optimizer: torch.optim.Optimizer, options: dict[str, Any]) -> None:
+    """Give an optimizer that a checkpoint may have filled the arguments of this run.
+
+    The checkpoint may have other learning rates, and come from another device: the fused kernel
+    keeps the step counts on the device, the others on the CPU.
+    """
+    for group in optimizer.param_groups:
+        if any(group[name] != value for name, value in options.items() if name != "fused"):
+            shown = {name: value for name, value in options.items() if name != "fused"}
+            rank_zero_info(f"Adam goes on with the config's {shown}")
+        group.update(options)
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter)
+            if state:
+                device = parameter.device if group["fused"] else "cpu"
+                state["step"] = state["step"].to(device)

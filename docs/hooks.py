@@ -4,6 +4,7 @@ Links are written for the repository, where an editor or a code host follows the
 rewritten to where its target lies in the site.
 """
 
+import logging
 import re
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
@@ -11,6 +12,8 @@ from posixpath import normpath, relpath
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+logger = logging.getLogger("mkdocs.hooks")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ELSEWHERE = {
@@ -23,6 +26,9 @@ ELSEWHERE = {
 """Path in the repository -> path in the site."""
 
 TABLE_TITLE = re.compile(r"\A\*\*(.+)\*\*$", re.MULTILINE)
+REMOTE = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="https?:|<link\b[^>]*\brel="?(?:stylesheet|pre)[^>]*https?:"""
+)
 LINK = re.compile(r"(?<=\]\()([^()\s#:]+)")
 
 
@@ -62,3 +68,10 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
     # Tables that `sdm table` wrote begin with their title in bold.
     return LINK.sub(rewritten, TABLE_TITLE.sub(r"# \1", markdown))
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Warn, which is an error in strict mode, of pages that load anything from another host."""
+    for page in sorted(Path(config.site_dir).rglob("*.html")):
+        if found := REMOTE.search(page.read_text(encoding="utf-8")):
+            logger.warning("%s loads something from the web: %s", page, found[0])

@@ -1,5 +1,5 @@
 #!/bin/sh
-# One node of a run over several, started on every node alike by whatever starts things there:
+# One node of a run over several, started on every node alike, by any launcher:
 #
 #   NODES=4 GPUS=8 NODE_RANK=0 MASTER=node0 experiments/cluster/torchrun_node.sh fit \
 #       --config configs/model/sdm_512.yaml --config configs/data/places2_512.yaml \

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Two "nodes" of one CPU process each on this machine, over gloo: what a cluster does, to look at.
+# Two "nodes" of one CPU process each on this machine, over gloo: what a cluster does, on a small scale.
 #   experiments/cluster/two_nodes_here.sh fit --config ... --name trial
 # Ends with the highest exit status of the two; a SIGTERM to it reaches both.
 set -u

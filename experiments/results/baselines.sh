@@ -1,6 +1,6 @@
 #!/bin/sh
-# Mean fill and OpenCV's two methods on the study's test pictures and masks, scored as the study is.
-# study.sh makes both first. The scores go to cpu-baselines.jsonl.
+# Mean fill and OpenCV's two methods on the study's test images and masks, scored like the study.
+# study.sh makes these first. The scores go to cpu-baselines.jsonl.
 set -eu
 PYTHON="${PYTHON:-python}"
 sdm() { "$PYTHON" -m sdm_lightning "$@"; }

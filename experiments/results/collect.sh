@@ -1,5 +1,5 @@
 #!/bin/sh
-# The study's result lines, tables and pictures from runs/cpu/ into this folder, nothing typed by hand.
+# The study's result lines, tables and figures from runs/cpu/ into this folder, without any manual step.
 set -eu
 PYTHON="${PYTHON:-python}"
 sdm() { "$PYTHON" -m sdm_lightning "$@"; }
@@ -13,7 +13,7 @@ for table in table1 table2 table4; do
   sdm table $table --scale cpu --results "[\"$here\"]" --output "$here/cpu-$table.md"
   sdm figure $table --scale cpu --results "[\"$here\"]" --output "$here/figures"
 done
-# Which inputs cost a model trained with one iteration its later ones.
+# Which inputs harm the later iterations of a model trained with one.
 if [ -f runs/cpu/table1/B-seed2/checkpoints/last.ckpt ]; then
   {
     echo "PSNR in the hole of model B (experiments/filled/inputs.py, 512 test windows)."
@@ -24,7 +24,7 @@ if [ -f runs/cpu/table1/B-seed2/checkpoints/last.ckpt ]; then
     done
   } > "$here/cpu-filled-inputs.md"
 fi
-# Does the predicted deviation say where the error is? What D loses, whatever FID says.
+# Does the predicted deviation track the error? This is what D loses, whatever its FID.
 sdm table table1 --scale cpu --results "[\"$here\"]" --metrics '["uncertainty_error_correlation"]' \
   --output "$here/cpu-table1-uncertainty.md"
 sdm figure fig7 --output "$here/figures"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The small-scale study, whole: pictures, shards, runs, tables. About four hours of one core; called
-# again, it goes on where it stopped. SEEDS="0 1 2" WORKERS=2 sh experiments/results/study.sh
+# The whole small-scale study: images, shards, runs, tables. About four hours of one core; called
+# again, it continues where it stopped. SEEDS="0 1 2" WORKERS=2 sh experiments/results/study.sh
 set -eu
 export OMP_NUM_THREADS=1  # one core; more threads change the last digits
 PYTHON="${PYTHON:-python}"
@@ -17,7 +17,7 @@ END
 masks=runs/study/masks  # those that the tests draw, as files
 [ -f $masks/manifest.json ] || sdm masks $masks --images runs/study/images/test --preset lama_thick --size 32
 
-# A failed cell must not keep the others from running; the last call below shows what is missing.
+# A failed cell must not keep the others from running; the tables show what is missing.
 for seed in ${SEEDS:-0 1 2}; do
   rows=$(for row in A B C D E F; do printf '%s-seed%s,' $row "$seed"; done)
   sdm sweep experiments/sweeps/table1.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "$rows" || true
@@ -25,7 +25,7 @@ for seed in ${SEEDS:-0 1 2}; do
   sdm sweep experiments/sweeps/table2A.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
   sdm sweep experiments/sweeps/table2B.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
 done
-# Beside the paper's rows: what becomes of pixels that earlier iterations filled.
+# Besides the paper's rows: what becomes of pixels that earlier iterations filled.
 for sweep in filled_train filled_B filled_B-image; do
   sdm sweep experiments/filled/$sweep.yaml --scale cpu --fork true --workers ${WORKERS:-1} || true
 done

@@ -130,7 +130,8 @@ def run(
         except BaseException as error:  # the thread that waits raises it
             events.put(error)
 
-    threading.Thread(target=work, daemon=True, name="fill").start()
+    # No daemon: ending the interpreter in the middle of an iteration would abort the process.
+    threading.Thread(target=work, name="fill").start()
     try:
         while True:
             event = events.get()

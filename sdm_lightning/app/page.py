@@ -129,7 +129,6 @@ def build_page(service: Service) -> gr.Blocks:
                 fill: gr.update(interactive=False),
                 stop: gr.update(visible=True),
                 results: gr.update(visible=False),
-                live: gr.update(visible=True, value=None),
             }
             idle = {
                 fill: gr.update(interactive=True),
@@ -138,7 +137,8 @@ def build_page(service: Service) -> gr.Blocks:
             }
             try:
                 for event in service.fill(key, *settings):
-                    yield {status: _status(event.text, event.share), live: event.picture}
+                    shown_live = gr.update(visible=True, value=event.picture)
+                    yield {status: _status(event.text, event.share), live: shown_live}
             except Stopped:
                 yield {status: _status("Stopped"), **idle}
                 return

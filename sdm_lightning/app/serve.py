@@ -85,6 +85,8 @@ def serve_app(
             print("ended")
         finally:
             page.close(verbose=False)
+            for key in list(service.sessions):
+                service.close(key)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from sdm_lightning.data.masks.convention import MaskConvention, opposite_convention
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
+from sdm_lightning.inference.certainty import HoleDeviations, read_calibration
 from sdm_lightning.inference.holes import HoleSource
 from sdm_lightning.inference.inpainter import Inpainter
 from sdm_lightning.inference.results import Inpainting
@@ -118,6 +119,7 @@ def inpaint_files(
     if len(jobs) > len(waiting):
         say(f"{len(jobs) - len(waiting)} done already, skipped (--overwrite true redoes them)")
     inpainter = Inpainter.from_pretrained(weights, device, parameters=parameters)
+    calibration = read_calibration(inpainter.info)
     say(_describe_weights(inpainter))
     start, records = time.perf_counter(), []
     # The bar shows photos done and the time left, on the standard error.
@@ -127,6 +129,7 @@ def inpaint_files(
         try:
             with _warnings_in_one_line():
                 picture, known = source.find(job.image, job.mask)
+                deviations = HoleDeviations(known)
                 result = inpainter(
                     picture,
                     known,
@@ -139,6 +142,7 @@ def inpaint_files(
                     seams=seams,
                     feather=feather,
                     keep_steps=steps,
+                    on_step=deviations,
                 )
             written = _write(job, result, steps, uncertainty, compare)
         except InputError as error:
@@ -146,6 +150,8 @@ def inpaint_files(
                 raise
             problems.append(str(error))
             continue
+        for index, record in enumerate(written):
+            record["holes"] = deviations.records(index, calibration)
         hole = 1 - float(result.mask.mean())
         records.append(
             {

@@ -1,0 +1,143 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdm_lightning.cli.main import main
+from sdm_lightning.diffusion import SpatialDiffusion
+from sdm_lightning.errors import InputError
+from sdm_lightning.inference import Inpainter, load_generator
+from sdm_lightning.inference.calibrate import fit
+from sdm_lightning.inference.certainty import (
+    Calibration,
+    HoleDeviations,
+    calibration_file,
+    read_calibration,
+    write_calibration,
+)
+from tests.inference.conftest import Recorder
+
+RNG = np.random.default_rng(0)
+CALIBRATION = Calibration(2.0, 3.0, 0.1, "0" * 64, 20, 100, 0.8, 0.9, 0.02)
+
+
+def test_each_hole_has_the_mean_deviation_of_its_pixels(recorder: Recorder) -> None:
+    known = np.ones((16, 16), bool)
+    known[2:5, 0:2] = False
+    known[10:14, 8:16] = False
+    known[9, 7] = False  # touches the second by a corner
+    deviations = HoleDeviations(known)
+    inpainter = Inpainter(recorder, SpatialDiffusion(num_iterations=3))
+    inpainter(np.zeros((16, 16, 3), np.uint8), known, num_samples=2, on_step=deviations)
+    # The Recorder's log variance runs from -4 to 0 from left to right.
+    columns = np.exp(np.linspace(-4, 0, 16) / 2)
+    expected = [columns[:2].mean(), (columns[7] + 4 * columns[8:].sum()) / 33]
+    for sample in (0, 1):
+        np.testing.assert_allclose(deviations.means(sample), expected, rtol=1e-5)
+    worst, best = deviations.records(0, CALIBRATION)
+    assert (worst["box"], worst["pixels"]) == ([7, 9, 9, 5], 33)
+    assert (best["box"], best["pixels"]) == ([0, 2, 2, 3], 6)
+    logit = 2 + 3 * np.log(expected[1])
+    assert worst["certainty"] == pytest.approx(1 / (1 + np.exp(logit)), abs=1e-4)
+    assert worst["certainty"] < best["certainty"]
+    assert deviations.records(0, None)[0]["certainty"] is None
+    assert HoleDeviations(np.ones((4, 4), bool)).records(0, None) == []
+
+
+def test_deviations_of_shrunken_cut_outs_add_up_to_every_hole(recorder: Recorder) -> None:
+    known = RNG.random((90, 120)) < 0.97
+    known[10:60, 20:80] = False
+    deviations = HoleDeviations(known)
+    Inpainter(recorder, work_size=24)(np.zeros((90, 120, 3), np.uint8), known, on_step=deviations)
+    means = deviations.means(0)
+    # Between the smallest and the largest that the Recorder answers: no pixel is left out.
+    assert means.min() > np.exp(-2) - 1e-3
+    assert means.max() < 1 + 1e-3
+    assert deviations.pixels.sum() == (~known).sum()
+
+
+def test_a_calibration_belongs_to_its_weights(tiny_weights: Path) -> None:
+    _, info = load_generator(tiny_weights)
+    path = calibration_file(info.path)
+    assert read_calibration(info) is None
+    try:
+        write_calibration(path, CALIBRATION)
+        assert read_calibration(info) is None  # of other weights
+        own = replace(CALIBRATION, weights_sha256=info.sha256)
+        write_calibration(path, own)
+        assert read_calibration(info) == own
+        path.write_text("{}")
+        with pytest.raises(InputError, match=r"tiny.safetensors.certainty.json: not written by"):
+            read_calibration(info)
+    finally:
+        path.unlink()
+
+
+def test_the_packaged_calibration_is_that_of_the_packaged_weights() -> None:
+    _, info = load_generator("demo")
+    calibration = read_calibration(info)
+    if calibration is None:
+        pytest.skip("demo.safetensors is newer than its calibration: run sdm calibrate")
+    assert calibration.auroc > 0.8
+
+
+def test_the_fit_recovers_a_known_function() -> None:
+    """Errors drawn around a power of the deviation: probabilities are right on average."""
+    groups = np.repeat(np.arange(100), 40).astype(float)
+    deviations = np.exp(RNG.normal(-2, 0.7, 4000))
+    errors = 0.5 * deviations * np.exp(RNG.normal(0, 0.5, 4000))
+    calibration, probability = fit(groups, deviations, errors, "a")
+    assert calibration.bad_error == pytest.approx(np.quantile(errors, 0.75))
+    # The sum of two normal deviations: correlation 0.7 / sqrt(0.7^2 + 0.5^2) = 0.81.
+    assert calibration.spearman == pytest.approx(0.81, abs=0.03)
+    assert calibration.calibration_error < 0.03
+    assert probability.mean() == pytest.approx(0.25, abs=0.01)
+    # At the deviation whose median error is bad_error, half the fillings are bad.
+    assert calibration.certainty(2 * calibration.bad_error) == pytest.approx(0.5, abs=0.06)
+
+
+def test_holes_that_are_all_alike_are_refused() -> None:
+    same = np.ones(50)
+    with pytest.raises(InputError, match="50 holes are too few or too alike"):
+        fit(np.arange(50.0), same, same, "a")
+
+
+def test_calibrate_and_the_json_of_inpaint(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    photos, weights = tmp_path / "photos", tmp_path / "own.safetensors"
+    photos.mkdir()
+    weights.write_bytes(tiny_weights.read_bytes())
+    for number in range(12):
+        for turn in range(3):
+            size = (32, 32) if turn else (50, 40)
+            array = RNG.integers(0, 20 * number + 10, (*size, 3)).astype(np.uint8)
+            Image.fromarray(array).save(photos / f"p{number}-{turn}.png")
+    words = ["calibrate", photos, "--weights", weights, "--windows", 2, "--masks", "lama_medium"]
+    main([*map(str, words), "--figure", str(tmp_path / "figure.png")])
+    out = capsys.readouterr().out
+    assert re.search(r"^\d+ holes in 1[012] photos$", out, re.MULTILINE)
+    assert Image.open(tmp_path / "figure.png").width > 600
+    written = json.loads((tmp_path / "own.safetensors.certainty.json").read_text())
+    assert f"(AUROC): {written['auroc']:.3f}" in out
+
+    photo = photos / "p3-1.png"
+    main(["inpaint", str(photo), "--box", "2,3,8,9", "--box", "20,20,4,4", "--json",
+          "--weights", str(weights)])  # fmt: skip
+    (sample,) = json.loads(capsys.readouterr().out)["photos"][0]["samples"]
+    assert {tuple(hole["box"]) for hole in sample["holes"]} == {(2, 3, 8, 9), (20, 20, 4, 4)}
+    for hole in sample["holes"]:
+        expected = 1 / (
+            1 + np.exp(written["intercept"] + written["slope"] * np.log(hole["deviation"]))
+        )
+        assert hole["certainty"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_too_few_photos(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(tmp_path)])
+    assert capsys.readouterr().err.endswith("holds 0 photos; at least 10 are needed\n")

@@ -8,23 +8,7 @@ from sdm_lightning.evaluation.pairs import BadPair, PairedFolders
 from sdm_lightning.evaluation.polarity import PolarityGuard
 from sdm_lightning.evaluation.record import protocol_name
 from sdm_lightning.metrics.ids import MIN_PAIRS
-
-UNITS = {
-    "fid": "lower is better",
-    "kid": "x 1000, lower is better",
-    "kid_deviation": "of one subset",
-    "feature_distance": "lower is better",
-    "p_ids": "%, higher is better",
-    "u_ids": "%, higher is better",
-    "lpips": "lower is better",
-    "psnr": "dB, higher is better",
-    "psnr_hole": "dB, higher is better",
-    "ssim": "higher is better",
-    "l1": "lower is better",
-    "l1_hole": "lower is better",
-    "precision": "higher is better",
-    "recall": "higher is better",
-}
+from sdm_lightning.scores import find_score
 
 
 def format_value(name: str, value: float) -> str:
@@ -40,9 +24,10 @@ def table_lines(evaluation: Evaluation, protocol: str) -> list[str]:
     """Format the metrics as aligned lines, then those that were refused."""
     rows = [("metric", "value", "images", "")]
     for name, value in evaluation.metrics.items():
-        unit = UNITS.get(name.split("[")[0], "")
+        score = find_score(name)
+        meaning = "" if score is None else f"{score.unit}, {score.better} is better".lstrip(", ")
         count = str(evaluation.counts[name])
-        rows.append((protocol_name(name, protocol), format_value(name, value), count, unit))
+        rows.append((protocol_name(name, protocol), format_value(name, value), count, meaning))
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
     lines = [
         f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows

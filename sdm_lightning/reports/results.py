@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdm_lightning.errors import InputError, one_line
+from sdm_lightning.scores import find_score
 from sdm_lightning.shipped import shipped_folder
 
 Line = dict[str, Any]
@@ -148,12 +149,10 @@ def split_metric(name: str) -> tuple[str, str, str]:
     return match[1], match[2] or "", match[3] or ""
 
 
-LOWER_IS_BETTER = {"fid", "kid", "kid_deviation", "feature_distance", "lpips", "l1", "l1_hole"}
-
-
 def better_of(metric: str) -> Literal["lower", "higher"]:
     """Return which way a metric is better, whatever its brackets hold."""
-    return "lower" if split_metric(metric)[0] in LOWER_IS_BETTER else "higher"
+    score = find_score(metric)
+    return "higher" if score is None else score.better
 
 
 def metric_values(line: Line) -> dict[str, float]:

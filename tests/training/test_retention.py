@@ -132,7 +132,7 @@ def test_which_way_a_score_is_better():
     assert score_direction("val/kid_quick[efficientnet-lite2]") == "min"
     assert score_direction("val/l1_hole") == "min"
     assert score_direction("val/psnr_hole") == "max"
-    with pytest.raises(InputError, match=r"checkpoint.mode: min or max"):
+    with pytest.raises(InputError, match=r"checkpoint.mode to min or max"):
         score_direction("val/beauty")
 
 

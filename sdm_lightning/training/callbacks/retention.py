@@ -6,10 +6,7 @@ from pathlib import Path
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
-
-HIGHER_IS_BETTER = ("psnr", "ssim", "p_ids", "u_ids", "precision", "recall",
-                    "uncertainty_error_correlation")  # fmt: skip
-LOWER_IS_BETTER = ("l1", "lpips", "fid", "kid", "feature_distance")
+from sdm_lightning.scores import find_score
 
 
 class WrittenCheckpoints:
@@ -77,17 +74,15 @@ class WrittenCheckpoints:
 
 
 def score_direction(name: str) -> str:
-    """Say whether ``"max"`` or ``"min"`` of a score is best.
+    """Return ``"max"`` or ``"min"``, whichever of a score is best.
 
     Raises:
         InputError: If the score is not known.
     """
-    base = name.rpartition("/")[2].partition("[")[0].removesuffix("_quick").removesuffix("_hole")
-    if base in HIGHER_IS_BETTER:
-        return "max"
-    if base in LOWER_IS_BETTER:
-        return "min"
-    raise InputError(
-        f"checkpoint.monitor: whether more or less of '{name}' is better is not known; say so with "
-        "checkpoint.mode: min or max"
-    )
+    score = find_score(name)
+    if score is None:
+        raise InputError(
+            f"checkpoint.monitor: whether more or less of '{name}' is better is not known; set "
+            "checkpoint.mode to min or max"
+        )
+    return "max" if score.better == "higher" else "min"

@@ -9,8 +9,12 @@ FROM    ?= pretrained
 MINUTES ?= 2
 OUT     ?= runs/demo
 
+# What `make bench` and `make gpu` hand on
+BENCH   ?=
+GPU     ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs clean
+.PHONY: help install demo test lint bench gpu docs clean
 
 help: ## Show this list
 	@echo "usage: make TARGET"
@@ -39,6 +43,12 @@ lint: $(STAMP) ## Check style, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+bench: $(STAMP) ## Measure speed and memory beside their limits (BENCH="startup data": a part)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+gpu: $(STAMP) ## On a GPU, in nine minutes: its tests, figures, more training (GPU="--minutes 5 --output runs/gpu")
+	@$(BIN)/python -m benchmarks.gpu $(GPU)
 
 docs: $(STAMP) ## Build the documentation into site/ (nothing is downloaded)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -1,0 +1,136 @@
+"""Scoring: folders through the evaluator beside the bare network; scores of 36,500 pairs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.common import Line, Settings, compared, figure, interleaved
+from benchmarks.files import make_photos
+from sdm_lightning.evaluation.evaluator import Evaluator
+from sdm_lightning.evaluation.folders import run_pairs
+from sdm_lightning.evaluation.pairs import PairedFolders
+from sdm_lightning.features import InceptionFeatures
+from sdm_lightning.features.weights import sha256_of_file
+from sdm_lightning.metrics import (
+    FrechetInceptionDistance,
+    InceptionDiscriminativeScores,
+    inception_discriminative_scores,
+)
+
+DIM = 2048
+MEMORY_LIMIT_GB = 6.0
+
+
+def run(settings: Settings) -> Iterator[Line]:
+    """Time ``sdm evaluate``'s path on PNGs: decoding, features, PSNR, SSIM and L1."""
+    count, size = (2, 32) if settings.quick else (8, 256)
+    real = make_photos(settings.folder / "real", count, size, "png")
+    fake = make_photos(settings.folder / "fake", count, size, "png")
+    network = random_inception(settings.folder).to(settings.device)
+    images = torch.randint(0, 256, (2 * count, 3, size, size), dtype=torch.uint8)
+    images = images.to(settings.device)
+
+    def evaluate() -> None:
+        evaluator = Evaluator(network, ids=False, precision_recall=False)
+        pairs = PairedFolders(str(real), str(fake))
+        run_pairs(pairs, evaluator, batch_size=count, num_workers=0, device=settings.device)
+
+    found, limit = interleaved(
+        [
+            lambda: 1e3 * settings.seconds(evaluate) / (2 * count),
+            lambda: 1e3 * settings.seconds(lambda: network.extract(images)) / (2 * count),
+        ],
+        max(1, settings.rounds // 2),
+    )
+    name = f"an image of sdm evaluate, {size}-pixel PNG, no workers"
+    yield compared("evaluation", name, "ms", found, limit, "Inception alone")
+
+
+def run_scores(settings: Settings) -> Iterator[Line]:
+    """Time and size the scores of a whole test set, each in a process of its own."""
+    count = 3000 if settings.quick else 36_500
+    for name, work in (("P-IDS and U-IDS", _ids), ("FID", _fid)):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            seconds, peak = pool.apply(work, (count,))
+        pairs = f"{count} pairs of {DIM} features"
+        yield figure("scores", f"{name}, {pairs}", seconds, "s")
+        yield figure("scores", f"{name}, {pairs}, peak memory", peak, "GB") | {
+            "limit": MEMORY_LIMIT_GB,
+            "limit_name": "what it may take",
+            "ratio": round(peak / MEMORY_LIMIT_GB, 3),
+        }
+
+
+def run_chance(settings: Settings) -> Iterator[Line]:
+    """Score two independent draws of one distribution, by their number: perfect results."""
+    for count in (2500,) if settings.quick else (2000, 2993, 5000):
+        real, fake = draw(count, 1), draw(count, 2)
+        p_ids, u_ids = inception_discriminative_scores(real, fake, few_pairs=True)
+        yield figure("chance", f"U-IDS of {count} perfect pairs", u_ids, "%")
+        yield figure("chance", f"P-IDS of {count} perfect pairs", p_ids, "%")
+
+
+def draw(count: int, seed: int) -> np.ndarray:
+    """Rectified normal rows, of about the size of pooled Inception features."""
+    rows = np.random.default_rng(seed).standard_normal((count, DIM), np.float32)
+    rows *= 0.4
+    return np.maximum(rows, 0, out=rows)
+
+
+def _pairs(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs that share half of what they are made of; either could be the original."""
+    shared = draw(count, 0)
+    real, fake = (torch.from_numpy((draw(count, seed) + shared) / 2) for seed in (1, 2))
+    return real, fake
+
+
+def _measured(work: Callable[[], Any]) -> tuple[float, float]:
+    start = time.process_time()
+    work()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return time.process_time() - start, peak
+
+
+def _ids(count: int) -> tuple[float, float]:
+    real, fake = _pairs(count)
+    metric = InceptionDiscriminativeScores(DIM)
+    ids = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    for part in torch.arange(count).split(32):
+        metric.update(ids[part], real[part], fake[part])
+    del real, fake
+    return _measured(metric.compute)
+
+
+def _fid(count: int) -> tuple[float, float]:
+    real, fake = _pairs(count)
+
+    def work() -> None:
+        metric = FrechetInceptionDistance(DIM)
+        for a, b in zip(real.split(32), fake.split(32), strict=True):
+            metric.update(a, real=True)
+            metric.update(b, real=False)
+        metric.compute()
+
+    return _measured(work)
+
+
+def random_inception(folder: Path) -> InceptionFeatures:
+    """Write the protocol's network with random weights, and load it as the published one is."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Network
+
+    class Untrained(Network):
+        def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+            return None
+
+    empty, path = folder / "empty.pth", folder / "inception.pth"
+    torch.save({}, empty)
+    torch.save(Untrained("x", ["2048"], feature_extractor_weights_path=empty).state_dict(), path)
+    return InceptionFeatures(path, sha256_of_file(path)[:8])

@@ -1,0 +1,200 @@
+"""docs/benchmarks.md, made from the committed JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.common import Line, read_lines
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+TITLES = {
+    "start-up": "Start-up",
+    "generator": "Generator",
+    "training": "Training step",
+    "data": "Data",
+    "masks": "Masks",
+    "evaluation": "Evaluation",
+    "scores": "Scores of a whole test set",
+    "chance": "Scores of perfect results",
+    "checkpoint": "Checkpoints",
+    "scale": "Exchange between processes",
+}
+
+INTRODUCTION = """\
+# Benchmarks
+
+`make bench` measures everything on this page but the last section and prints one table.
+`python -m benchmarks SECTION ...` measures a part, `--output FILE` keeps the JSON lines, and
+`python -m benchmarks page` makes this page from those in `benchmarks/results/`. No GPU was at
+hand; `make gpu` measures there.
+
+A figure stands beside its limit, measured in the same process in interleaved pairs: *ratio* is
+the median of the pairs' ratios, and 1 means that nothing is lost. The limit of a network is the
+list of its own convolutions, matrix products and attention, recorded with their shapes and run
+again with nothing between them. On a CPU, times are processor seconds of one thread unless they
+say wall clock. *Before* is the same figure while freed memory went back to the kernel (see
+[Memory](#memory)).
+"""
+
+MEMORY = """\
+## Memory
+
+glibc returns every freed block above 32 MiB to the kernel, which clears its pages when the next
+tensor is written: 37 ms for 64 MiB where the arithmetic of an activation takes 5 ms. `sdm`
+commands therefore let freed memory stay with the process. From Python:
+
+```python
+from sdm_lightning.memory import reuse_freed_memory
+
+reuse_freed_memory()  # before the first tensor
+```
+
+It leaves processes alone that have chosen an allocator by `LD_PRELOAD` or `MALLOC_...`. The price
+is peak memory: 1.64 GB instead of 1.34 GB for a process that runs the 512x512 generator.
+"""
+
+
+def write() -> None:
+    """Write the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """Return the page's text."""
+    before = newest(RESULTS.glob("*_before.jsonl"))
+    lines = newest(path for path in RESULTS.glob("*.jsonl") if "_before" not in path.name)
+    parts = [INTRODUCTION]
+    for section, title in TITLES.items():
+        found = [line for line in lines.values() if line["section"] == section]
+        if found:
+            parts.append(_table(title, found, before))
+            if section == "generator":
+                parts.append(MEMORY)
+    parts.append(_many_gpus(lines))
+    return "\n".join(parts)
+
+
+def newest(paths: Iterable[Path]) -> dict[tuple[str, str, str, str], Line]:
+    """Return the last line of each figure, by machine, section, name and limit."""
+    found = {}
+    for path in sorted(paths):
+        for line in read_lines(path):
+            found[_key(line)] = line
+    return found
+
+
+def _key(line: Line) -> tuple[str, str, str, str]:
+    return line["machine"], line["section"], line["name"], line.get("limit_name", "")
+
+
+def _table(title: str, lines: list[Line], before: dict[tuple[str, str, str, str], Line]) -> str:
+    rows = [f"## {title}", ""]
+    for machine in dict.fromkeys(line["machine"] for line in lines):
+        here = [line for line in lines if line["machine"] == machine]
+        commands = dict.fromkeys(f"`{_shown(line['command'])}`" for line in here)
+        rows += [f"{machine}; {', '.join(commands)}", ""]
+        with_before = any(_key(line) in before for line in here)
+        columns = ["", "found", "limit", "ratio", *(["before"] if with_before else [])]
+        rows += [_row(columns), _row(["---"] * len(columns))]
+        for line in here:
+            cells = [line["name"], f"{line['value']:g} {line['unit']}"]
+            cells += [f"{line['limit_name']}: {line['limit']:g}" if "limit" in line else ""]
+            cells += [f"{line['ratio']:.2f}" if "ratio" in line else ""]
+            if with_before:
+                old = before.get(_key(line))
+                cells.append("" if old is None else f"{old['value']:g} {old['unit']}")
+            rows.append(_row(cells))
+        rows.append("")
+    return "\n".join(rows)
+
+
+def _shown(command: str) -> str:
+    """Drop where the lines were written to."""
+    words = command.split()
+    if "--output" in words:
+        place = words.index("--output")
+        del words[place : place + 2]
+    return " ".join(words)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# ---------------------------------------------------------------- computed, not measured
+
+PARAMETERS = 73.66e6 + 28.98e6  # generator and discriminator at 512 x 512
+IMAGES_PER_SECOND = 20.0  # of one GPU at 512 x 512 and T = 2: an aim, measured nowhere yet
+BATCH = 8
+LINKS = {"inside a node": 350e9, "between nodes": 40e9}  # bytes/s of one GPU, after protocol losses
+GPUS_PER_NODE = 8
+IMAGE_BYTES = 100e3
+SHARD_IMAGES = 1000
+
+ASSUMED = """\
+What follows is arithmetic. Measured above: each step reduces {ratio:g} times the bytes of both
+networks' gradients ({gradients:.0f} MB in float32 at 512x512), and an image of the stream costs
+{cost:g} ms of one core. Assumed: {rate:g} images/s and batch {batch} on one GPU (an aim, measured
+on none yet); {inside:g} GB/s a GPU inside a node of {node}, {between:g} GB/s between nodes; a
+ring all-reduce that nothing overlaps; {image:g} kB an image, {shard} images a shard, one request
+a shard."""
+
+
+def step_on(gpus: int, ratio: float) -> tuple[float, float]:
+    """Compute the exchange and the efficiency of a step on many GPUs.
+
+    Args:
+        gpus: Number of GPUs, eight to a node.
+        ratio: Bytes reduced in a step over the bytes of all gradients.
+
+    Returns:
+        Seconds of a ring all-reduce, and compute / (compute + exchange) without any overlap.
+    """
+    link = LINKS["inside a node" if gpus <= GPUS_PER_NODE else "between nodes"]
+    exchange = 2 * (gpus - 1) / gpus * 4 * PARAMETERS * ratio / link
+    compute = BATCH / IMAGES_PER_SECOND
+    return exchange, compute / (compute + exchange)
+
+
+def _many_gpus(lines: dict[tuple[str, str, str, str], Line]) -> str:
+    ratios = [line["ratio"] for line in lines.values() if line["section"] == "scale"
+              and "in a step," in line["name"]]  # fmt: skip
+    cost = [line["value"] for line in lines.values() if "checks), no workers" in line["name"]]
+    if not ratios or not cost:
+        return ""
+    ratio, cores = max(ratios), cost[0] / 1e3 * IMAGES_PER_SECOND
+    rows = [
+        "## Many GPUs: computed, not measured",
+        "",
+        ASSUMED.format(
+            ratio=ratio,
+            gradients=4 * PARAMETERS / 1e6,
+            cost=cost[0],
+            rate=IMAGES_PER_SECOND,
+            batch=BATCH,
+            inside=LINKS["inside a node"] / 1e9,
+            between=LINKS["between nodes"] / 1e9,
+            node=GPUS_PER_NODE,
+            image=IMAGE_BYTES / 1e3,
+            shard=SHARD_IMAGES,
+        ),
+        "",
+        _row(["GPUs", "exchange a step, ms", "efficiency", "images/s", "storage, MB/s",
+              "requests/s", "cores for the data"]),
+        _row(["---"] * 7),
+    ]  # fmt: skip
+    for gpus in (1, 8, 16, 32, 64, 128, 256, 512):
+        exchange, efficiency = step_on(gpus, ratio)
+        images = gpus * IMAGES_PER_SECOND * efficiency
+        rows.append(
+            _row([
+                str(gpus), f"{1e3 * exchange:.1f}", f"{100 * efficiency:.0f} %", f"{images:.0f}",
+                f"{images * IMAGE_BYTES / 1e6:.0f}", f"{images / SHARD_IMAGES:.2f}",
+                f"{gpus * cores * efficiency:.1f}",
+            ])
+        )  # fmt: skip
+    return "\n".join([*rows, ""])

@@ -22,7 +22,7 @@ from sdm_lightning.reports.figures import (
     schedule_curves,
 )
 from sdm_lightning.reports.paper import read_paper_table, select_lines
-from sdm_lightning.reports.results import gather, label_of, metric_values
+from sdm_lightning.reports.results import distinct, gather, metric_values
 
 FigureName = Literal["fig2", "fig3", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "table4"]
 
@@ -211,7 +211,7 @@ def _table(
     if lines:
 
         def listed(key: str) -> str:
-            return ", ".join(sorted({str(label_of(line, key)) for line in lines}))
+            return ", ".join(distinct(lines, key))
 
         notes = (
             f"Ours: scale {listed('scale')}, {listed('protocol')}, {listed('num_images')} test "

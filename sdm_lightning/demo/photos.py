@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -21,7 +20,7 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from sdm_lightning.data.transforms import UInt8Array
 from sdm_lightning.demo.dead_leaves import dead_leaves_image
@@ -271,14 +270,10 @@ def _write_all(
         (folder / f"{name}.png").write_bytes(data.tobytes())
 
     # Threads are enough: OpenCV releases the interpreter lock while it resizes and encodes.
-    pool = ThreadPoolExecutor(num_workers or os.cpu_count() or 1)
-    try:
-        tasks = pool.map(write, range(count))
-        for _ in tqdm(tasks, total=count, desc=label, unit="img", disable=not progress):
-            pass
-    finally:
-        # An interrupted run must not keep painting what is about to be removed.
-        pool.shutdown(wait=True, cancel_futures=True)
+    workers = num_workers or os.cpu_count()
+    thread_map(
+        write, range(count), max_workers=workers, desc=label, unit="img", disable=not progress
+    )
 
 
 class _TrainPainter:

@@ -180,3 +180,8 @@ def label_of(line: Line, key: str) -> Any:
     if key == "table":
         return cell.get("sweep")
     return None
+
+
+def distinct(lines: Iterable[Line], key: str) -> list[str]:
+    """List the different values of a label over some lines, sorted; see :func:`label_of`."""
+    return sorted({str(v) for line in lines if (v := label_of(line, key)) is not None})

@@ -15,8 +15,8 @@ from sdm_lightning.reports.paper import (
 from sdm_lightning.reports.results import (
     Line,
     better_of,
+    distinct,
     gather,
-    label_of,
     metric_values,
     split_metric,
 )
@@ -184,20 +184,17 @@ def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> 
     if not lines:
         return [*notes, "Ours: not run yet."]
 
-    def all_of(key: str) -> list[str]:
-        return sorted({str(v) for line in lines if (v := label_of(line, key)) is not None})
-
     def listed(key: str) -> str:
-        return ", ".join(all_of(key)) or "not recorded"
+        return ", ".join(distinct(lines, key)) or "not recorded"
 
-    seeds = all_of("seed")
+    seeds = distinct(lines, "seed")
     notes.append(
         f"Ours: scale {listed('scale')}; {listed('images_seen')} images seen; protocol "
         f"{listed('protocol')}; {listed('num_images')} test images; seeds {', '.join(seeds)}"
         + (" (mean ± sample standard deviation; changes seed by seed)." if len(seeds) > 1 else ".")
     )
     notes.append(f"Hardware: {'; '.join(_hardware(lines))}. Code: {_commits(lines)}.")
-    scales = all_of("scale")
+    scales = distinct(lines, "scale")
     if scales and scales != ["paper"]:
         notes.append(
             "These runs are scaled down: their numbers do not reproduce the paper's, and only the "

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ def replay_step(file: str, checkpoint: str | None = None) -> None:
 
     Prints every term of the loss, the first layers whose output was not finite, and the parameters
     whose gradients were not. Nothing is trained or saved. Randomness is the step's own; on the kind
-    of device that it ran on, the numbers are too.
+    of device that it ran on, the numbers are too. Only for runs of your own: the checkpoint names
+    the classes that it is built from.
 
     Args:
         file: batch-rankN.pt in the run's folder diverged/.
@@ -74,7 +76,9 @@ def replay_step(file: str, checkpoint: str | None = None) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; name one of the run with --checkpoint")
     try:
-        module = SDMModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = SDMModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # as in _load
@@ -82,11 +86,14 @@ def replay_step(file: str, checkpoint: str | None = None) -> None:
     print(f"{file}: batch after {saved['images_seen']:,} images, networks of {path}")
     print(f"keys: {', '.join(saved['batch']['key'])}")
     report = _Report(module, saved)
-    trainer = pl.Trainer(
-        max_steps=1, accelerator="auto", devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, DataLoader([saved["batch"]], batch_size=None))  # type: ignore[arg-type]
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's remarks are about longer runs than one step
+        trainer = pl.Trainer(
+            max_steps=1, accelerator="auto", devices=1, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, DataLoader([saved["batch"]], batch_size=None))  # type: ignore[arg-type]
     report.print()
 
 

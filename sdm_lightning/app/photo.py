@@ -43,7 +43,7 @@ class Photo:
         return Path(self.picture.name).stem
 
     def given_preview(self) -> Bools | None:
-        """``(h, w)``, the given hole reduced for the page."""
+        """Reduce the given hole ``(h, w)`` for the page."""
         return None if self.given is None else shrink_mask(self.given, self.preview)
 
     def hole(self, painted: str) -> Bools:

@@ -85,7 +85,7 @@ class Service:
         weights: Names or files that the page offers; the first is the default.
         device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
         max_pixels: Of a photo.
-        folder: For files; everything under it is removed by whoever made it.
+        folder: For files; everything under it is removed by its creator.
 
     Raises:
         InputError: If there are no such weights, or two have one name.
@@ -104,7 +104,7 @@ class Service:
         self.inpainter = lru_cache(maxsize=2)(
             lambda label: Inpainter.from_pretrained(self.weights[label], device)
         )
-        self.inpainter(next(iter(self.weights)))  # a damaged file is told before the page opens
+        self.inpainter(next(iter(self.weights)))  # a damaged file is reported before the page opens
 
     def session(self, key: str) -> Session:
         """Return the session of an open page; the one that was used longest ago makes place."""

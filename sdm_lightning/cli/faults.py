@@ -37,19 +37,19 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in FULL:
         where = f"{error.filename}: " if error.filename else ""
         return (
-            f"{where}{error.strerror}; what was there before is whole; make room, then go on with "
-            "--ckpt_path last (fit) or start the command again"
+            f"{where}{error.strerror}; earlier files are intact; free some space, then "
+            "continue with --ckpt_path last (fit) or start the command again"
         )
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexp" in text):
         return (
             f"a data worker died ({text.partition('. ')[0].rstrip('.')}), mostly by the system's "
-            "lack of memory: lower data.num_workers or data.shuffle_shards, then go on with "
+            "lack of memory: lower data.num_workers or data.shuffle_shards, then continue with "
             "--ckpt_path last"
         )
     if isinstance(error, RuntimeError) and _is_lost_peer(text):
         return (
-            "another process of this training is gone, see its own message: go on with --ckpt_path "
-            f"last ({text[:120]})"
+            "another process of this training has ended, see its message: continue with "
+            f"--ckpt_path last ({text[:120]})"
         )
     if _is(error, "wandb.errors", "Error"):
         return (
@@ -66,7 +66,7 @@ def _is(error: BaseException, module: str, name: str) -> bool:
 
 
 def _allocation(text: str) -> str:
-    """Return the part of PyTorch's long message that says how much was asked for."""
+    """Return the part of PyTorch's long message that states how much was requested."""
     found = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
     return f"tried to allocate {found[1]}" if found else text[:80]
 

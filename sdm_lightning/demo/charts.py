@@ -48,7 +48,7 @@ def short(value: float) -> str:
 
 
 def _range(lines: Sequence[Line]) -> tuple[float, float]:
-    """Of the middle 98 %: a wild first batch must not flatten the rest of the curve."""
+    """Return the range of the middle 98 %: a wild first batch must not flatten the curve."""
     values = sorted(v for line in lines for v in line.y if math.isfinite(v))
     if not values:
         return 0.0, 1.0
@@ -59,7 +59,7 @@ def _range(lines: Sequence[Line]) -> tuple[float, float]:
 
 
 def line_chart(title: str, lines: Sequence[Line], x_label: str = "images seen") -> str:
-    """Curves over a common axis, each drawn faintly with its smoothed self on top.
+    """Draw curves over a common axis, each faintly with its smoothed self on top.
 
     Args:
         title: What is drawn; for readers that speak the page, too.
@@ -111,7 +111,7 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str = "images seen") 
 
 
 def bar_chart(title: str, values: Sequence[float], first: str, last: str) -> str:
-    """Bars from left to right, labelled at both ends.
+    """Draw bars from left to right, labelled at both ends.
 
     Args:
         title: What is drawn.

@@ -271,7 +271,7 @@ def _existing(job: Job, num_samples: int) -> bool:
 def _write(
     job: Job, result: Inpainting, steps: bool, uncertainty: bool, compare: bool
 ) -> list[dict[str, Any]]:
-    """Write everything that was asked for; return what was written, sample by sample."""
+    """Write everything requested; return what was written, sample by sample."""
     written = []
     for index, sample in enumerate(result.samples):
         path = _sample_path(job.output, index, len(result.samples))
@@ -294,7 +294,7 @@ def _write(
 
 
 def _files(written: list[dict[str, Any]]) -> list[str]:
-    """Every file of ``_write``'s records in the order in which they were written."""
+    """List every file of ``_write``'s records in the order in which they were written."""
     found: list[str] = []
     for record in written:
         for kind in ("file", "uncertainty", "step", "compare"):

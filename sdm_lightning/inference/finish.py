@@ -1,4 +1,4 @@
-"""From the network's answer at its working size to pixels at the picture's size."""
+"""From the network's output at its working size to pixels at the picture's size."""
 
 from dataclasses import dataclass
 

@@ -27,7 +27,7 @@ _MAX_DEPTH = 20
 
 
 def is_own(class_path: str) -> bool:
-    """Whether a class path names a part of this package that weights files may build."""
+    """Return whether a class path names a part of this package that weights files may build."""
     return any(class_path.startswith(f"{part}.") for part in OWN_PARTS)
 
 

@@ -43,7 +43,7 @@ class _Batch:
     logits: list[Tensor] = field(default_factory=list)
 
     def row(self) -> Tensor:
-        """All values in one tensor: flags, skipped, mean logits of real and completed images."""
+        """Collect all values in one tensor: flags, skipped, mean logits of both kinds of images."""
         assert self.skipped is not None
         return torch.stack([*self.flags, self.skipped, *self.logits])
 
@@ -163,7 +163,7 @@ class StepHealth:
             if speak:
                 _log.warning(
                     "the discriminator has collapsed: its mean logit over about %d batches is %.1f "
-                    "for real and %.1f for completed images, so it tells them apart whatever the "
+                    "for real and %.1f for completed images, so it separates them whatever the "
                     "generator does; see 'Collapsed discriminator' in docs/troubleshooting.md",
                     SATURATION_BATCHES, real, completed,
                 )  # fmt: skip
@@ -172,7 +172,7 @@ class StepHealth:
 
     @property
     def diverged(self) -> bool:
-        """Whether more batches in a row were bad than are put up with."""
+        """Whether more batches in a row were bad than are tolerated."""
         return self.in_a_row > self.max_skipped
 
     def error(self, images_seen: int, keys: list[str], replay: str) -> DivergedError:
@@ -187,7 +187,7 @@ class StepHealth:
             f"training diverged: {_first(self.terms)} not finite in {self.in_a_row} batches in a "
             f"row (model.max_skipped_batches is {self.max_skipped}), the last after "
             f"{images_seen:,} images with keys {_some(keys)}; nothing of them was applied or saved "
-            f"over earlier checkpoints; 'sdm replay {replay}' repeats the step; then go on with "
+            f"over earlier checkpoints; 'sdm replay {replay}' repeats the step; then continue with "
             "--ckpt_path last and a lower learning rate or --model.gradient_clip 1.0"
         )
 

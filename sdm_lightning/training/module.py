@@ -145,7 +145,7 @@ class SDMModule(InpaintingModule):
         return adam_options(*settings, self.losses, on_cuda=self.device.type == "cuda")
 
     def on_train_start(self) -> None:
-        """Take learning rates from the config, not from the checkpoint that a run goes on from."""
+        """Take learning rates from the config, not from the checkpoint that a run resumes."""
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer, options in zip(optimizers, self._adam_options(), strict=True):  # type: ignore[arg-type]
             align_adam(optimizer, options)

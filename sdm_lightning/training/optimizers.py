@@ -39,7 +39,7 @@ def align_adam(optimizer: torch.optim.Optimizer, options: dict[str, Any]) -> Non
     for group in optimizer.param_groups:
         if any(group[name] != value for name, value in options.items() if name != "fused"):
             shown = {name: value for name, value in options.items() if name != "fused"}
-            rank_zero_info(f"Adam goes on with the config's {shown}")
+            rank_zero_info(f"Adam continues with the config's {shown}")
         group.update(options)
         for parameter in group["params"]:
             state = optimizer.state.get(parameter)

@@ -197,5 +197,5 @@ def test_faults_that_are_not_known_keep_their_traceback():
     assert explain_fault(RuntimeError("shape mismatch")) is None
     assert explain_fault(OSError(13, "Permission denied", "/x")) is None
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]")
-    assert "another process of this training is gone" in explain_fault(lost)
+    assert "another process of this training has ended" in explain_fault(lost)
     assert "/x: No space left" in explain_fault(OSError(28, "No space left on device", "/x"))

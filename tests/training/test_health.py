@@ -139,7 +139,7 @@ def test_too_many_in_a_row_stop_the_run(tmp_path, capsys):
         tmp_path, [RunCheckpoint(1, keep=1)], enable_checkpointing=True, max_steps=9
     )
     with pytest.raises(DivergedError) as caught:
-        trainer.fit(module, loader(2, 9, 13))  # the first alone is put up with
+        trainer.fit(module, loader(2, 9, 13))  # the first alone is tolerated
     assert caught.value.exit_status == 3
     file = tmp_path / "diverged" / "batch-rank0.pt"
     for part in (

@@ -156,7 +156,7 @@ def cached_copy(url: str, cache_dir: str, *, size: int, sha256: str) -> str:
     try:
         with atomic_file(target) as file, open_url(url) as stream:
             # A byte more than there should be is enough to see that it is another file; a server
-            # that goes on sending would fill the disk.
+            # that keeps sending would fill the disk.
             while block := stream.read(min(1 << 20, size + 1 - file.tell())):
                 digest.update(block)
                 file.write(block)

@@ -15,7 +15,7 @@ class StartingWeights(pl.Callback):
 
     For fine-tuning released weights on one's own photos; ``sdm fit --start_from WEIGHTS`` adds it.
     A resumed run is left alone: its own checkpoint counts. Optimizers start anew. ``images_seen``
-    goes on from the weights' own count, of which ``budget.max_images`` takes no notice.
+    continues from the weights' own count, of which ``budget.max_images`` takes no notice.
 
     Args:
         weights: Name of bundled weights, ``.safetensors`` file, ``.ckpt`` of another run, or its

@@ -69,7 +69,7 @@ def test_disk_full_in_a_checkpoint(sdm, tmp_path, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert status == 1
-    assert "File too large; what was there before is whole" in line
+    assert "File too large; earlier files are intact" in line
     assert checkpoints(run) == before
     assert not list((run / "checkpoints").glob("*.partial"))
     assert newest_checkpoint(run) is not None

@@ -89,11 +89,14 @@ def build_page(service: Service) -> gr.Blocks:
                         allow_preview=False, visible=False, elem_id="variants",
                     )  # fmt: skip
                     with gr.Tabs():
-                        with gr.Tab("Before and after"):
+                        with gr.Tab("Compare"):
                             slider = gr.ImageSlider(
-                                label="Drag the line", format="jpeg", interactive=False,
-                                buttons=["fullscreen"], elem_id="before-after",
-                            )  # fmt: skip
+                                label="Before and after: drag the line",
+                                format="jpeg",
+                                interactive=False,
+                                buttons=["fullscreen"],
+                                elem_id="before-after",
+                            )
                         with gr.Tab("Iterations"):
                             step = gr.Slider(1, 2, 2, step=1, label="Iteration")
                             frame = gr.Image(

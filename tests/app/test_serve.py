@@ -42,19 +42,20 @@ def test_limits(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> No
 
 class TestPage:
     @pytest.fixture(autouse=True)
-    def gradio(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradio(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        # Its routes read this once, and make folders there for every page built afterwards.
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pytest.importorskip("gradio", reason="the extra 'app' is not installed")
+            pytest.importorskip("gradio.routes")
 
     def test_a_taken_port_is_told(
         self,
         tiny_weights: Path,  # noqa: F811
-        monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setenv("GRADIO_TEMP_DIR", "restored afterwards")
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()

@@ -29,6 +29,7 @@ TABLE_TITLE = re.compile(r"\A\*\*(.+)\*\*$", re.MULTILINE)
 REMOTE = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="https?:|<link\b[^>]*\brel="?(?:stylesheet|pre)[^>]*https?:"""
 )
+WHOLE_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^()\s#:]+)\)")
 LINK = re.compile(r"(?<=\]\()([^()\s#:]+)")
 
 
@@ -66,6 +67,13 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
             target = source.removeprefix("docs/")
         return match[1] if target is None else relpath(target, PurePosixPath(here).parent)
 
+    def without_source_files(match: re.Match[str]) -> str:
+        """Keep only the text of a link to a file of the repository that the site does not hold."""
+        source = normpath((folder / match[2]).as_posix())
+        elsewhere = source not in paths and not source.startswith(("docs/", ".."))
+        return match[1] if elsewhere and (REPOSITORY / source).exists() else match[0]
+
+    markdown = WHOLE_LINK.sub(without_source_files, markdown)
     # Tables that `sdm table` wrote begin with their title in bold.
     return LINK.sub(rewritten, TABLE_TITLE.sub(r"# \1", markdown))
 

@@ -65,6 +65,25 @@ def machine(device: torch.device) -> str:
     return f"{name} (CPU, {threads} thread{'s' * (threads > 1)}), torch {torch.__version__}"
 
 
+def peak_memory(work: Callable[[], Any]) -> tuple[float, float]:
+    """Run ``work`` and measure this process's resident memory, on Linux.
+
+    Not by getrusage, whose peak a process inherits from the one that started it.
+
+    Returns:
+        The peak in MiB, and how far it lies above what was resident before.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _resident_peak()
+    work()
+    return _resident_peak(), _resident_peak() - before
+
+
+def _resident_peak() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
+
+
 def interleaved(
     works: list[Callable[[], float]], rounds: int, warm_up: bool = True
 ) -> list[list[float]]:

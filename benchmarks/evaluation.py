@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import Line, Settings, compared, figure, interleaved
+from benchmarks.common import Line, Settings, compared, figure, interleaved, peak_memory
 from benchmarks.files import make_photos
 from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.evaluation.folders import run_pairs
@@ -94,9 +93,8 @@ def _pairs(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _measured(work: Callable[[], Any]) -> tuple[float, float]:
     start = time.process_time()
-    work()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return time.process_time() - start, peak
+    peak, _ = peak_memory(work)
+    return time.process_time() - start, peak * 2**20 / 1e9
 
 
 def _ids(count: int) -> tuple[float, float]:

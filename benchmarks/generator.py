@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import Line, Settings, compared, figure, interleaved
+from benchmarks.common import Line, Settings, compared, figure, interleaved, peak_memory
 from benchmarks.limits import Products
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.memory import reuse_freed_memory
@@ -158,9 +157,7 @@ def _peak_of_pass(settings: Settings, precision: str, size: int) -> float:
     torch.set_num_threads(1)
     generator = build(settings)
     inputs = torch.rand(1, 7, size, size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _forward(settings, generator, precision, inputs)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return peak_memory(lambda: _forward(settings, generator, precision, inputs))[1]
 
 
 def _memory(settings: Settings) -> Iterator[Line]:

@@ -57,6 +57,17 @@ It leaves processes alone that have chosen an allocator by `LD_PRELOAD` or `MALL
 is peak memory: 1.64 GB instead of 1.34 GB for a process that runs the 512x512 generator.
 """
 
+PRECISION = """\
+## bfloat16
+
+`sdm inpaint --precision auto` runs convolutions in bfloat16 where the processor computes in it
+(AVX512-BF16, AMX, GPUs since 2020). The time of the paper's network is in the table above; the
+small demo network gains nothing (1.54 s against 1.47 s for eight cut-outs). With the demo's
+weights, in holes of 48x48 pixels in 128x128 crops of the held-out photos, fillings differ from
+float32's by 0.6 of 255 levels on average, 7 levels at the 99th percentile, a PSNR of 43.7 dB
+between them.
+"""
+
 
 def write() -> None:
     """Write the page."""
@@ -73,7 +84,7 @@ def page() -> str:
         if found:
             parts.append(_table(title, found, before))
             if section == "generator":
-                parts.append(MEMORY)
+                parts += [MEMORY, PRECISION]
     parts.append(_many_gpus(lines))
     return "\n".join(parts)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import resource
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from unittest import mock
 import lightning.pytorch as pl
 import torch
 
-from benchmarks.common import Line, Settings, compared, figure
+from benchmarks.common import Line, Settings, compared, figure, peak_memory
 from benchmarks.files import make_shards
 from benchmarks.generator import LIMIT
 from benchmarks.limits import Products
@@ -185,11 +184,10 @@ def _peak(settings: Settings, size: int, iterations: int, detach: bool) -> float
     # A first fit of another, tiny model pays for what libraries import and keep.
     fit(build(32, 1, quick=True, kind=SDMModule), stream(settings, 32, 2), 1, settings)
     module = build(size, iterations, detach, quick=True, kind=SDMModule)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    fit(module, stream(settings, size, 2), INTERVAL, settings)
-    if settings.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(settings.device) / 2**20
-    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, 0) / 2**10
+    loader = stream(settings, size, 2)
+    _, above = peak_memory(lambda: fit(module, loader, INTERVAL, settings))
+    cuda = settings.device.type == "cuda"
+    return torch.cuda.max_memory_allocated(settings.device) / 2**20 if cuda else above
 
 
 def _memory(settings: Settings) -> Iterator[Line]:

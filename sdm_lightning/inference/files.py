@@ -19,6 +19,7 @@ from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.certainty import HoleDeviations, read_calibration
 from sdm_lightning.inference.holes import HoleSource
 from sdm_lightning.inference.inpainter import Inpainter
+from sdm_lightning.inference.precision import Precision
 from sdm_lightning.inference.results import Inpainting
 from sdm_lightning.inference.writing import LOSSY, encoded, save_picture, side_by_side
 
@@ -58,6 +59,7 @@ def inpaint_files(
     overwrite: bool = False,
     parameters: Literal["ema", "raw"] = "ema",
     device: str = "auto",
+    precision: Precision = "32-true",
 ) -> None:
     """Fill the holes of a photo, or of a folder of photos.
 
@@ -98,6 +100,8 @@ def inpaint_files(
             folder are skipped.
         parameters: Of a .ckpt: the moving average (ema) or the raw weights.
         device: cpu, cuda, mps, or auto.
+        precision: 32-true, bf16-mixed (half the time for large networks where the processor
+            computes in it), or auto (bf16-mixed there, else 32-true).
     """
     alpha = mask == "alpha"
     source = HoleSource(tuple(box or ()), mask_color, alpha, grow, mask_convention)
@@ -141,6 +145,7 @@ def inpaint_files(
                     detail=detail,
                     seams=seams,
                     feather=feather,
+                    precision=precision,
                     keep_steps=steps,
                     on_step=deviations,
                 )

@@ -9,7 +9,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from sdm_lightning.inference import publishing
 from sdm_lightning.inference.canvas import Canvas
 from sdm_lightning.inference.finish import Finish
 from sdm_lightning.inference.pictures import Picture, PictureLike, read_mask, read_picture
+from sdm_lightning.inference.precision import Precision, wants_bfloat16
 from sdm_lightning.inference.regions import Region, hole_regions, pad_to_stride, shrink
 from sdm_lightning.inference.results import Floats, Inpainting, RegionStep
 from sdm_lightning.inference.weights import (
@@ -31,8 +32,6 @@ from sdm_lightning.inference.weights import (
     load_generator,
 )
 from sdm_lightning.seeding import stable_seed
-
-Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
 
 
 class Inpainter:
@@ -158,8 +157,8 @@ class Inpainter:
                 only; False leaves the network's output as it is, as scores need it.
             feather: Instead of ``seams``, fade the step in colour at a hole's edge out over so many
                 pixels; 0 does not.
-            precision: ``"32-true"``, or ``"bf16-mixed"``: convolutions in bfloat16, faster where
-                the processor has it.
+            precision: ``"32-true"``; ``"bf16-mixed"``: convolutions in bfloat16; ``"auto"``: that
+                where the processor computes in it, half the time for the paper's network.
             keep_steps: Keep every iteration's pictures; costs memory for large photos.
             on_progress: Called with cut-outs filled and in all.
             on_step: Called after each iteration in each cut-out. What it raises ends the call.
@@ -173,8 +172,7 @@ class Inpainter:
             raise InputError(f"num_iterations is {num_iterations}; it must be at least 1")
         if context < 0 or feather < 0:
             raise InputError(f"context {context} and feather {feather} must not be negative")
-        if precision not in get_args(Precision):
-            raise InputError(f"precision {precision!r}: choose {' or '.join(get_args(Precision))}")
+        bfloat16 = wants_bfloat16(precision, self.device)
         picture = read_picture(image)
         known = read_mask(mask, picture.size, mask_convention)
         limit = self._limit(work_size)
@@ -194,9 +192,7 @@ class Inpainter:
                     count = len(regions)
                     places = {"sample": index, "cut_out": count - 1 - number, "num_cut_outs": count}
                     report = partial(_report, on_step, places, region)
-                with torch.autocast(
-                    self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"
-                ):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
                     self._fill(canvas, region, limit, total, own, truncation, finish, report)
                 if on_progress is not None:
                     done = (index + 1) * len(regions) - number

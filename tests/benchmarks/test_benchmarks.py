@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks import disk, gpu, page
 from benchmarks.__main__ import main
-from benchmarks.common import Settings, compared, interleaved
+from benchmarks.common import Settings, compared, interleaved, peak_memory
 from benchmarks.limits import Products, is_product
 
 
@@ -57,6 +57,13 @@ class TestProducts:
 def test_the_ratio_is_the_median_of_the_pairs() -> None:
     line = compared("s", "n", "s", [2.0, 30.0, 3.0], [1.0, 10.0, 1.0], "limit")
     assert (line["value"], line["limit"], line["ratio"], line["pairs"]) == (3.0, 1.0, 3.0, 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux")
+def test_the_peak_is_that_of_the_work() -> None:
+    peak, above = peak_memory(lambda: torch.ones(2**24))  # 64 MiB
+    assert 60 <= above <= 80
+    assert peak > above
 
 
 def test_works_take_turns() -> None:

@@ -248,5 +248,5 @@ def test_bfloat16_is_close_and_unknown_precisions_are_refused(tiny_weights: Path
     rough = inpainter(array, known, num_iterations=1, precision="bf16-mixed").array
     assert 0 < np.abs(exact - rough)[~known].max() < 16
     np.testing.assert_array_equal(rough[known], array[known])
-    with pytest.raises(InputError, match="'16': choose 32-true or bf16-mixed"):
+    with pytest.raises(InputError, match="'16': choose 32-true, bf16-mixed or auto"):
         inpainter(array, known, precision="16")  # type: ignore[arg-type]

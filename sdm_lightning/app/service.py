@@ -23,6 +23,7 @@ from sdm_lightning.inference.writing import file_options
 MAX_SESSIONS = 4
 MAX_SAMPLES = 6
 MAX_ITERATIONS = 16
+MAX_SEED = 2**32
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,8 @@ class Service:
         ):
             if not 1 <= value <= limit:
                 raise InputError(f"{name} is {value}; choose 1 to {limit}")
+        if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
+            raise InputError(f"seed is {seed}; choose a whole number from 0 to {MAX_SEED - 1}")
         hole = photo.hole(painted)
         session.images, session.variants, session.stop = [], [], threading.Event()
         frames = [Frames(photo.preview, hole, num_iterations) for _ in range(num_samples)]

@@ -122,6 +122,8 @@ def test_the_page_used_longest_ago_makes_place(
         ({"weights": "/etc/passwd"}, "weights /etc/passwd: choose one of tiny, demo"),
         ({"num_iterations": 0}, "iterations is 0; choose 1 to 16"),
         ({"num_samples": 7}, "variants is 7; choose 1 to 6"),
+        ({"seed": None}, "seed is None; choose a whole number from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed is 4294967296; choose"),
         ({"precision": "16"}, "choose 32-true or bf16-mixed"),
     ],
 )

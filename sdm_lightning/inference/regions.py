@@ -130,26 +130,28 @@ def _split_thin(labels: Labels, minimum: int) -> None:
     much longer than wide: first what is thin at a quarter of the smallest cut-out, then at twice
     that, and so on. So a wire is filled near full size, whatever hangs at its end.
     """
+    last = int(labels.max())
     for hole, box in _bounding_boxes(labels).items():
         part = labels[box.slices]
         rest = part == hole
-        width, pieces = max(minimum / 4, 1.0), 0
+        width, before = max(minimum / 4, 1.0), last
         cell = max(minimum // 2, 1)
         longest = cell
         while box.side > longest:
             thin = _long_parts(rest & ~_opened(rest, width / 2), longest)
             if thin.any():
                 rows, columns = np.nonzero(thin)
-                numbers = rows // cell * (box.width // cell + 1) + columns // cell
-                part[rows, columns] = labels.max() + 1 + numbers
+                numbers = 1 + rows // cell * (box.width // cell + 1) + columns // cell
+                part[rows, columns] = last + numbers
+                last += int(numbers.max())
                 rest &= ~thin
-                pieces += 1
             width *= 2
             cell, longest = max(cell, round(width)), round(4 * width)
-        if pieces:
+        if last > before:
             # What is left may lie at both ends of a wire.
-            _, apart = cv2.connectedComponents(rest.astype(np.uint8), connectivity=8)
-            part[rest] = labels.max() + apart[rest]
+            count, apart = cv2.connectedComponents(rest.astype(np.uint8), connectivity=8)
+            part[rest] = last + apart[rest]
+            last += count
 
 
 def _opened(hole: Bools, radius: float) -> Bools:

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, parse_yaml
 from sdm_lightning.shipped import find_config
 
 LINKED = {
@@ -30,12 +28,9 @@ def read_config_files(words: list[str]) -> dict[str, Any]:
         if not path.is_file():
             raise InputError(f"config file '{name}' does not exist")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f" line {mark.line + 1}" if mark else ""
-            what = getattr(error, "problem", None) or error
-            raise InputError(f"config file '{name}'{where}: not YAML: {what}") from error
+            content = parse_yaml(path.read_bytes().decode())
+        except ValueError as error:
+            raise InputError(f"config file '{name}': not YAML: {error}") from error
         if not isinstance(content, dict):
             raise InputError(f"config file '{name}' holds no keys")
         files[name] = content

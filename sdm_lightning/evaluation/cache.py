@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import zipfile
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,9 @@ class RealFeatureCache:
             with np.load(file, allow_pickle=False) as data:
                 digests, features = data["digests"], torch.from_numpy(data["features"])
                 stored = str(data["description"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            if digests.dtype != np.int64 or features.ndim != 2 or len(digests) != len(features):
+                raise ValueError("digests and features do not fit each other")
+        except Exception as error:  # what zipfile, zlib and NumPy raise for headers that lie
             raise InputError(
                 f"{file}: damaged feature cache ({type(error).__name__}); delete it"
             ) from error
@@ -82,7 +84,8 @@ class RealFeatureCache:
         """Write the rows to disk if there are new ones.
 
         Returns:
-            The file; None if nothing was written.
+            The file; None if nothing was written, which a full disk leads to as well: the rows can
+            be computed again, the scores that wait to be recorded cannot.
         """
         if self.folder is None or not self._changed or not self._rows:
             return None
@@ -90,7 +93,13 @@ class RealFeatureCache:
         digests = np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
         features = torch.stack(list(self._rows.values())).numpy()
         text = np.array(json.dumps(self.description, sort_keys=True))
-        with atomic_file(path) as file:
-            np.savez(file, digests=digests, features=features, description=text)
+        try:
+            with atomic_file(path) as file:
+                np.savez(file, digests=digests, features=features, description=text)
+        except OSError as error:
+            logging.getLogger(__name__).warning(
+                "%s: features are not kept (%s)", self.folder, error.strerror or error
+            )
+            return None
         self._changed = False
         return path

@@ -23,7 +23,7 @@ from sdm_lightning.data.naming import unique_keys
 from sdm_lightning.data.shards.index import INDEX_NAME, ShardIndex, is_tar_name
 from sdm_lightning.data.shards.reading import ShardReader
 from sdm_lightning.data.sources import open_source
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, parse_json
 from sdm_lightning.evaluation.workers import default_workers
 from sdm_lightning.files import write_atomically
 
@@ -172,8 +172,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        manifest = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        manifest = parse_json(file.read_bytes())
+    except ValueError as error:
         raise InputError(f"{file}: damaged ({error}); write the mask set again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{file}: not a manifest of masks; `sdm masks` writes one")
@@ -193,7 +193,13 @@ def check_mask_set(folder: str | Path) -> dict[str, Any]:
     manifest = read_manifest(root)
     if manifest is None:
         raise InputError(f"{root}: no {MANIFEST_NAME}; `sdm masks` writes mask sets with one")
-    files = [MaskFile(**entry) for entry in manifest["files"]]
+    try:
+        files = [MaskFile(**entry) for entry in manifest["files"]]
+        names = [Path(file.file).name for file in files]
+        if names != [file.file for file in files] or "digest" not in manifest:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{root}/{MANIFEST_NAME}: damaged; write the mask set again") from None
     for file in files:
         path = root / file.file
         if not path.is_file():

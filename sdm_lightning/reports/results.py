@@ -5,16 +5,21 @@ everything that they depend on); lines of a sweep also say which cell they came 
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sdm_lightning.errors import InputError, one_line
+from sdm_lightning.errors import InputError, one_line, parse_json
 from sdm_lightning.scores import find_score
 from sdm_lightning.shipped import shipped_folder
 
 Line = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+_LABELS = ("table", "row", "setting", "scale", "seed", "training_seed", "protocol", "method")
 
 DEFAULT_PLACES = ("runs", "experiments/results")
 
@@ -26,7 +31,9 @@ def experiments_folder() -> Path:
 
 
 def read_result_lines(path: str | Path) -> list[Line]:
-    """Read all lines of a JSON-lines file, oldest first, without those that a crash cut short.
+    """Read all lines of a JSON-lines file, oldest first.
+
+    Lines that a crash cut short or another program wrote are left out and counted in a warning.
 
     Raises:
         InputError: If the file is missing.
@@ -34,15 +41,36 @@ def read_result_lines(path: str | Path) -> list[Line]:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{file}: no such file; give a results.jsonl, or a folder with such files")
-    lines = []
-    for text in file.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
+    lines, foreign = [], 0
+    # Not splitlines(): a name may hold one of the other line ends that Unicode knows.
+    for text in file.read_bytes().split(b"\n"):
+        if not text.strip():
             continue
-        if isinstance(line, dict) and isinstance(line.get("metrics"), dict):
+        try:
+            line = parse_json(text)
+        except ValueError:
+            line = None
+        if _is_result(line):
             lines.append(line)
+        else:
+            foreign += 1
+    if foreign:
+        _log.warning("%s: left out %d lines that are no whole results", file, foreign)
     return lines
+
+
+def _is_result(line: Any) -> bool:
+    """Whether a parsed line is one that ``sdm test`` or ``sdm evaluate`` writes."""
+    if not isinstance(line, dict) or not isinstance(line.get("metrics"), dict):
+        return False
+    if not all(isinstance(line.get(key) or {}, dict) for key in ("cell", "counts")):
+        return False
+    try:  # infinities are strings that float() reads
+        [float(value) for value in line["metrics"].values()]
+    except (TypeError, ValueError, OverflowError):
+        return False
+    plain = (str, int, float, type(None))
+    return all(isinstance(line.get(key), plain) for key in _LABELS)
 
 
 def gather(places: Sequence[str | Path] | None = None) -> list[Line]:

@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, parse_yaml
 from sdm_lightning.shipped import find_config
 
 ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
@@ -155,14 +153,14 @@ def read_sweep(path: str | Path) -> Sweep:
     """
     file = Path(find_config(str(path)))
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parse_yaml(file.read_bytes().decode())
     except FileNotFoundError:
         raise InputError(
             f"{file}: no such file; give a sweep file of experiments/sweeps/"
         ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or "parameters" not in content:
+    except ValueError as error:
+        raise InputError(f"{file}: not valid YAML: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
         raise InputError(f"{file}: not a W&B sweep file (method, command and parameters)")
     values: dict[str, list[Any]] = {}
     searched: dict[str, dict[str, Any]] = {}

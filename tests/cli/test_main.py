@@ -152,7 +152,7 @@ class TestOneLineErrors:
             ("trainer: {callbacks: [{class_path: torch.nn.Linear}]}",
              "trainer.callbacks: Import path torch.nn.Linear does not correspond to a subclass of "
              "Callback"),
-            ("a: [1", "config file 'my.yaml' line 2: not YAML: "),
+            ("a: [1", "config file 'my.yaml': not YAML: line 2: "),
             ("just words", "config file 'my.yaml' holds no keys"),
             ("trainer: {precision: 16-mixed}", "trainer.precision 16-mixed is refused: "),
         ],

@@ -14,11 +14,16 @@ BENCH   ?=
 GPU     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench gpu docs clean
+# `make fuzz` settings: seconds and most inputs for each door, which doors (all if empty)
+SECONDS ?= 300
+INPUTS  ?= 100000
+DOORS   ?=
+
+.PHONY: help install demo test lint bench gpu docs test-min fuzz dist-check audit clean
 
 help: ## Show this list
 	@echo "usage: make TARGET"
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-9s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## Make the environment in .venv (again whenever pyproject.toml changes)
 
@@ -39,6 +44,18 @@ demo: $(STAMP) ## Pack photos, train, test, inpaint, report (FROM=pretrained|scr
 test: $(STAMP) ## Run the tests (a CPU is enough, nothing is downloaded)
 	@$(BIN)/python -m pytest -q
 
+test-min: ## Run the tests with the oldest versions that pyproject.toml allows (in .venv-min; OLDEST=python3.10)
+	@scripts/test_min.sh
+
+fuzz: $(STAMP) ## Throw damaged input at every door (SECONDS=300 INPUTS=100000 DOORS=tar,image,...)
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --inputs $(INPUTS) $(if $(DOORS),--doors $(DOORS))
+
+dist-check: $(STAMP) ## Build wheel and sdist, install the wheel cleanly, run its demo and smoke tests
+	@PYTHON=$(abspath $(BIN)/python) scripts/dist_check.sh
+
+audit: $(STAMP) ## List known vulnerabilities (needs a network) and licences of what is installed
+	@PYTHON=$(abspath $(BIN)/python) scripts/audit.sh
+
 lint: $(STAMP) ## Check style, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -55,5 +72,5 @@ docs: $(STAMP) ## Build the documentation into site/ (nothing is downloaded)
 	@echo "Open site/index.html, or with search: $(BIN)/python -m http.server -d site"
 
 clean: ## Remove the environment, the built documentation and caches; runs/ stays
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-min build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

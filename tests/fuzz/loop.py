@@ -1,0 +1,138 @@
+"""``make fuzz``: a mutation loop over every door, in processes that are watched.
+
+    python -m tests.fuzz [--seconds 60] [--inputs 100000] [--seed 0] [--doors tar,image,...]
+
+Each door runs in a process of its own with a limit of memory. A worker that dies, raises anything
+but bad input, stays in one input for 20 s, or leaves a file outside its folder is a finding: its
+input is written to ``fuzz-findings/`` and the exit status is 1.
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tests.fuzz.doors import DOORS, knock, mutate, repaired, seeds
+
+HANG_SECONDS = 20.0
+FORBIDDEN = (
+    "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect",
+)  # fmt: skip
+GIGABYTES = 8
+
+
+def watch_files(folder: Path) -> None:
+    """End this process where it starts a program, connects, or writes outside its folder."""
+    root = str(folder)
+
+    def stop(reason: str) -> None:
+        print(reason, file=sys.stderr, flush=True)
+        os._exit(99)  # an exception could be taken for one of a decoder
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        if event in FORBIDDEN:
+            stop(f"{event}{args!r:.200}")
+        if event == "open" and isinstance(args[0], str) and isinstance(args[2], int):
+            writes = args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if writes and not os.path.realpath(args[0]).startswith((root, "/dev/null")):
+                stop(f"writes {args[0]}")
+
+    sys.addaudithook(hook)
+
+
+def work(name: str, seed: int, last: str, pipe: Connection) -> None:
+    """Fuzz one door until told to stop; report counts once a second."""
+    rng = random.Random(f"{name}/{seed}")
+    corpus = seeds(name)
+    let_in = tried = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for data in corpus:  # import and build everything first
+            knock(name, data, Path(folder))
+        resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30, GIGABYTES << 30))
+        said = time.monotonic()
+        with open(last, "r+b", buffering=0) as notes:
+            watch_files(Path(os.path.realpath(folder)))
+            while True:
+                data = mutate(rng.choice(corpus), rng, rng.choice(corpus))
+                data = repaired(name, data) if rng.random() < 0.7 else data
+                os.pwrite(notes.fileno(), len(data).to_bytes(8, "little") + data, 0)
+                try:
+                    good = knock(name, data, Path(folder))
+                except BaseException:
+                    pipe.send(("finding", tried, let_in, traceback.format_exc()))
+                    return
+                tried, let_in = tried + 1, let_in + good
+                if good and len(corpus) < 200:
+                    corpus.append(data)
+                now = time.monotonic()
+                if now - said > 0.5 or tried % 100 == 0:
+                    pipe.send(("count", tried, let_in, ""))
+                    said = now
+
+
+def fuzz_door(
+    name: str, seconds: float, inputs: int, seed: int, findings: Path,
+    say: Callable[[str], None] = print,
+) -> int:  # fmt: skip
+    """Fuzz one door until its time or its number of inputs is used up; return its findings."""
+    context = multiprocessing.get_context("spawn")
+    found = total = accepted = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and total < inputs and found < 5:
+        with tempfile.NamedTemporaryFile() as last:
+            mine, theirs = context.Pipe(duplex=False)
+            arguments = (name, seed + found, last.name, theirs)
+            process = context.Process(target=work, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            tried = let_in = 0
+            problem, started = "", False
+            while time.monotonic() < end and total + tried < inputs:
+                if not mine.poll(HANG_SECONDS if started else 300):
+                    problem = f"no answer for {HANG_SECONDS:.0f} s"
+                    break
+                try:
+                    kind, tried, let_in, text = mine.recv()
+                except EOFError:
+                    process.join(10)
+                    problem = f"process ended with {process.exitcode}"
+                    break
+                started = True
+                if kind == "finding":
+                    problem = text
+                    break
+            process.kill()
+            process.join()
+            total, accepted = total + tried, accepted + let_in
+            if problem:
+                found += 1
+                size = int.from_bytes(last.read(8), "little")
+                path = findings / f"{name}-{seed + found}.bin"
+                findings.mkdir(exist_ok=True)
+                path.write_bytes(last.read(size))
+                say(f"{name}: FINDING after {total} inputs, kept in {path}\n{problem}")
+    say(f"{name}: {total} inputs, {accepted} of them let in, {found} findings")
+    return found
+
+
+def main() -> None:
+    """Fuzz the doors one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="for each door")
+    parser.add_argument("--inputs", type=int, default=100_000, help="most, for each door")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--doors", default=",".join(DOORS))
+    chosen = parser.parse_args()
+    found = sum(
+        fuzz_door(name, chosen.seconds, chosen.inputs, chosen.seed, Path("fuzz-findings"))
+        for name in chosen.doors.split(",")
+    )
+    raise SystemExit(found > 0)

@@ -1,0 +1,39 @@
+"""Every door refuses damaged input in one line; ``make fuzz`` tries many more than these."""
+
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.doors import DOORS, knock, mutate, repaired, seeds
+
+BUDGET = {"weights": 25, "inpaint": 15}
+
+
+@pytest.mark.parametrize("name", sorted(DOORS))
+def test_valid_input_is_let_in(name: str, tmp_path: Path) -> None:
+    """Otherwise the mutations below would test the first check alone."""
+    let_in = [knock(name, data, tmp_path) for data in seeds(name)]
+    assert any(let_in) or name == "index"  # whose shards do not exist
+
+
+@pytest.mark.parametrize("name", sorted(DOORS))
+def test_damaged_input_is_refused_in_one_line(name: str) -> None:
+    corpus = seeds(name)
+
+    @settings(
+        max_examples=BUDGET.get(name, 40), deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(number=st.integers(0, 2**32), raw=st.binary(max_size=600))
+    def attack(number: int, raw: bytes) -> None:
+        rng = random.Random(number)
+        data = mutate(rng.choice(corpus), rng, rng.choice(corpus))
+        with tempfile.TemporaryDirectory() as folder:
+            for attempt in (data, repaired(name, data), raw):
+                knock(name, attempt, Path(folder))
+
+    attack()

@@ -89,8 +89,8 @@ def parse_yaml(text: str | bytes) -> Any:
         where = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or one_line(error)
         raise ValueError(f"{where}{problem}") from error
-    except ValueError as error:
-        raise ValueError(str(error)) from error
+    except ValueError:
+        raise
     except Exception as error:  # values such as 2020-99-99 raise what their constructors raise
         raise ValueError(one_line(error)) from error
     # Ten lines of aliases to aliases are millions of values for whoever walks through them.

@@ -124,7 +124,7 @@ def test_the_page_used_longest_ago_makes_place(
         ({"num_samples": 7}, "variants is 7; choose 1 to 6"),
         ({"seed": None}, "seed is None; choose a whole number from 0 to 4294967295"),
         ({"seed": 2**32}, "seed is 4294967296; choose"),
-        ({"precision": "16"}, "choose 32-true or bf16-mixed"),
+        ({"precision": "16"}, "choose 32-true, bf16-mixed or auto"),
     ],
 )
 def test_settings_out_of_range(

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "sweeps": {"reports"},
 }
 PLAIN_TORCH = {"diffusion", "models", "losses", "metrics", "features"}
-ENTRY_POINTS = {"cli", "demo"}
+ENTRY_POINTS = {"cli", "demo", "finetuning"}
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -29,6 +29,7 @@ TRAINER_VERBS = {
 
 VERBS = {
     "demo": "sdm_lightning.demo.run:run_demo",
+    "finetune": "sdm_lightning.finetuning.run:finetune",
     "shards": "sdm_lightning.data.shards.packing:pack_shards",
     "index": "sdm_lightning.data.shards.indexing:index_shards",
     "masks": "sdm_lightning.evaluation.mask_sets:write_mask_set",

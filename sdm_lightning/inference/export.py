@@ -1,7 +1,6 @@
 """The verb ``sdm export``: weights to share, or the whole loop as one module."""
 
 import warnings
-from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from sdm_lightning.inference.onnx_file import refuse_missing_packages, write_onn
 from sdm_lightning.inference.weights import (
     Parameters,
     WeightsInfo,
+    load_discriminator_config,
     load_discriminator_state,
     load_generator,
     save_weights,
@@ -74,9 +74,12 @@ def export_model(
         raise InputError(f"{path}: exists already; --overwrite true replaces it")
     generator, info = load_generator(weights, parameters=parameters)
     if chosen == "safetensors":
-        other = load_discriminator_state(weights) if discriminator else None
-        if discriminator and other is None:
-            raise InputError(f"{weights}: holds no discriminator")
+        other: dict[str, Any] = {}
+        if discriminator:
+            other["discriminator_state"] = load_discriminator_state(weights)
+            other["discriminator_config"] = load_discriminator_config(weights)
+            if other["discriminator_state"] is None:
+                raise InputError(f"{weights}: holds no discriminator")
         _export_safetensors(path, generator, info, half, licence, data, other)
         return
     if half:
@@ -133,7 +136,7 @@ def _export_safetensors(
     half: bool,
     licence: str | None,
     data: str | None,
-    discriminator: Mapping[str, Tensor] | None,
+    discriminator: dict[str, Any],
 ) -> None:
     state = generator.state_dict()
     save_weights(
@@ -148,7 +151,7 @@ def _export_safetensors(
         data=data or info.data,
         half=half,
         extra=info.extra,
-        discriminator_state=discriminator,
+        **discriminator,
     )
     again, found = load_generator(path)
     others = again.state_dict()

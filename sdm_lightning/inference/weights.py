@@ -90,6 +90,7 @@ def save_weights(
     half: bool = False,
     extra: Mapping[str, Any] | None = None,
     discriminator_state: Mapping[str, Tensor] | None = None,
+    discriminator_config: ClassConfig | None = None,
 ) -> Path:
     """Write a weights file and its checksum.
 
@@ -107,6 +108,7 @@ def save_weights(
         extra: Further JSON values to keep with them.
         discriminator_state: The discriminator's tensors, to continue training; written to a file
             beside, see :func:`discriminator_file`.
+        discriminator_config: Class and arguments of the discriminator, for that file.
 
     Returns:
         The path.
@@ -133,7 +135,8 @@ def save_weights(
     }
     checksum = _write(path, tensors, config)
     if others:
-        _write(discriminator_file(path), others, {"format": FORMAT, "generator_sha256": checksum})
+        facts = {"generator_sha256": checksum, "discriminator": discriminator_config}
+        _write(discriminator_file(path), others, {"format": FORMAT, **facts})
     return path
 
 
@@ -304,6 +307,25 @@ def load_discriminator_state(weights: str | Path) -> dict[str, Tensor] | None:
         if name.startswith(DISCRIMINATOR)
     }
     return found or None
+
+
+def load_discriminator_config(weights: str | Path) -> dict[str, Any] | None:
+    """Read class and arguments of the discriminator that goes with weights; None if not recorded.
+
+    Args:
+        weights: As for :func:`load_generator`.
+
+    Raises:
+        InputError: If a file is missing or damaged.
+    """
+    path = find_weights(weights)
+    if path.suffix == ".ckpt":
+        config = (_open_checkpoint(path).get("hyper_parameters") or {}).get("discriminator")
+    elif discriminator_file(path).is_file():
+        config = _read_discriminator(discriminator_file(path))[0].get("discriminator")
+    else:
+        config = None
+    return dict(config) if isinstance(config, Mapping) and "class_path" in config else None
 
 
 def _read_discriminator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

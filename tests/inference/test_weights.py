@@ -14,6 +14,7 @@ from sdm_lightning.inference.weights import (
     build,
     discriminator_file,
     find_weights,
+    load_discriminator_config,
     load_discriminator_state,
 )
 from sdm_lightning.models import Generator
@@ -174,6 +175,7 @@ def test_a_discriminator_may_travel_along(tmp_path: Path) -> None:
         generator.state_dict(),
         DIFFUSION,
         discriminator_state={"x": torch.arange(3.0)},
+        discriminator_config={"class_path": "sdm_lightning.models.Discriminator"},
         half=True,
     )
     loaded, _ = load_generator(path)
@@ -184,6 +186,7 @@ def test_a_discriminator_may_travel_along(tmp_path: Path) -> None:
     assert torch.equal(found["x"], torch.arange(3.0))
     with safe_open(path, "pt") as file:
         assert not any(name.startswith("discriminator.") for name in file.keys())  # noqa: SIM118
+    assert load_discriminator_config(path) == {"class_path": "sdm_lightning.models.Discriminator"}
     beside = discriminator_file(path)
     assert beside.name == "both.discriminator.safetensors"
     save_weights(path, GENERATOR, Generator(**TINY).state_dict(), DIFFUSION)

@@ -1,0 +1,1 @@
+"""The verb ``sdm finetune``: from a folder of photos to a model of them."""

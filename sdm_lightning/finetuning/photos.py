@@ -1,0 +1,150 @@
+"""From a folder of photos to shards of windows: a split by file hash, any scale, packed once.
+
+A network sees the surroundings of a hole shrunk to the size it was trained at, so it is trained on
+windows of photos at all scales, from one pixel per pixel to the whole photo.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from sdm_lightning.data.decode import BadImageError, decode_image
+from sdm_lightning.data.shards.packing import pack_shards
+from sdm_lightning.data.sources import FolderSource, is_image_name
+from sdm_lightning.data.transforms import UInt8Array
+from sdm_lightning.demo.photo_crops import fixed_window, random_window, resized
+from sdm_lightning.errors import InputError
+from sdm_lightning.files import sha256_of_file, write_atomically
+from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, Plan
+from sdm_lightning.seeding import stable_rng
+
+LONGEST_SHORT_SIDE = 1600
+"""Photos are reduced to it first: finer detail is mostly noise, and it costs time."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo by its content: renamed or copied, it is the same photo.
+
+    Attributes:
+        path: Where it lies.
+        sha256: Of the file.
+    """
+
+    path: Path
+    sha256: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it is among the fifth that is kept for judging."""
+        return int(self.sha256[:8], 16) % 5 == 0
+
+
+def find_photos(folder: str) -> list[Photo]:
+    """List the photos of a folder, each content once, in the order of their hashes.
+
+    Raises:
+        InputError: If it is no folder, or holds no images.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        what = "is a file; give a folder of photos" if path.exists() else "no such folder"
+        raise InputError(f"{folder}: {what}")
+    files = [path / entry.name for entry in FolderSource(folder).entries()]
+    by_hash = {sha256_of_file(file): file for file in reversed(files) if is_image_name(file.name)}
+    return [Photo(by_hash[digest], digest) for digest in sorted(by_hash)]
+
+
+def split_photos(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
+    """Return the photos to train on and those held out; none are held out of too few."""
+    held_out = [photo for photo in photos if photo.held_out]
+    if len(held_out) < MIN_HELD_OUT:
+        return list(photos), []
+    return [photo for photo in photos if not photo.held_out], held_out
+
+
+def make_shards(
+    folder: Path, train: Sequence[Photo], held_out: Sequence[Photo], side: int, plan: Plan
+) -> None:
+    """Cut windows and pack them into ``FOLDER/train`` and ``FOLDER/val``; once.
+
+    Args:
+        folder: Of the run's data.
+        train: Photos to train on.
+        held_out: Photos to judge by; none makes no ``val``.
+        side: Of the crops that the network sees; training windows are a quarter larger.
+        plan: How many windows.
+
+    Raises:
+        InputError: If no photo can be read, or the folder was made from other photos or settings.
+    """
+    facts = {
+        "train": [photo.sha256 for photo in train],
+        "val": [photo.sha256 for photo in held_out],
+        "side": side,
+        "num_windows": plan.num_windows,
+        "num_held_out": plan.num_held_out,
+    }
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    done = folder / "photos.json"
+    if done.is_file():
+        if json.loads(done.read_text(encoding="utf-8"))["digest"] == digest:
+            print(f"{folder}: windows of these photos are there")
+            return
+        raise InputError(
+            f"{folder}: was made from other photos or with other settings; choose another --name"
+        )
+    windows = folder / "windows"
+    for split, photos in (("train", train), ("val", held_out)):
+        if not photos:
+            continue
+        shutil.rmtree(windows / split, ignore_errors=True)  # of an interrupted run
+        (windows / split).mkdir(parents=True)
+        count = plan.num_windows if split == "train" else plan.num_held_out
+        _cut(photos, windows / split, side, math.ceil(count / len(photos)), split)
+        pack_shards(
+            str(windows / split), str(folder / split), shuffle=split == "train", overwrite=True,
+            num_workers=0,
+        )  # fmt: skip
+    shutil.rmtree(windows)
+    write_atomically(done, json.dumps({"digest": digest, **facts}, indent=1) + "\n")
+
+
+def _cut(photos: Sequence[Photo], folder: Path, side: int, each: int, split: str) -> None:
+    bad = []
+    for photo in tqdm(photos, f"{split} photos", unit="photo", disable=not sys.stderr.isatty()):
+        try:
+            pixels = _reduced(decode_image(photo.path.read_bytes()))
+        except (BadImageError, OSError) as error:
+            bad.append(photo.path)
+            print(f"{photo.path}: left out, {error}")
+            continue
+        for turn in range(each):
+            if split == "train":
+                rng = stable_rng(photo.sha256, turn)
+                window = random_window(pixels, side + side // 4, rng)
+            else:
+                window = resized(fixed_window(pixels, side, turn, least=0.0), side)
+            if not cv2.imwrite(str(folder / f"{photo.sha256[:16]}-{turn:05d}.png"),
+                               window[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]):  # fmt: skip
+                raise InputError(f"{folder}: cannot be written to")
+    if len(bad) == len(photos):
+        raise InputError(f"{bad[0]}: as all other {split} photos, it cannot be read")
+
+
+def _reduced(pixels: UInt8Array) -> UInt8Array:
+    height, width = pixels.shape[:2]
+    factor = LONGEST_SHORT_SIDE / min(height, width)
+    if factor >= 1:
+        return pixels
+    size = (round(width * factor), round(height * factor))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)

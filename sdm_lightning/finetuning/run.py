@@ -1,0 +1,163 @@
+"""The verb ``sdm finetune``: photos to shards, shards to a model, through ``sdm fit``."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
+from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, Plan, plan_for
+from sdm_lightning.finetuning.photos import find_photos, make_shards, split_photos
+from sdm_lightning.shipped import find_config
+
+SCORE = "val/kid_quick[efficientnet-lite2]"
+BATCH = 8
+VALIDATIONS = 20
+"""Over the whole of a run."""
+
+PATIENCE = 5
+"""Validations without a better KID after which the run stops."""
+
+
+def finetune(
+    photos: str,
+    name: str = "finetuned",
+    start_from: str = "demo",
+    learning_rate: float | None = None,
+    images: int | None = None,
+    resolution: int | None = None,
+    minutes: float | None = None,
+    licence: str | None = None,
+    config: list[str] | None = None,
+    runs_dir: str = "runs",
+    device: str = "auto",
+    seed: int = 0,
+) -> None:
+    """Fine-tune a model on a folder of photos.
+
+    Cuts windows of all scales, holds out a fifth of the photos by file hash, trains from given
+    weights with settings for that many photos, and keeps the state with the best KID on the
+    held-out photos; training stops when KID has not improved for a while. The result is
+    RUNS_DIR/NAME/NAME.safetensors. Interrupted, the same command goes on.
+
+    Args:
+        photos: Folder of photos, searched in depth.
+        name: Of the run.
+        start_from: Weights: a packaged name, a .safetensors or .ckpt file, runs/NAME, USER/REPO.
+        learning_rate: Of both networks; by default by the number of photos.
+        images: Training images; by default by the number of photos.
+        resolution: Side of the training crops; default: as the weights were trained.
+        minutes: Stop after so many.
+        licence: Licence of the result, kept in its file; default: that of the starting weights.
+        config: Further config files of sdm fit, for other losses, batch size or devices.
+        runs_dir: Folder of all runs.
+        device: cpu, cuda, or auto.
+        seed: Of order, masks and noise.
+    """
+    from sdm_lightning.cli.trainer import run_trainer
+    from sdm_lightning.inference.export import export_model
+    from sdm_lightning.inference.weights import load_generator
+
+    for key, value in (("images", images), ("minutes", minutes), ("learning_rate", learning_rate)):
+        if value is not None and value <= 0:
+            raise InputError(f"{key} is {value}; it must be more than 0")
+    run = Path(runs_dir) / name
+    result = run / f"{name}.safetensors"
+    if result.is_file():
+        print(f"{result}: this run is finished; choose another --name for another one")
+        _say_how(result)
+        return
+    _, info = load_generator(start_from)
+    side = resolution or info.resolution
+    if side is None:
+        raise InputError(f"{start_from}: does not say its resolution; give --resolution")
+
+    found = find_photos(photos)
+    train, held_out = split_photos(found)
+    plan = plan_for(len(train), side, images, learning_rate)
+    print(
+        f"{len(found)} photos: {len(train)} to train on, {len(held_out)} held out; "
+        f"{plan.max_images:,} training images of {side}x{side}, learning rate "
+        f"{plan.learning_rate:g}, from {start_from}"
+    )
+    if not held_out:
+        print(f"fewer than {MIN_HELD_OUT} photos could be held out: no early stop by KID")
+    make_shards(run / "data", train, held_out, side, plan)
+
+    settings = _settings(start_from, info, run / "data", bool(held_out), side, plan)
+    write_atomically(run / "finetune.yaml", yaml.safe_dump(settings, sort_keys=False))
+    words = ["fit", "--config", str(run / "finetune.yaml")]
+    words += [word for file in config or [] for word in ("--config", file)]
+    words += ["--name", name, "--runs_dir", runs_dir, "--start_from", start_from]
+    words += ["--trainer.accelerator", {"cuda": "gpu"}.get(device, device)]
+    words += ["--seed_everything", str(seed), "--ckpt_path", "auto"]
+    if minutes is not None:
+        words += ["--trainer.max_time", f"00:00:{int(minutes)}:{round(minutes % 1 * 60)}"]
+    run_trainer(words, {"fit": "Train a model"})
+
+    best = run / "checkpoints" / "best.ckpt"
+    export_model(
+        str(best if best.is_file() else run),
+        str(result),
+        licence=licence or info.licence,
+        data=f"{len(train)} own photos, starting from {start_from} ({info.data})",
+        discriminator=True,
+    )
+    _say_how(result)
+
+
+def _settings(
+    start: str, info: Any, data: Path, held_out: bool, side: int, plan: Plan
+) -> dict[str, Any]:
+    """Build the run's config: losses of configs/model/demo.yaml, networks of the weights."""
+    from sdm_lightning.inference.weights import load_discriminator_config
+
+    shipped = yaml.safe_load(Path(find_config("configs/model/demo.yaml")).read_text("utf-8"))
+    model = shipped["model"]
+    model["generator"], model["diffusion"] = copy.deepcopy((info.generator, info.diffusion))
+    model["test_iterations"] = (info.diffusion.get("init_args") or {}).get("num_iterations", 4)
+    discriminator = copy.deepcopy(load_discriminator_config(start))
+    if discriminator is not None:
+        # It follows data.resolution.
+        (discriminator.get("init_args") or {}).pop("resolution", None)
+        model["discriminator"] = discriminator
+    for optimizer in ("optimizer_g", "optimizer_d"):
+        model[optimizer]["lr"] = plan.learning_rate
+    model["average"] = {"half_life_images": plan.half_life_images, "ramp_up": None}
+    family = "mat512" if side >= 512 else "mat256"
+    every = max(plan.max_images // BATCH // VALIDATIONS, 1)
+    settings: dict[str, Any] = {
+        "model": model,
+        "data": {
+            "train": str(data / "train"),
+            "resolution": side,
+            "batch_size": BATCH,
+            "eval_batch_size": 32,
+            "num_workers": 1,
+            "train_masks": {f"{family}_large": 2, f"{family}_small": 1},
+            "val_masks": f"{family}_large",
+        },
+        "trainer": {"devices": 1, "precision": "32-true", "log_every_n_steps": 10},
+        "checkpoint": {"every_n_batches": every, "keep": 2},
+        "budget": {"max_images": plan.max_images},
+    }
+    if held_out:
+        settings["data"]["val"] = str(data / "val")
+        settings["trainer"]["val_check_interval"] = every
+        settings["trainer"]["callbacks"] = [
+            {
+                "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+                "init_args": {
+                    "monitor": SCORE, "mode": "min", "patience": PATIENCE, "verbose": True,
+                },
+            }
+        ]  # fmt: skip
+        settings["checkpoint"] |= {"monitor": SCORE}
+        settings["evaluation"] = {"features": "efficientnet-lite2", "kid": True, "ids": False}
+    return settings
+
+
+def _say_how(result: Path) -> None:
+    print(f"\nFill holes with it:\n  sdm inpaint photo.jpg mask.png --weights {result}")

@@ -1,0 +1,176 @@
+"""From photos to a model that fills holes, at micro size, by the user's own command."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from sdm_lightning.cli.main import main
+from sdm_lightning.finetuning.defaults import plan_for
+from sdm_lightning.finetuning.photos import find_photos, split_photos
+from sdm_lightning.inference import load_generator
+from sdm_lightning.inference.weights import load_discriminator_config, load_discriminator_state
+
+MICRO = {
+    "model": {
+        "discriminator": {
+            "class_path": "sdm_lightning.models.Discriminator",
+            "init_args": {"base_channels": 4, "max_channels": 8},
+        },
+        "perceptual": {
+            "class_path": "sdm_lightning.losses.PixelPyramidLoss",
+            "init_args": {"levels": 2},
+        },
+    },
+    "data": {"num_workers": 0, "eval_batch_size": 8},
+    "trainer": {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 1,
+    },
+}
+
+
+def make_photos(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+        photo = coarse.resize((50, 60), Image.Resampling.BICUBIC)
+        photo.save(folder / f"photo{number:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def run(workdir: Path, smallest_weights: Path):
+    (workdir / "micro.yaml").write_text(yaml.safe_dump(MICRO))
+
+    def finetune(photos: Path, *more: str) -> Path:
+        start = ["--start_from", str(smallest_weights), "--config", "[micro.yaml]"]
+        main(["finetune", str(photos), "--name", "mine", *start, "--device", "cpu", *more])
+        return workdir / "runs" / "mine"
+
+    return finetune
+
+
+@pytest.mark.timeout(600)
+def test_few_photos_resumed_and_used(
+    run, workdir: Path, smallest_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(workdir / "photos", 4)
+    folder = run(photos, "--images", "32", "--learning_rate", "0.01", "--licence", "CC-BY-4.0")
+    out = capsys.readouterr().out
+    assert "4 photos: 4 to train on, 0 held out; 32 training images of 16x16" in out
+    assert "no early stop" in out
+    result = folder / "mine.safetensors"
+    assert f"sdm inpaint photo.jpg mask.png --weights {result.relative_to(workdir)}" in out
+    before, after = load_generator(smallest_weights)[0], load_generator(result)[0]
+    moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(),
+                                                   strict=True)]  # fmt: skip
+    assert sum(moved) > len(moved) / 2
+    info = load_generator(result)[1]
+    assert (info.resolution, info.licence) == (16, "CC-BY-4.0")
+    assert info.data.startswith("4 own photos, starting from")
+    assert load_discriminator_state(result) is not None
+    config = load_discriminator_config(result)
+    assert config is not None
+    assert config["class_path"] == "sdm_lightning.models.Discriminator"
+
+    # Stopped before the result was written, the same command goes on from the checkpoint.
+    content = result.read_bytes()
+    result.unlink()
+    run(photos, "--images", "32", "--learning_rate", "0.01", "--licence", "CC-BY-4.0")
+    assert "windows of these photos are there" in capsys.readouterr().out
+    assert result.read_bytes() == content
+    run(photos, "--images", "32")
+    assert "this run is finished" in capsys.readouterr().out
+
+    mask = np.full((60, 50), 255, np.uint8)
+    mask[20:30, 10:25] = 0
+    Image.fromarray(mask).save("mask.png")
+    main(["inpaint", str(photos / "photo00.png"), "mask.png", "--weights", str(result),
+          "--output", "filled.png"])  # fmt: skip
+    filled, photo = (np.asarray(Image.open(p)) for p in ("filled.png", photos / "photo00.png"))
+    assert np.array_equal(filled[mask > 0], photo[mask > 0])
+    # What it wrote can be started from, discriminator and all.
+    main(["finetune", str(photos), "--name", "next", "--start_from", str(result), "--images", "8",
+          "--config", "[micro.yaml]", "--device", "cpu"])  # fmt: skip
+    assert Path("runs/next/next.safetensors").is_file()
+    assert "generator and discriminator after 32 images" in "".join(capsys.readouterr())
+
+    # Other photos are another run.
+    result.unlink()
+    (photos / "photo00.png").unlink()
+    with pytest.raises(SystemExit):
+        run(photos, "--images", "32")
+    assert "choose another --name" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(600)
+def test_kid_on_held_out_photos_stops_the_run(
+    run, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(workdir / "photos", 40)
+    found = find_photos(str(photos))
+    train, held_out = split_photos(found)
+    assert len(held_out) >= 5
+    folder = run(photos, "--images", "400", "--learning_rate", "1e-12")
+    assert f"{len(train)} to train on, {len(held_out)} held out" in capsys.readouterr().out
+    saved = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert saved["images_seen"] == 16  # nothing changes, so that the first validation is the best
+    seen = [int(path.stem) for path in (folder / "checkpoints").glob("0*.ckpt")]
+    assert max(seen) == 16 * 6  # one validation and five without a better score
+    assert (folder / "mine.safetensors").is_file()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["checkpoint"]["monitor"] == "val/kid_quick[efficientnet-lite2]"
+    assert not (folder / "data" / "windows").exists()
+
+
+def test_the_split_follows_the_content(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", 40)
+    (photos / "album").mkdir()
+    (photos / "photo03.png").rename(photos / "album" / "renamed.png")
+    (photos / "copy.png").write_bytes((photos / "photo04.png").read_bytes())
+    found = find_photos(str(photos))
+    assert len(found) == 40
+    again = find_photos(str(make_photos(tmp_path / "again", 40)))
+    assert [p.sha256 for p in found] == [p.sha256 for p in again]
+    train, held_out = split_photos(found)
+    assert not {p.sha256 for p in train} & {p.sha256 for p in held_out}
+    assert split_photos(found[:3]) == (found[:3], [])
+
+
+def test_more_photos_mean_more_and_larger_steps() -> None:
+    plans = [plan_for(count, 64, None, None) for count in (5, 100, 1000, 10_000)]
+    for few, many in itertools.pairwise(plans):
+        assert few.learning_rate < many.learning_rate
+        assert few.max_images < many.max_images
+    assert plan_for(5, 512, 10**9, None).num_windows * 2 * 512**2 <= 2e9
+    assert plan_for(5, 64, 100, 0.5).max_images == 100
+    assert plan_for(5, 64, 100, 0.5).learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere"], "nowhere: no such folder"),
+        (["empty"], "no images in it"),
+        (["empty", "--minutes", "0"], "minutes is 0"),
+        (["file.png"], "is a file"),
+    ],
+)
+def test_bad_input(workdir: Path, words: list[str], says: str, capsys) -> None:
+    (workdir / "empty").mkdir()
+    (workdir / "file.png").write_bytes(b"x")
+    with pytest.raises(SystemExit) as stop:
+        main(["finetune", *words])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error
+    assert "\n" not in error
+    assert not (workdir / "runs").exists()

@@ -156,6 +156,8 @@ def _settings(
         ]  # fmt: skip
         settings["checkpoint"] |= {"monitor": SCORE}
         settings["evaluation"] = {"features": "efficientnet-lite2", "kid": True, "ids": False}
+    else:
+        settings["trainer"]["limit_val_batches"] = 0
     return settings
 
 

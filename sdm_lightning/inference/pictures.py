@@ -252,8 +252,8 @@ def _mask_levels(image: Image.Image, name: str) -> Array:
     if image.mode in ("1", "L"):
         return np.asarray(image)
     if image.mode.startswith("I;16") or image.mode == "I":
-        levels = np.asarray(image).astype(np.int64)
-        return levels if levels.max() <= 255 else levels / 65535.0
+        levels = np.asarray(image)
+        return levels if levels.max() <= 255 else levels / np.float32(65535)
     if image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):

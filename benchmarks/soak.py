@@ -4,7 +4,7 @@
 
 Trains the smallest model (tests/conf/micro.yaml) on shards of random images with validations and
 checkpoints every few batches. The first run gets SIGTERM about every ``--every`` images, every
-third time SIGKILL, and is started again with ``--ckpt_path auto``. Then a second run trains as
+second time SIGKILL, and is started again with ``--ckpt_path auto``. Then a second run trains as
 many images without a stop. Both are compared bit by bit: weights, optimizers, average, clock, data
 position. Memory, open files, threads and disk are read from /proc every two seconds.
 
@@ -210,7 +210,7 @@ def main() -> None:
             samples += watch(process, stopped, "stopped", start, began, goal, end)
             time.sleep(rng.uniform(0, 2))  # not right after a checkpoint
             last = time.monotonic() >= end
-            process.send_signal(signal.SIGKILL if start % 3 == 0 and not last else signal.SIGTERM)
+            process.send_signal(signal.SIGKILL if start % 2 == 0 and not last else signal.SIGTERM)
             statuses.append(process.wait())
             print(f"start {start}: status {statuses[-1]} after {time.monotonic() - began:.0f} s")
             # A signal at start-up ends the run without a batch; the end needs a checkpoint.

@@ -282,10 +282,14 @@ class InpaintingDataModule(pl.LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the batches done, the same on every process, and what they depend on."""
+        """Return the batches done, the same on every process, and what they depend on.
+
+        The resolution is for users of the weights: not every discriminator knows it.
+        """
         if self.train is None:
             return {}
-        return {"batches_done": self.batches_done, **self._conditions()}
+        done = {"batches_done": self.batches_done, "resolution": self.resolution}
+        return done | self._conditions()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the position of a checkpoint; it is compared when training starts."""

@@ -379,10 +379,12 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
     if settings.get("test_iterations"):
         arguments["num_iterations"] = settings["test_iterations"]
     seen = checkpoint.get("images_seen")
-    # sdm fit builds the discriminator for the size of the training crops.
-    discriminator = settings.get("discriminator")
-    known = discriminator.get("init_args") if isinstance(discriminator, Mapping) else None
-    size = (known or {}).get("resolution")
+    data = checkpoint.get("InpaintingDataModule")
+    size = data.get("resolution") if isinstance(data, Mapping) else None
+    if size is None:  # an older checkpoint, whose discriminator is built for one size
+        discriminator = settings.get("discriminator")
+        known = discriminator.get("init_args") if isinstance(discriminator, Mapping) else None
+        size = (known or {}).get("resolution")
     info = WeightsInfo(
         path=path,
         generator=dict(generator),

@@ -149,11 +149,12 @@ def test_shipped_configs_are_found_from_anywhere(workdir: Path) -> None:
 def test_a_part_from_a_file_in_the_working_directory(
     build: Callable[..., SDMCommandLine], workdir: Path
 ) -> None:
-    (workdir / "my_schedules.py").write_text(
+    (workdir / "lateness.py").write_text(
         "class Late:\n    def __call__(self, progress: float) -> float:\n"
         "        return progress**5\n"
     )
     cli = build(
-        *with_bases(CONFIGS / "model" / "demo.yaml"), "--model.diffusion.schedule=my_schedules.Late"
+        *with_bases(CONFIGS / "model" / "demo.yaml"),
+        "--model.diffusion.schedule=lateness.Late",
     )
     assert cli.model.diffusion.schedule(0.5) == 0.5**5

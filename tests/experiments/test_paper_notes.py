@@ -26,7 +26,7 @@ def config(path: str) -> dict[str, Any]:
 
 
 def test_minibatch_groups(rows: dict[str, str]) -> None:
-    for name in ("sdm_512", "sdm_256", "demo"):
+    for name in ("sdm_512", "sdm_256"):
         model = config(f"configs/model/{name}.yaml")["model"]
         group = model["discriminator"]["init_args"]["mbstd_group"]
         assert rows["Minibatch statistics"].startswith(f"Groups of {group} in `configs/model/`")

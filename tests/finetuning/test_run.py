@@ -60,7 +60,11 @@ def run(workdir: Path, smallest_weights: Path):
 
 @pytest.mark.timeout(600)
 def test_few_photos_resumed_and_used(
-    run, workdir: Path, smallest_weights: Path, capsys: pytest.CaptureFixture[str]
+    run,
+    workdir: Path,
+    smallest_weights: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     photos = make_photos(workdir / "photos", 4)
     folder = run(photos, "--images", "32", "--learning_rate", "0.01", "--licence", "CC-BY-4.0")
@@ -101,7 +105,7 @@ def test_few_photos_resumed_and_used(
     main(["finetune", str(photos), "--name", "next", "--start_from", str(result), "--images", "8",
           "--config", "[micro.yaml]", "--device", "cpu"])  # fmt: skip
     assert Path("runs/next/next.safetensors").is_file()
-    assert "generator and discriminator after 32 images" in "".join(capsys.readouterr())
+    assert "generator and discriminator after 32 images" in caplog.text
 
     # Other photos are another run.
     result.unlink()

@@ -203,3 +203,9 @@ def test_a_discriminator_may_travel_along(tmp_path: Path) -> None:
 
 def test_without_a_discriminator_there_is_none(tiny_weights: Path) -> None:
     assert load_discriminator_state(tiny_weights) is None
+
+
+def test_a_checkpoint_states_its_resolution_whatever_its_discriminator(tmp_path: Path) -> None:
+    content = checkpoint(InpaintingDataModule={"batches_done": 1, "resolution": 48})
+    torch.save(content, tmp_path / "other.ckpt")
+    assert load_generator(tmp_path / "other.ckpt")[1].resolution == 48

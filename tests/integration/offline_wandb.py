@@ -6,6 +6,7 @@ messages, behind wandb's own seven bytes.
 
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,17 @@ def items(pairs) -> dict[str, Any]:
     }
 
 
+def finished_records(path: Path, seconds: float = 60) -> list[Any]:
+    """All records of a run; W&B's own process may write the last after the run has finished."""
+    end = time.monotonic() + seconds
+    while True:
+        records = list(messages(path.read_bytes()))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        assert time.monotonic() < end, f"{path}: no exit record after {seconds} s"
+        time.sleep(0.1)
+
+
 def read_offline_runs(run_directory: Path) -> list[OfflineRun]:
     """All W&B runs of a run directory, oldest first."""
     runs = []
@@ -63,7 +75,7 @@ def read_offline_runs(run_directory: Path) -> list[OfflineRun]:
     files = run_directory.glob("wandb/offline-run-*/run-*.wandb")
     for path in sorted(files, key=lambda file: file.stat().st_mtime_ns):
         run = OfflineRun()
-        for record in messages(path.read_bytes()):
+        for record in finished_records(path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 run.name, run.group = record.run.display_name, record.run.run_group

@@ -31,7 +31,7 @@ from PIL import Image
 from rcc import read_rcc
 from tqdm import tqdm
 
-from sdm_lightning.demo.photo_crops import fixed_window, resized
+from sdm_lightning.demo.photo_crops import fixed_window, reduced, resized
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
 
@@ -133,16 +133,6 @@ def _files(collection: dict, packages: Path) -> dict[str, bytes]:
     return found
 
 
-def reduced(pixels: Picture) -> Picture:
-    """Reduce a photo whose shorter side is above ``LONGEST_SHORT_SIDE``."""
-    height, width = pixels.shape[:2]
-    factor = LONGEST_SHORT_SIDE / min(height, width)
-    if factor >= 1:
-        return pixels
-    size = (round(width * factor), round(height * factor))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def is_flat(pixels: Picture) -> bool:
     """Tell whether a window shows next to nothing."""
     return bool(pixels.std((0, 1)).mean() < FLAT)
@@ -208,7 +198,9 @@ def prepare(
     for folder in ("train", "test", "photos"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     held_out = [photo for photo in photos if photo.split == "test"]
-    sources = [reduced(photo.pixels) for photo in photos if photo.split == "train"]
+    sources = [
+        reduced(photo.pixels, LONGEST_SHORT_SIDE) for photo in photos if photo.split == "train"
+    ]
     side = size + size // 4
 
     def train(index: int) -> None:
@@ -218,7 +210,9 @@ def prepare(
         flat_name = photo.name.replace("/", "-")
         _write(out / "photos" / f"{flat_name}.png", photo.pixels)
         count = math.ceil(num_test / len(held_out))
-        for turn, window in enumerate(test_windows(reduced(photo.pixels), size, count)):
+        for turn, window in enumerate(
+            test_windows(reduced(photo.pixels, LONGEST_SHORT_SIDE), size, count)
+        ):
             _write(out / "test" / f"{flat_name}-{turn:03d}.png", window)
 
     with ThreadPoolExecutor() as pool:

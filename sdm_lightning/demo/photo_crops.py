@@ -1,7 +1,7 @@
 """Windows cut out of photos at any scale, and changes of their colours.
 
-The helpers of the demo's training images. What is random comes from the generator that is
-passed; windows are averaged down by area, so that no detail aliases.
+For the training images of the demo and of fine-tuning. What is random comes from the generator that
+is passed; windows are averaged down by area, so that no detail aliases.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sdm_lightning.data.transforms import UInt8Array
 
-__all__ = ["fixed_window", "is_grey", "random_window", "recoloured", "resized", "tinted"]
+__all__ = ["fixed_window", "is_grey", "random_window", "recoloured", "reduced", "resized", "tinted"]
 
 
 def random_window(photo: UInt8Array, side: int, rng: np.random.Generator) -> UInt8Array:
@@ -28,6 +28,16 @@ def random_window(photo: UInt8Array, side: int, rng: np.random.Generator) -> UIn
     top = int(rng.integers(0, height - window_h + 1))
     left = int(rng.integers(0, width - window_w + 1))
     return resized(photo[top : top + window_h, left : left + window_w], side)
+
+
+def reduced(photo: UInt8Array, shorter: int) -> UInt8Array:
+    """Average a photo down so that its shorter side has ``shorter`` pixels; never enlarge it."""
+    height, width = photo.shape[:2]
+    factor = shorter / min(height, width)
+    if factor >= 1:
+        return photo
+    size = (round(width * factor), round(height * factor))
+    return np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def resized(window: UInt8Array, side: int) -> UInt8Array:

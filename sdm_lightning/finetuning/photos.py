@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from sdm_lightning.data.decode import BadImageError, decode_image
 from sdm_lightning.data.shards.packing import pack_shards
 from sdm_lightning.data.sources import FolderSource, is_image_name
-from sdm_lightning.data.transforms import UInt8Array
-from sdm_lightning.demo.photo_crops import fixed_window, random_window, resized
+from sdm_lightning.demo.photo_crops import fixed_window, random_window, reduced, resized
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import sha256_of_file, write_atomically
 from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, Plan
@@ -123,7 +121,7 @@ def _cut(photos: Sequence[Photo], folder: Path, side: int, each: int, split: str
     bad = []
     for photo in tqdm(photos, f"{split} photos", unit="photo", disable=not sys.stderr.isatty()):
         try:
-            pixels = _reduced(decode_image(photo.path.read_bytes()))
+            pixels = reduced(decode_image(photo.path.read_bytes()), LONGEST_SHORT_SIDE)
         except (BadImageError, OSError) as error:
             bad.append(photo.path)
             print(f"{photo.path}: left out, {error}")
@@ -139,12 +137,3 @@ def _cut(photos: Sequence[Photo], folder: Path, side: int, each: int, split: str
                 raise InputError(f"{folder}: cannot be written to")
     if len(bad) == len(photos):
         raise InputError(f"{bad[0]}: as all other {split} photos, it cannot be read")
-
-
-def _reduced(pixels: UInt8Array) -> UInt8Array:
-    height, width = pixels.shape[:2]
-    factor = LONGEST_SHORT_SIDE / min(height, width)
-    if factor >= 1:
-        return pixels
-    size = (round(width * factor), round(height * factor))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)

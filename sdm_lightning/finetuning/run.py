@@ -17,6 +17,9 @@ BATCH = 8
 VALIDATIONS = 20
 """Over the whole of a run."""
 
+R1_GAMMA = 0.5
+"""For discriminators that need R1; the one of configs/model/demo.yaml does without."""
+
 PATIENCE = 5
 """Validations without a better KID after which the run stops."""
 
@@ -123,6 +126,8 @@ def _settings(
         # It follows data.resolution.
         (discriminator.get("init_args") or {}).pop("resolution", None)
         model["discriminator"] = discriminator
+        if not discriminator["class_path"].endswith(".FeatureDiscriminator"):
+            model["losses"]["r1_gamma"] = R1_GAMMA
     for optimizer in ("optimizer_g", "optimizer_d"):
         model[optimizer]["lr"] = plan.learning_rate
     model["average"] = {"half_life_images": plan.half_life_images, "ramp_up": None}

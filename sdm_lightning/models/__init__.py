@@ -2,17 +2,13 @@
 
 from sdm_lightning.models.attention import AttentionBlock, UncertaintyBias
 from sdm_lightning.models.discriminator import Discriminator
-from sdm_lightning.models.feature_discriminator import (
-    DiscriminatorEnsemble,
-    FeatureDiscriminator,
-)
+from sdm_lightning.models.feature_discriminator import FeatureDiscriminator
 from sdm_lightning.models.generator import Generator
 from sdm_lightning.models.mapping import MappingNetwork
 
 __all__ = [
     "AttentionBlock",
     "Discriminator",
-    "DiscriminatorEnsemble",
     "FeatureDiscriminator",
     "Generator",
     "MappingNetwork",

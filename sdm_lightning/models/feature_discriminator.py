@@ -1,4 +1,4 @@
-"""A discriminator on a pretrained network's feature maps, and several discriminators as one."""
+"""A discriminator on a pretrained network's feature maps."""
 
 import torch
 import torch.nn.functional as F
@@ -88,38 +88,6 @@ class FeatureDiscriminator(UsesFrozenNetwork):
                 regions = head(torch.cat([x, share], dim=1)) * (_GAIN * gain)
                 logits.append(F.adaptive_avg_pool2d(regions, _GRID).flatten(1))
         return torch.cat(logits, dim=1)
-
-
-class DiscriminatorEnsemble(nn.Module):
-    """Several discriminators as one; each counts the same in the losses.
-
-    Args:
-        members: Discriminators, each mapping image and mask to logits ``(B, n)``.
-
-    Raises:
-        InputError: If there is no member.
-    """
-
-    def __init__(self, members: list[nn.Module]) -> None:
-        super().__init__()
-        if not members:
-            raise InputError("discriminator.members is empty; give at least one discriminator")
-        self.members = nn.ModuleList(members)
-
-    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Return the members' logits side by side, ``(B, members * largest n)``, float32.
-
-        A member with fewer logits than another has each of them repeated, so that a mean over all
-        logits weighs the members alike.
-
-        Raises:
-            InputError: If a member's number of logits does not divide the largest.
-        """
-        logits = [member(image, mask) for member in self.members]
-        most = max(part.shape[1] for part in logits)
-        if unfit := [part.shape[1] for part in logits if most % part.shape[1]]:
-            raise InputError(f"discriminator.members: {unfit[0]} logits do not divide {most}")
-        return torch.cat([x.repeat_interleave(most // x.shape[1], dim=1) for x in logits], dim=1)
 
 
 def _head(in_channels: int, width: int) -> nn.Module:

@@ -84,6 +84,9 @@ def test_few_photos_resumed_and_used(
     config = load_discriminator_config(result)
     assert config is not None
     assert config["class_path"] == "sdm_lightning.models.Discriminator"
+    # Started from weights without a discriminator: that of the demo, which does without R1.
+    losses = yaml.safe_load((folder / "finetune.yaml").read_text())["model"]["losses"]
+    assert losses["r1_gamma"] == 0
 
     # Stopped before the result was written, the same command goes on from the checkpoint.
     content = result.read_bytes()
@@ -106,6 +109,8 @@ def test_few_photos_resumed_and_used(
           "--config", "[micro.yaml]", "--device", "cpu"])  # fmt: skip
     assert Path("runs/next/next.safetensors").is_file()
     assert "generator and discriminator after 32 images" in caplog.text
+    losses = yaml.safe_load(Path("runs/next/finetune.yaml").read_text())["model"]["losses"]
+    assert losses["r1_gamma"] > 0  # the paper's discriminator needs it
 
     # Other photos are another run.
     result.unlink()

@@ -1,4 +1,4 @@
-"""The discriminator on a frozen network, and several as one."""
+"""The discriminator on a frozen network."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.networks import FEATURE_NETWORKS, stage_channels
 from sdm_lightning.losses import discriminator_fake_loss, discriminator_real_loss, r1_penalty
-from sdm_lightning.models import DiscriminatorEnsemble, FeatureDiscriminator
+from sdm_lightning.models import FeatureDiscriminator
 
 
 @pytest.fixture(scope="module")
@@ -72,35 +72,14 @@ def test_it_tells_blurred_from_sharp_texture_within_a_few_steps() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-class Constant(nn.Module):
-    def __init__(self, value: float, count: int) -> None:
-        super().__init__()
-        self.value, self.count = value, count
-
-    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        return torch.full((image.shape[0], self.count), self.value)
-
-
-def test_members_weigh_the_same_whatever_their_number_of_logits() -> None:
-    logits = DiscriminatorEnsemble([Constant(1.0, 1), Constant(4.0, 6)])(*batch())
-    assert logits.shape == (2, 12)
-    assert logits.mean().item() == pytest.approx(2.5)
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: FeatureDiscriminator("efficientnet-lite9"), "'efficientnet-lite9' is unknown"),
         (lambda: FeatureDiscriminator(stages=(7,)), r"stages is \[7\].*5 stages"),
         (lambda: FeatureDiscriminator(stages=()), r"stages is \[\]"),
-        (lambda: DiscriminatorEnsemble([]), "members is empty"),
     ],
 )
 def test_wrong_arguments_are_refused(build, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build()
-
-
-def test_members_whose_logits_cannot_be_weighed_alike_are_refused() -> None:
-    with pytest.raises(InputError, match="4 logits do not divide 6"):
-        DiscriminatorEnsemble([Constant(1.0, 4), Constant(1.0, 6)])(*batch())

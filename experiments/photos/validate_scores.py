@@ -2,7 +2,8 @@
 
 Splits held-out windows by photo. One half is the reference; the other half ("other photos") shows
 what a score of undamaged images is. Then the reference's own holes are filled badly in known ways.
-Each score is the mean over random subsets of each size, with its standard deviation over subsets::
+Each score is the mean over random subsets of each size, with its standard deviation over subsets
+(of all images there is one)::
 
     python experiments/photos/validate_scores.py runs/photos/test --weights demo
 """
@@ -63,7 +64,8 @@ def fid(first: Tensor, second: Tensor) -> float:
 
 
 def spread(values: list[float]) -> str:
-    return f"{np.mean(values):.3g} ± {np.std(values):.1g}"
+    deviation = f" ± {np.std(values):.1g}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3g}{deviation}"
 
 
 def subsets(count: int, size: int) -> list[Tensor]:

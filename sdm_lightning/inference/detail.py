@@ -17,8 +17,8 @@ Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.intp]
 
 COARSEST = 4.0
-"""Most by which the working size is shrunk for what stays the network's. Chosen among 1, 2 and 4 with
-64-pixel weights on full-size photos."""
+"""Most by which the working size is shrunk for what stays the network's. Chosen among 1, 2 and 4
+with 64-pixel weights on full-size photos."""
 GRID = 64
 """Most cells along the longer side: a bound on the time of the search."""
 REACH = 3

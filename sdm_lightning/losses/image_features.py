@@ -8,10 +8,10 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.features.networks import (
     PretrainedNetwork,
     find_network,
-    resized_between,
     squared_distance,
     unit_length,
 )
+from sdm_lightning.features.reuse import stage_maps
 from sdm_lightning.losses.perceptual import Encoded, NetworkPerceptualLoss
 
 
@@ -66,8 +66,8 @@ class FeaturePerceptualLoss(NetworkPerceptualLoss):
     def feature_maps(self, network: nn.Module, images: Tensor) -> list[Tensor]:
         """Return the chosen stages, each pixel's channels scaled to length 1."""
         assert isinstance(network, PretrainedNetwork)
-        levels = resized_between(images * 127.5 + 127.5, self.min_size)
-        return [unit_length(x) for x in network.stages(levels, self.stages)]
+        maps = stage_maps(network, images, self.stages, self.min_size)
+        return [unit_length(x) for x in maps]
 
     def distance(self, prediction: Encoded, target: Encoded) -> Tensor:
         """Return the squared differences, summed over channels and stages, averaged over pixels."""

@@ -7,7 +7,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.frozen import UsesFrozenNetwork
-from sdm_lightning.features.networks import PretrainedNetwork, resized_between, stage_channels
+from sdm_lightning.features.networks import PretrainedNetwork, stage_channels
+from sdm_lightning.features.reuse import stage_maps
 from sdm_lightning.models.layers import LEAKY_SLOPE, full_precision
 
 _GRID = 4
@@ -79,9 +80,8 @@ class FeatureDiscriminator(UsesFrozenNetwork):
         network = self.network_on(image.device)
         assert isinstance(network, PretrainedNetwork)
         logits = []
+        maps = stage_maps(network, image, self.stages, self.min_size)
         with full_precision(image):
-            levels = resized_between(image.float() * 127.5 + 127.5, self.min_size)
-            maps = network.stages(levels, self.stages)
             for x, head, gain in zip(maps, self.heads, self.gains, strict=True):
                 x = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-4)
                 share = F.adaptive_avg_pool2d(mask.float(), (x.shape[-2], x.shape[-1])) - 0.5

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.features.frozen import UsesFrozenNetwork
+from sdm_lightning.features.reuse import reused_maps
 from sdm_lightning.losses import (
     Encoded,
     PerceptualLoss,
@@ -163,9 +164,8 @@ class SDMModule(InpaintingModule):
         if stage == "fit" and self.perceptual is not None and self.losses.perceptual:
             self.perceptual.prepare()  # so that missing weights are reported before training
         if stage == "fit" and self.losses.adversarial:
-            for part in self.discriminator.modules():
-                if isinstance(part, UsesFrozenNetwork):
-                    part.prepare()
+            for part in self._pretrained_parts():
+                part.prepare()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Train on one batch: generator, discriminator, penalty, averages."""
@@ -177,7 +177,18 @@ class SDMModule(InpaintingModule):
         optimizer_d = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         chunks = micro_batches(batch["image"], batch["mask"], self.num_micro_batches)
         self.health.begin(self.images_seen, batch["key"])
+        with reused_maps(active=bool(self._pretrained_parts())):
+            self._optimize(chunks, optimizer_g, optimizer_d)
+        self._after_steps(batch["image"].shape[0] * self.trainer.world_size)
+        self._read_health(batch, batch_idx)
 
+    def _optimize(
+        self,
+        chunks: list[tuple[Tensor, Tensor]],
+        optimizer_g: LightningOptimizer,
+        optimizer_d: torch.optim.Optimizer,
+    ) -> None:
+        """Step the generator, then the discriminator, then its penalty where it is due."""
         with self.toggled_optimizer(optimizer_g):
             optimizer_g.zero_grad()
             fakes = self._generator_phase(chunks)
@@ -194,8 +205,6 @@ class SDMModule(InpaintingModule):
                     self._penalty_phase(chunks)
                     self._guard(optimizer_d, self.discriminator, "penalty")
                     optimizer_d.step()
-        self._after_steps(batch["image"].shape[0] * self.trainer.world_size)
-        self._read_health(batch, batch_idx)
 
     def _generator_phase(self, chunks: list[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
         """Back-propagate Eq. 10; return the T outputs of each chunk for the discriminator."""
@@ -321,6 +330,10 @@ class SDMModule(InpaintingModule):
         if self.augment is not None:
             self.log("train/ada_probability", self.augment.probability)
         self.log("images_seen", float(self.images_seen), prog_bar=True)
+
+    def _pretrained_parts(self) -> list[UsesFrozenNetwork]:
+        """Return the parts of the discriminator that look at a pretrained network's maps."""
+        return [p for p in self.discriminator.modules() if isinstance(p, UsesFrozenNetwork)]
 
     def _logits(self, image: Tensor, mask: Tensor) -> Tensor:
         if self.augment is not None:

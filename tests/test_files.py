@@ -49,6 +49,18 @@ def test_a_power_cut_finds_the_old_or_the_new_content(tmp_path, monkeypatch):
     assert order == [("file", False), ("folder", True)]
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="not on this system")
+def test_large_files_are_on_their_way_to_the_disk_before_the_end(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, start, *rest: asked.append(start))
+    parts = [bytes([number]) * (5 << 20) for number in range(4)]
+    with atomic_file(tmp_path / "f") as file:
+        for part in parts:
+            file.write(part)
+    assert asked == [0, 10 << 20]
+    assert (tmp_path / "f").read_bytes() == b"".join(parts)
+
+
 def test_permissions_follow_the_umask(tmp_path):
     before = os.umask(0o027)
     try:

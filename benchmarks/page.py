@@ -76,8 +76,10 @@ a word.
 """
 
 EXCHANGE = """\
-Each synchronised backward pass reduces the buckets of both networks, also of the one that the
-phase does not train: hence twice the gradients' bytes in a step, three times with R1.
+Only buckets of the network that a phase trains are reduced, where DDP itself would reduce both
+networks' in every phase: twice the gradients' bytes in a step, three times with R1. What is left
+above 1 are buckets with parameters of both, and in a step with R1 the discriminator's a second
+time.
 """
 
 NOTES = {

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -20,6 +22,31 @@ def gradient_sync(trainer: pl.Trainer, enabled: bool) -> Iterator[None]:
     else:
         with wrapper.no_sync():
             yield
+
+
+def reduce_trained_network_only(trainer: pl.Trainer) -> None:
+    """Keep DDP from reducing the gradients of the network that a phase does not train.
+
+    DDP wraps both networks as one module and would reduce every bucket in every phase.
+    """
+    wrapper = getattr(trainer.strategy, "model", None)
+    if isinstance(wrapper, DistributedDataParallel):
+        wrapper.register_comm_hook(None, _trained_buckets)
+
+
+# Annotated in full, and not as text, since DDP checks the annotations of its hooks.
+def _trained_buckets(
+    state: None, bucket: torch.distributed.GradBucket
+) -> torch.futures.Future[torch.Tensor]:
+    # The phase's optimizer has frozen the other network, on all processes alike.
+    if any(parameter.requires_grad for parameter in bucket.parameters()):
+        return allreduce_hook(torch.distributed.group.WORLD, bucket)
+    buffer = bucket.buffer()
+    unchanged: torch.futures.Future[torch.Tensor] = torch.futures.Future(
+        devices=[buffer.device] if buffer.device.type == "cuda" else None
+    )
+    unchanged.set_result(buffer)
+    return unchanged
 
 
 def reduced(trainer: pl.Trainer, value: Tensor, operation: str) -> Tensor:

@@ -26,7 +26,7 @@ from sdm_lightning.seeding import stable_seed
 from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
 from sdm_lightning.training.checks import refuse_unfit_settings, refuse_unfit_trainer
-from sdm_lightning.training.distributed import gradient_sync, reduced
+from sdm_lightning.training.distributed import gradient_sync, reduce_trained_network_only, reduced
 from sdm_lightning.training.health import StepHealth, gradient_norm
 from sdm_lightning.training.inpainting import InpaintingModule
 from sdm_lightning.training.objectives import (
@@ -147,6 +147,7 @@ class SDMModule(InpaintingModule):
 
     def on_train_start(self) -> None:
         """Take learning rates from the config, not from the checkpoint that a run resumes."""
+        reduce_trained_network_only(self.trainer)
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer, options in zip(optimizers, self._adam_options(), strict=True):  # type: ignore[arg-type]
             align_adam(optimizer, options)

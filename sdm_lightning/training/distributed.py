@@ -31,16 +31,16 @@ def reduce_trained_network_only(trainer: pl.Trainer) -> None:
     """
     wrapper = getattr(trainer.strategy, "model", None)
     if isinstance(wrapper, DistributedDataParallel):
-        wrapper.register_comm_hook(None, _trained_buckets)
+        wrapper.register_comm_hook(wrapper.process_group, _trained_buckets)
 
 
 # Annotated in full, and not as text, since DDP checks the annotations of its hooks.
 def _trained_buckets(
-    state: None, bucket: torch.distributed.GradBucket
+    group: torch.distributed.ProcessGroup, bucket: torch.distributed.GradBucket
 ) -> torch.futures.Future[torch.Tensor]:
     # The phase's optimizer has frozen the other network, on all processes alike.
     if any(parameter.requires_grad for parameter in bucket.parameters()):
-        return allreduce_hook(torch.distributed.group.WORLD, bucket)
+        return allreduce_hook(group, bucket)
     buffer = bucket.buffer()
     unchanged: torch.futures.Future[torch.Tensor] = torch.futures.Future(
         devices=[buffer.device] if buffer.device.type == "cuda" else None

@@ -22,8 +22,8 @@ from sdm_lightning.training.callbacks.preemption import validation_cut_short
 
 logger = logging.getLogger(__name__)
 
-PADDING_SAMPLE = 64
-"""Images after which the padding is judged; a test of hours need not end to be refused."""
+PADDING_BATCHES = 8
+"""Batches after which the padding is judged; a test of hours need not end to be refused."""
 
 FEATURE_METRICS = ("fid", "kid", "kid_deviation", "p_ids", "u_ids", "precision", "recall")
 
@@ -111,7 +111,8 @@ class EvaluationCallback(pl.Callback):
         self._data: dict[str, dict[str, Any]] = {}
         self._caches: dict[str, RealFeatureCache] = {}
         self._started = 0.0
-        self._padding: list[float] = []
+        self._padding = torch.zeros(2)  # sum over crops, and their number
+        self._judged_after = 0
 
     # ------------------------------------------------------------------ start
 
@@ -125,7 +126,8 @@ class EvaluationCallback(pl.Callback):
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         self.evaluator.reset()
-        self._padding = []
+        self._padding = torch.zeros(2)
+        self._judged_after = batches_of_all(trainer, split, PADDING_BATCHES)
         self.evaluator.to(pl_module.device)
         self._started = time.monotonic()
         if split not in self._data:
@@ -153,9 +155,9 @@ class EvaluationCallback(pl.Callback):
     ) -> None:
         """Add a batch."""
         if trainer.state.fn != "fit" and "padding" in batch:
-            before = len(self._padding)
-            self._padding += batch["padding"].tolist()
-            if before < PADDING_SAMPLE <= len(self._padding):
+            padding = batch["padding"]
+            self._padding += torch.tensor([float(padding.sum()), len(padding)])
+            if batch_idx + 1 == self._judged_after:
                 self._refuse_padding(trainer)
         self.evaluator.update(
             outputs["completed"],
@@ -169,12 +171,15 @@ class EvaluationCallback(pl.Callback):
     on_test_batch_end = on_validation_batch_end
 
     def _refuse_padding(self, trainer: pl.Trainer) -> None:
-        share = sum(self._padding) / max(len(self._padding), 1)
+        """Judge the padding of all processes together: one that raises alone lets others wait."""
+        own = self._padding.to(trainer.strategy.root_device)
+        total, count = trainer.strategy.reduce(own.clone(), reduce_op="sum").tolist()
+        share = total / max(count, 1)
         if share > self.max_padding:
             size = getattr(getattr(trainer, "datamodule", None), "resolution", None)
             raise InputError(
                 f"{share:.0%} of the crops of {size}x{size} is mirrored padding (mean of "
-                f"{len(self._padding)} images; evaluation.max_padding is {self.max_padding:.0%}): "
+                f"{count:.0f} images; evaluation.max_padding is {self.max_padding:.0%}): "
                 f"give images whose shorter side has {size} pixels, or a smaller data.resolution"
             )
 
@@ -255,6 +260,19 @@ def describe_data(trainer: pl.Trainer, split: str) -> dict[str, Any]:
         source = data.eval_source(split)
         facts["manifest"] = getattr(getattr(source, "index", None), "digest", None)
     return facts
+
+
+def batches_of_all(trainer: pl.Trainer, split: str, most: int) -> int:
+    """Count the batches, up to ``most``, that every process is sure to have; all have to ask."""
+    testing = split == "test"
+    loaders: Any = trainer.test_dataloaders if testing else trainer.val_dataloaders
+    limits = trainer.num_test_batches if testing else trainer.num_val_batches
+    try:
+        lengths = [len(loader) for loader in (loaders if isinstance(loaders, list) else [loaders])]
+    except TypeError:  # not known beforehand
+        lengths = [0]
+    own = torch.tensor(min(most, *limits, *lengths), device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(own, reduce_op="min"))
 
 
 def _publish(trainer: pl.Trainer, stage: str, record: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all, and checksums of files."""
+"""Files that are written whole or not at all, lines likewise, and checksums of files."""
 
+import fcntl
 import hashlib
 import io
 import os
@@ -54,8 +55,10 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(target)  # a failing write does not know where it went
         raise
     folder = os.open(target.parent, os.O_RDONLY)
     try:
@@ -73,6 +76,36 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     """
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def append_lines(path: str | Path, lines: bytes) -> None:
+    """Append whole lines to a file, all of them or none; its folder is created if missing.
+
+    Several processes may append at once. A line that a crash cut short is ended first, so that it
+    does not corrupt the new ones.
+
+    Args:
+        path: The file.
+        lines: With a newline at the end.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            lines = b"\n" + lines
+        try:
+            while lines:
+                lines = lines[os.write(descriptor, lines) :]
+            os.fsync(descriptor)
+        except OSError as error:  # the disk is full: no half line either
+            os.ftruncate(descriptor, size)
+            error.filename = str(file)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of_file(path: str | Path) -> str:

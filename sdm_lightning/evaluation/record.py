@@ -1,6 +1,5 @@
 """The record of an evaluation: one JSON line with everything that its numbers depend on."""
 
-import fcntl
 import json
 import math
 import os
@@ -17,6 +16,7 @@ import torch
 
 from sdm_lightning import __version__
 from sdm_lightning.evaluation.evaluator import Evaluation
+from sdm_lightning.files import append_lines
 
 VERSIONED = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "lightning", "scikit-learn",
              "lpips", "numpy", "pillow")  # fmt: skip
@@ -113,25 +113,7 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     Several processes may append at once. A line that a crash cut short is ended first, so that it
     does not corrupt the new one.
     """
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    line = to_json(record).encode() + b"\n"
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line
-        try:
-            while line:
-                line = line[os.write(descriptor, line) :]
-            os.fsync(descriptor)
-        except OSError as error:  # the disk is full: no half line either
-            os.ftruncate(descriptor, size)
-            error.filename = str(file)
-            raise
-    finally:
-        os.close(descriptor)
+    append_lines(path, to_json(record).encode() + b"\n")
 
 
 def _plain(value: Any) -> Any:

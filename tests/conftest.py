@@ -1,6 +1,9 @@
 """What every test shares: a quiet offline environment, tiny photos, tiny shards."""
 
 import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,3 +72,19 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> 
 def micro() -> Path:
     """A config that trains on ``tiny_shards`` within seconds."""
     return CONF / "micro.yaml"
+
+
+@pytest.fixture
+def room_for() -> Callable[[int], AbstractContextManager[None]]:
+    """``with room_for(n):`` the system lets no file grow beyond n bytes, as on a full disk."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return limited

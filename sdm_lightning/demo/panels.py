@@ -9,6 +9,7 @@ from PIL import Image
 
 from sdm_lightning.demo.charts import FEW_POINTS, smoothed
 from sdm_lightning.demo.report_data import DemoRun, verdict
+from sdm_lightning.files import atomic_file
 
 INK, SOFT, ACCENT, BEFORE, PAPER = "#1d1d22", "#63636e", "#3b5bdb", "#a9abb8", "#faf9f6"
 ROWS = 6
@@ -45,7 +46,8 @@ def write_sheet(run: DemoRun, path: Path) -> Path:
                 axes.set_title(label, fontsize=9, color=SOFT, pad=4)
     _draw_scores(sheet.add_axes((0.19, 0.55 / height, 0.27, 2.0 / height)), run)
     _draw_curve(sheet.add_axes((0.56, 0.55 / height, 0.4, 2.0 / height)), run)
-    sheet.savefig(path, facecolor=PAPER)
+    with atomic_file(path) as file:
+        sheet.savefig(file, format="png", facecolor=PAPER)
     return path
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.data.masks.presets import free_form_mask
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import atomic_file
 from sdm_lightning.inference.certainty import (
     Calibration,
     HoleDeviations,
@@ -207,5 +208,5 @@ def draw(
         xlabel="certainty", ylabel="share of good fillings",
         title=f"AUROC {calibration.auroc:.2f}, {calibration.num_holes} holes",
     )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    chart.savefig(path, dpi=110)
+    with atomic_file(path) as file:
+        chart.savefig(file, format="png", dpi=110)

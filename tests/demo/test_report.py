@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdm_lightning.cli.errors import user_errors
+from sdm_lightning.demo.panels import write_sheet
 from sdm_lightning.demo.report import write_report
 from sdm_lightning.demo.report_data import read_run, stand_ins, verdict
 from sdm_lightning.errors import InputError
@@ -152,3 +154,18 @@ def test_a_run_that_stopped_half_way_is_named(run: Path, name: str) -> None:
     (run / name).unlink()
     with pytest.raises(InputError, match=name):
         read_run(run)
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.png"])
+def test_a_full_disk_leaves_the_earlier_report(run, tmp_path, room_for, capsys, name) -> None:
+    write_report(run, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    write = {"report.html": lambda: write_report(run, tmp_path),
+             "report.png": lambda: write_sheet(read_run(run), tmp_path / name)}  # fmt: skip
+    capsys.readouterr()
+    with room_for(10_000), pytest.raises(SystemExit) as stopped, user_errors():
+        write[name]()
+    assert stopped.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / name}: File too large; earlier files are intact")
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before

@@ -31,6 +31,23 @@ def test_another_description_is_another_file(tmp_path, changed):
     assert len(RealFeatureCache(tmp_path, {**DESCRIPTION, changed: "other"})) == 0
 
 
+def test_a_full_disk_leaves_the_earlier_features_and_one_warning(tmp_path, room_for, caplog):
+    cache = RealFeatureCache(tmp_path, DESCRIPTION)
+    cache.add(torch.tensor([1]), torch.ones(1, 2))
+    file = cache.save()
+    before = file.read_bytes()
+    cache.add(torch.arange(2, 200), torch.randn(198, 2))
+    with room_for(len(before)):
+        assert cache.save() is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: features are not kept (File too large)"
+    ]
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+    assert cache.save() == file  # with room again
+    assert len(RealFeatureCache(tmp_path, DESCRIPTION)) == 199
+
+
 def test_damaged_files_are_named(tmp_path):
     cache = RealFeatureCache(tmp_path, DESCRIPTION)
     cache.add(torch.tensor([1]), torch.ones(1, 2))

@@ -194,6 +194,16 @@ def test_changed_originals_invalidate_the_cache(folders, capsys):
     assert third["images_digest"] != first["images_digest"]
 
 
+def test_scores_are_recorded_though_the_disk_is_full_for_the_cache(folders, room_for, caplog):
+    complete = evaluate(folders)
+    (cache,), record = (folders.root / "cache").iterdir(), str(folders.root / "other.jsonl")
+    with room_for(cache.stat().st_size - 1):  # 8 kB; the record takes 2
+        record = evaluate(folders, cache=str(folders.root / "other"), record=record)
+    assert record["metrics"] == complete["metrics"]
+    assert caplog.messages == [f"{folders.root / 'other'}: features are not kept (File too large)"]
+    assert list((folders.root / "other").iterdir()) == []
+
+
 def test_progress_tells_images_per_second(folders, capsys):
     evaluate(folders)
     assert "6/6" in (err := capsys.readouterr().err)

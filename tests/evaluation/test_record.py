@@ -1,6 +1,5 @@
 import json
 import math
-import resource
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -52,17 +51,12 @@ def test_many_writers_lose_nothing(tmp_path):
     assert sorted(record["i"] for record in read_result_lines(file)) == list(range(40))
 
 
-def test_a_full_disk_leaves_no_half_line(tmp_path):
+def test_a_full_disk_leaves_no_half_line(tmp_path, room_for):
     file = tmp_path / "r.jsonl"
     append_record(file, {"metrics": {}, "a": 1})
     before = file.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"r\.jsonl"):
-            append_record(file, {"metrics": {}, "a": 2})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with room_for(len(before) + 10), pytest.raises(OSError, match=r"r\.jsonl"):
+        append_record(file, {"metrics": {}, "a": 2})
     assert file.read_bytes() == before
 
 

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import signal
 
 import pytest
@@ -12,7 +11,7 @@ from sdm_lightning.cli.faults import explain_fault
 from sdm_lightning.cli.run_directory import only_fit
 from sdm_lightning.cli.trainer import SDMCommandLine
 from sdm_lightning.inference.checkpoints import newest_checkpoint
-from sdm_lightning.training import SDMModule
+from sdm_lightning.training import SDMModule, loggers
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
 
 
@@ -58,22 +57,34 @@ def test_out_of_gpu_memory(sdm, monkeypatch, capsys):
     assert line.startswith("error: out of GPU memory (tried to allocate 2.00 GiB): raise model.num")
 
 
-def test_disk_full_in_a_checkpoint(sdm, tmp_path, capsys):
-    """By a limit on the size of files, whose failing write is the system's own."""
+def test_disk_full_in_a_checkpoint(sdm, room_for, capsys):
     run = sdm("fit", "--budget.max_images=4")
     before, size = checkpoints(run), (run / "checkpoints" / "last.ckpt").stat().st_size
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
-    try:
+    with room_for(size // 2):
         status, line = status_and_line(lambda: sdm("fit", "--ckpt_path=last"), capsys)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert status == 1
+    assert line.startswith(f"error: {run / 'checkpoints'}/")
     assert "File too large; earlier files are intact" in line
     assert checkpoints(run) == before
     assert not list((run / "checkpoints").glob("*.partial"))
     assert newest_checkpoint(run) is not None
     sdm("fit", "--ckpt_path=last")  # with room, it goes on
+
+
+def test_disk_full_in_the_metrics(sdm, monkeypatch, capsys):
+    run = sdm("fit", "--budget.max_images=4")
+    before, kept = (run / "metrics.csv").read_bytes(), checkpoints(run)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(loggers, "append_lines", full)
+    monkeypatch.setattr(loggers, "write_atomically", full)
+    status, line = status_and_line(lambda: sdm("fit", "--ckpt_path=last"), capsys)
+    assert status == 1
+    assert line.startswith("error: runs/run/metrics.csv: No space left on device; earlier files")
+    assert (run / "metrics.csv").read_bytes() == before
+    assert checkpoints(run) == kept
 
 
 def test_a_data_worker_killed(sdm, monkeypatch, capsys):

@@ -166,17 +166,17 @@ def test_row_at_small_scale(
 
 
 @pytest.mark.usefixtures("stand_ins")
-@pytest.mark.parametrize("scale", ["tiny", "cpu"])
+@pytest.mark.parametrize("scale", ["tiny", "photos", "cpu"])
 def test_other_scales_build(scale: str, build: Callable[..., SDMCommandLine]) -> None:
     """One row with a setting of its own at each scale; the last test runs all of them."""
     sweep = read_sweep(EXPERIMENTS / "sweeps" / "table1.yaml")
     wanted = "F-seed0" if scale == "cpu" else "G-seed0"  # one attention size only at cpu
     cell = next(c for c in sweep.cells(scale) if c.name == wanted)
     cli = build(*cell.argv, *WITHOUT_DOWNLOADS)
-    assert cli.datamodule.resolution == {"tiny": 64, "cpu": 32}[scale]
+    assert cli.datamodule.resolution == {"tiny": 64, "photos": 64, "cpu": 32}[scale]
     if wanted == "G-seed0":
         stage = [k for k, s in enumerate(cli.model.generator.encoder) if s.attention is not None]
-        assert [cli.datamodule.resolution // 2**k for k in stage] == [16]
+        assert [cli.datamodule.resolution // 2**k for k in stage] == [4 if scale == "photos" else 16]
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ def test_other_scales_build(scale: str, build: Callable[..., SDMCommandLine]) ->
     [
         pytest.param(path, scale, id=f"{path.stem}/{scale}")
         for path in sorted((EXPERIMENTS / "sweeps").glob("*.yaml"))
-        for scale in ("paper", "small", "tiny", "cpu")
-        if scale != "cpu" or path.stem.startswith(("table1", "table2", "table4"))
+        for scale in ("paper", "small", "tiny", "photos", "cpu")
+        if scale not in ("photos", "cpu") or path.stem.startswith(("table1", "table2", "table4"))
     ],
 )
 def test_every_training_cell_has_its_batch_whatever_the_devices(path: Path, scale: str) -> None:
@@ -201,7 +201,7 @@ def test_every_training_cell_has_its_batch_whatever_the_devices(path: Path, scal
             if word.startswith("--config="):
                 file = ROOT / word.removeprefix("--config=")
                 data |= (yaml.safe_load(file.read_text()) or {}).get("data") or {}
-        expected = {"paper": 32, "small": 32, "tiny": 16, "cpu": 8}[scale]
+        expected = {"paper": 32, "small": 32, "tiny": 16, "photos": 8, "cpu": 8}[scale]
         for processes in (1, 2, 4, 8):
             shares = batch_share(data["global_batch_size"], data["batch_size"], processes)
             assert processes * shares[0] == expected

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import data, disk, evaluation, generator, page, scale, startup, training
+from benchmarks import data, disk, evaluation, generator, page, photo, scale, startup, training
 from benchmarks.common import Line, Settings, machine, text_of
 from sdm_lightning.memory import reuse_freed_memory
 
@@ -26,6 +26,7 @@ SECTIONS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "data": data.run,
     "evaluation": evaluation.run,
     "checkpoint": disk.run,
+    "photo": photo.run,
     "scale": scale.run,
 }
 EXTRA = {"scores": evaluation.run_scores, "chance": evaluation.run_chance}

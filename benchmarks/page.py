@@ -21,6 +21,7 @@ TITLES = {
     "scores": "Scores of a whole test set",
     "chance": "Scores of perfect results",
     "checkpoint": "Checkpoints",
+    "photo": "A photo at full size",
     "scale": "Exchange between processes",
 }
 

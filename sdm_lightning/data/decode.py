@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
+from sdm_lightning.data.image_structure import (
+    covered_share,
+    jpeg_exif_bytes,
+    jpeg_scans,
+    tiff_jpeg_scans,
+    tiff_value_bytes,
+)
 from sdm_lightning.data.masks.convention import MaskConvention
 
 __all__ = [
@@ -47,10 +53,17 @@ MAX_ENCODED_BYTES = 1 << 30
 """Largest image file that is read, 1 GiB."""
 
 MAX_JPEG_SCANS = 100
-"""Most scans of a progressive JPEG. Encoders write about ten, and each costs a pass over the image:
-200 of them in 270 kB took 22 s."""
+"""Most scans of a JPEG. Encoders write about ten, and each costs a pass over the image: 200 of them
+in 270 kB took 22 s."""
 
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
+MAX_SCANNED_PIXELS = 20 * MAX_PIXELS
+"""Most pixels that all scans of a JPEG pass over: 20 scans of the largest image, about 4 s."""
+
+MAX_EXIF_BYTES = 1 << 16
+"""Largest EXIF block: what one segment of a JPEG holds. Its tags can share their values, so that
+its memory grows with the square of its size."""
+
+_JPEG = b"\xff\xd8\xff"
 _EIGHT_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 _ORIENTATION = 0x0112
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -77,6 +90,7 @@ def open_header(data: bytes) -> Image.Image:
         raise BadImageError("the file is empty")
     if len(data) > MAX_ENCODED_BYTES:
         raise BadImageError(f"has {len(data)} bytes; at most {MAX_ENCODED_BYTES} are read")
+    _check_tags(data)
     try:
         image = Image.open(io.BytesIO(data), formats=tuple(IMAGE_FORMATS))
     except Exception as error:  # Pillow's decoders raise nearly every built-in exception
@@ -85,9 +99,35 @@ def open_header(data: bytes) -> Image.Image:
         raise BadImageError(
             f"has {image.width}x{image.height} pixels (WxH); at most {MAX_PIXELS} are decoded"
         )
-    if "progressive" in image.info and jpeg_scans(data) > MAX_JPEG_SCANS:
-        raise BadImageError(f"is a JPEG of more than {MAX_JPEG_SCANS} scans")
+    scans = 0
+    if data.startswith(_JPEG):
+        scans = jpeg_scans(data)
+    elif image.format == "TIFF":
+        try:
+            scans = tiff_jpeg_scans(image, data)
+        except (ValueError, TypeError) as error:
+            raise _undecodable(error) from error
+        if (share := covered_share(image)) < 1:
+            raise BadImageError(f"holds {share:.1%} of its pixels; it is truncated or damaged")
+    most = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // max(1, image.width * image.height))
+    if scans > most:
+        raise BadImageError(
+            f"is a JPEG of {scans} scans; at most {most} are decoded for its "
+            f"{image.width}x{image.height} pixels (WxH)"
+        )
     return image
+
+
+def _check_tags(data: bytes) -> None:
+    """Refuse tags that would fill the memory when Pillow opens the file.
+
+    Raises:
+        BadImageError: If there are such tags.
+    """
+    if data.startswith(_JPEG) and (size := jpeg_exif_bytes(data)) > MAX_EXIF_BYTES:
+        raise BadImageError(f"has {size} bytes of EXIF data; at most {MAX_EXIF_BYTES} are read")
+    if data[:2] in (b"II", b"MM") and (size := tiff_value_bytes(data)) > 4 * len(data):
+        raise BadImageError(f"has tags of {size} bytes in a file of {len(data)}; it is damaged")
 
 
 def load_pixels(image: Image.Image) -> Image.Image:
@@ -100,6 +140,11 @@ def load_pixels(image: Image.Image) -> Image.Image:
         image.load()
     except Exception as error:
         raise _undecodable(error) from error
+    # PNG and WebP hold EXIF of any size, a PNG even behind its pixels.
+    for key, most in (("exif", MAX_EXIF_BYTES), ("Raw profile type exif", 3 * MAX_EXIF_BYTES)):
+        if len(image.info.get(key) or b"") > most:
+            logging.getLogger(__name__).debug("ignored EXIF data of more than 64 KiB")
+            del image.info[key]
     return image
 
 
@@ -110,19 +155,6 @@ def _decode(data: bytes) -> Image.Image:
 def _undecodable(error: Exception) -> BadImageError:
     reason = " ".join(str(error).split(" <_io")[0].split()) or type(error).__name__
     return BadImageError(f"cannot be decoded ({reason})")
-
-
-def jpeg_scans(data: bytes) -> int:
-    """Count the scans of a JPEG's first picture; thumbnails and what follows it do not count."""
-    scans, place = 0, 2
-    while match := _JPEG_MARKER.search(data, place):
-        marker = match[1]
-        if marker == b"\xd9":
-            break
-        scans += marker == b"\xda"
-        # Every segment states its length, so a marker inside of it is not taken for one.
-        place = match.end() + max(int.from_bytes(data[match.end() : match.end() + 2], "big"), 2)
-    return scans
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -219,6 +219,8 @@ def read_mask(
         image = source if isinstance(source, Image.Image) else open_image(source)
         name = "the mask" if isinstance(source, Image.Image) else str(source)
         turned = (image.height, image.width)
+        if turned not in (size, size[::-1]):  # before its levels are worked out
+            raise InputError(_wrong_size(name, turned, size))
         array = _mask_levels(upright(image), name)
     if array.ndim == 3:
         if array.shape[2] not in (1, 3) or not (array == array[:, :, :1]).all():
@@ -230,10 +232,7 @@ def read_mask(
         hint = ""
         if array.shape == size[::-1] or turned == size[::-1]:
             hint = "; one of them seems turned by 90 degrees (EXIF orientation is applied)"
-        raise InputError(
-            f"{name}: {_by(array.shape)} pixels (width x height), but its image has "
-            f"{_by(size)}{hint}"
-        )
+        raise InputError(_wrong_size(name, array.shape, size) + hint)
     white = _threshold(array, name)
     known = ~white if convention == "hole-white" else white
     hole = 1.0 - float(known.mean())
@@ -281,6 +280,10 @@ def _threshold(array: Array, name: str) -> npt.NDArray[np.bool_]:
             f"{name}: {grey:.1%} of its pixels are grey; cut at half (128 of 255)", stacklevel=4
         )
     return np.asarray(levels >= 128 / 255 if scale == 255.0 else levels >= 0.5)
+
+
+def _wrong_size(name: str, found: tuple[int, ...], size: tuple[int, ...]) -> str:
+    return f"{name}: {_by(found)} pixels (width x height), but its image has {_by(size)}"
 
 
 def _by(size: tuple[int, ...]) -> str:

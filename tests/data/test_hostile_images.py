@@ -1,6 +1,7 @@
 """Images that are made to harm: bombs, absurd sizes, and formats that are programs."""
 
 import io
+import re
 import struct
 import subprocess
 import zlib
@@ -12,7 +13,9 @@ from PIL import Image
 
 from sdm_lightning.data import decode
 from sdm_lightning.data.decode import MAX_PIXELS, BadImageError, decode_image, decode_mask
+from sdm_lightning.data.image_structure import jpeg_scans
 from sdm_lightning.errors import InputError
+from sdm_lightning.inference import pictures
 from sdm_lightning.inference.pictures import open_image, read_mask, read_picture
 from tests.data.shard_tools import encoded, photo
 
@@ -53,14 +56,14 @@ def test_decompression_bombs(
 def test_a_jpeg_of_a_thousand_scans() -> None:
     """Each scan costs a pass over all pixels: 270 kB of them took 22 s."""
     data = encoded(photo(0, 64, 64), "JPEG", progressive=True)
-    assert decode.jpeg_scans(data) == 10
+    assert jpeg_scans(data) == 10
     assert decode_image(data).shape == (64, 64, 3)
     start = data.rfind(b"\xff\xc4")
     bomb = data[:-2] + data[start:-2] * 1000 + b"\xff\xd9"
-    with pytest.raises(BadImageError, match="JPEG of more than 100 scans"):
+    with pytest.raises(BadImageError, match="JPEG of 1010 scans; at most 100 are decoded"):
         decode_image(bomb)
     # What follows the picture, as the film of a phone's moving photo, is not counted.
-    assert decode.jpeg_scans(data + b"\xff\xda" * 500) == 10
+    assert jpeg_scans(data + b"\xff\xda" * 500) == 10
 
 
 def test_postscript_never_reaches_ghostscript(tmp_path: Path, monkeypatch) -> None:
@@ -91,3 +94,124 @@ def test_damaged_exif_costs_the_exif_alone(tmp_path: Path) -> None:
     picture = read_picture(path)
     assert picture.size == (12, 14)
     assert np.array_equal(picture.pixels, np.asarray(Image.open(io.BytesIO(path.read_bytes()))))
+
+
+def jpeg_of_separate_scans(width: int, height: int, scans: int) -> bytes:
+    """A JPEG that is not progressive, one component a scan; a scan without data is ten bytes."""
+    data = encoded(np.zeros((height, width), np.uint8), "JPEG")
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    after = frame + 2 + int.from_bytes(data[frame + 2 : frame + 4], "big")
+    components = b"".join(bytes((index, 0x11, 0)) for index in (1, 2, 3))
+    head = b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, height, width, 3) + components
+    one = [b"\xff\xda\x00\x08\x01" + bytes((1 + index % 3, 0, 0, 63, 0)) for index in range(scans)]
+    return data[:frame] + head + data[after:scan] + b"".join(one) + b"\xff\xd9"
+
+
+def tiff_of(tags: dict[int, tuple[int, int, int]], content: bytes) -> bytes:
+    """A TIFF of tags, each with type, count and value; -1 stands for the place of the content."""
+    place = 8 + 2 + 12 * len(tags) + 4
+    entries = [
+        struct.pack("<HHII", tag, kind, count, place if value == -1 else value)
+        for tag, (kind, count, value) in sorted(tags.items())
+    ]
+    return (
+        b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4) + content
+    )
+
+
+def test_scans_of_a_jpeg_that_is_not_progressive() -> None:
+    """Ten bytes a scan: a file of a megabyte would be decoded for hours."""
+    few, many = jpeg_of_separate_scans(64, 48, 3), jpeg_of_separate_scans(64, 48, 101)
+    assert decode_image(few).shape == (48, 64, 3)
+    with pytest.raises(BadImageError, match=r"is a JPEG of 101 scans; at most 100 .* 64x48 pixels"):
+        decode_image(many)
+
+
+def test_scans_count_for_the_size_of_the_picture(monkeypatch) -> None:
+    """100 scans of the largest picture took 20 s."""
+    data = jpeg_of_separate_scans(64, 48, 30)
+    monkeypatch.setattr(decode, "MAX_SCANNED_PIXELS", 30 * 64 * 48)
+    assert decode_image(data).shape == (48, 64, 3)
+    monkeypatch.setattr(decode, "MAX_SCANNED_PIXELS", 30 * 64 * 48 - 1)
+    with pytest.raises(BadImageError, match="JPEG of 30 scans; at most 29 "):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("with_length", [True, False])
+def test_scans_of_a_jpeg_inside_a_tiff(with_length: bool) -> None:
+    def tiff(scans: int, height: int = 48) -> bytes:
+        jpeg = jpeg_of_separate_scans(64, height, scans)
+        tags = {
+            256: (4, 1, 64), 257: (4, 1, height), 258: (3, 1, 8), 259: (3, 1, 7), 262: (3, 1, 6),
+            273: (4, 1, -1), 277: (3, 1, 3), 278: (4, 1, height),
+        }  # fmt: skip
+        if with_length:
+            tags[279] = (4, 1, len(jpeg))
+        return tiff_of(tags, jpeg)
+
+    assert decode_image(tiff(3)).shape == (48, 64, 3)
+    with pytest.raises(BadImageError, match="is a JPEG of 101 scans"):
+        decode_image(tiff(101))
+
+
+def test_tags_that_share_their_values(tmp_path: Path) -> None:
+    """Pillow keeps a copy for each: a file of one megabyte took 4 GB and 11 s."""
+    size = 1 << 16
+    tags = {
+        256: (4, 1, 1), 257: (4, 1, 1), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1),
+        273: (4, 1, -1), 278: (4, 1, 1), 279: (4, 1, 1), 40000: (7, size, -1),
+    }  # fmt: skip
+    assert decode_image(tiff_of(tags, bytes(size))).shape == (1, 1, 3)
+    shared = {**tags, **{40000 + index: (7, size, -1) for index in range(50)}}
+    inside = {**tags, 0x8769: (4, 1, 8), 50000: (7, size, -1)}  # a directory that holds itself
+    assert decode_image(tiff_of(inside, bytes(size))).shape == (1, 1, 3)
+    with pytest.raises(BadImageError, match=r"tags of 32768\d\d bytes in a file of 66\d\d\d"):
+        decode_image(tiff_of(shared, bytes(size)))
+
+
+def test_exif_larger_than_a_camera_writes(tmp_path: Path) -> None:
+    """Its tags, too, can share their values."""
+    size = 1 << 16
+    exif = tiff_of({40000 + index: (7, size, -1) for index in range(50)}, bytes(size))
+    turned = tiff_of({0x0112: (3, 1, 6)}, b"")
+    for kind in ("PNG", "WEBP"):
+        path = tmp_path / f"x.{kind}"
+        path.write_bytes(encoded(photo(0), kind, exif=turned))
+        assert read_picture(path).size == (14, 12)
+        path.write_bytes(encoded(photo(0), kind, exif=exif))
+        assert "exif" not in read_picture(path).info
+        assert decode_image(path.read_bytes()).shape == (12, 14, 3)
+    segment = b"\xff\xe1" + struct.pack(">H", 65000) + b"Exif\0\0" + bytes(65000 - 8)
+    data = encoded(photo(0), "JPEG")
+    assert decode_image(data[:2] + segment + data[2:]).shape == (12, 14, 3)
+    with pytest.raises(BadImageError, match="has 130000 bytes of EXIF data; at most 65536"):
+        decode_image(data[:2] + 2 * segment + data[2:])
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_that_does_not_hold_its_pixels(tmp_path: Path, compression: str | None) -> None:
+    """Pillow would leave them black: 600 bytes were a picture of 136 million pixels."""
+    data = encoded(photo(0), "TIFF", compression=compression)
+    assert decode_image(data).shape == (12, 14, 3)
+    rows = struct.pack("<HHII", 257, 4, 1, 97000)
+    high = re.sub(rb"\x01\x01[\x03\x04]\x00\x01\x00{3}\x0c\x00{3}", rows, data)
+    assert high != data
+    path = tmp_path / "x.tif"
+    path.write_bytes(high)
+    reason = "holds 0.0% of its pixels" if compression is None else "cannot be decoded"
+    for read in (decode_image, decode_mask):
+        with pytest.raises(BadImageError, match=reason):
+            read(high)
+    with pytest.raises(InputError, match=rf"x\.tif: {reason}"):
+        read_picture(path)
+
+
+def test_a_mask_of_another_size_is_refused_before_its_levels_are_worked_out(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """136 million pixels of 16 bits cost 2 s."""
+    path = tmp_path / "m.png"
+    path.write_bytes(encoded(np.zeros((5, 7), np.uint16)))
+    monkeypatch.setattr(pictures, "_mask_levels", None)
+    with pytest.raises(InputError, match=r"7x5 pixels .* its image has 4x4"):
+        read_mask(path, (4, 4))

@@ -3,7 +3,7 @@
     python -m tests.fuzz [--seconds 60] [--inputs 100000] [--seed 0] [--doors tar,image,...]
 
 Each door runs in a process of its own with a limit of memory. A worker that dies, raises anything
-but bad input, stays in one input for 20 s, or leaves a file outside its folder is a finding: its
+but bad input, computes for 20 s in one input, or leaves a file outside its folder is a finding: its
 input is written to ``fuzz-findings/`` and the exit status is 1.
 """
 
@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import random
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -20,9 +21,16 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.fuzz.doors import DOORS, knock, mutate, repaired, seeds
+from tests.fuzz.doors import DOORS, knock
+from tests.fuzz.mutation import damaged
+from tests.fuzz.valid_input import seeds
 
 HANG_SECONDS = 20.0
+"""Of processor time in one input."""
+STILL_SECONDS = 300.0
+"""Without an answer, however little the processor did."""
+QUICK_SECONDS = 0.05
+"""What took longer is not mutated again: in the corpus it would slow down all that follow."""
 FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect",
 )  # fmt: skip
@@ -32,9 +40,11 @@ GIGABYTES = 8
 def watch_files(folder: Path) -> None:
     """End this process where it starts a program, connects, or writes outside its folder."""
     root = str(folder)
+    errors = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print a line for nearly every input
 
     def stop(reason: str) -> None:
-        print(reason, file=sys.stderr, flush=True)
+        os.write(errors, f"{reason}\n".encode(errors="backslashreplace"))
         os._exit(99)  # an exception could be taken for one of a decoder
 
     def hook(event: str, args: tuple[object, ...]) -> None:
@@ -49,11 +59,13 @@ def watch_files(folder: Path) -> None:
 
 
 def work(name: str, seed: int, last: str, pipe: Connection) -> None:
-    """Fuzz one door until told to stop; report counts once a second."""
+    """Fuzz one door until told to stop; report counts and the slowest input's time."""
     rng = random.Random(f"{name}/{seed}")
     corpus = seeds(name)
     let_in = tried = 0
-    with tempfile.TemporaryDirectory() as folder:
+    slowest = 0.0
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk costs more than a door
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
         for data in corpus:  # import and build everything first
             knock(name, data, Path(folder))
         resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30, GIGABYTES << 30))
@@ -61,20 +73,22 @@ def work(name: str, seed: int, last: str, pipe: Connection) -> None:
         with open(last, "r+b", buffering=0) as notes:
             watch_files(Path(os.path.realpath(folder)))
             while True:
-                data = mutate(rng.choice(corpus), rng, rng.choice(corpus))
-                data = repaired(name, data) if rng.random() < 0.7 else data
+                data = damaged(name, corpus, rng)
                 os.pwrite(notes.fileno(), len(data).to_bytes(8, "little") + data, 0)
+                signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)  # its signal ends the process
+                began = time.process_time()
                 try:
                     good = knock(name, data, Path(folder))
                 except BaseException:
-                    pipe.send(("finding", tried, let_in, traceback.format_exc()))
+                    pipe.send(("finding", tried, let_in, slowest, traceback.format_exc()))
                     return
-                tried, let_in = tried + 1, let_in + good
-                if good and len(corpus) < 200:
+                took = time.process_time() - began
+                tried, let_in, slowest = tried + 1, let_in + good, max(slowest, took)
+                if good and took < QUICK_SECONDS and len(corpus) < 200:
                     corpus.append(data)
                 now = time.monotonic()
                 if now - said > 0.5 or tried % 100 == 0:
-                    pipe.send(("count", tried, let_in, ""))
+                    pipe.send(("count", tried, let_in, slowest, ""))
                     said = now
 
 
@@ -85,6 +99,7 @@ def fuzz_door(
     """Fuzz one door until its time or its number of inputs is used up; return its findings."""
     context = multiprocessing.get_context("spawn")
     found = total = accepted = 0
+    slowest = 0.0
     end = time.monotonic() + seconds
     while time.monotonic() < end and total < inputs and found < 5:
         with tempfile.NamedTemporaryFile() as last:
@@ -94,24 +109,26 @@ def fuzz_door(
             process.start()
             theirs.close()
             tried = let_in = 0
-            problem, started = "", False
+            took = 0.0
+            problem = ""
             while time.monotonic() < end and total + tried < inputs:
-                if not mine.poll(HANG_SECONDS if started else 300):
-                    problem = f"no answer for {HANG_SECONDS:.0f} s"
+                if not mine.poll(STILL_SECONDS):
+                    problem = f"no answer for {STILL_SECONDS:.0f} s"
                     break
                 try:
-                    kind, tried, let_in, text = mine.recv()
+                    kind, tried, let_in, took, text = mine.recv()
                 except EOFError:
                     process.join(10)
                     problem = f"process ended with {process.exitcode}"
+                    if process.exitcode == -signal.SIGPROF:
+                        problem = f"computed for {HANG_SECONDS:.0f} s"
                     break
-                started = True
                 if kind == "finding":
                     problem = text
                     break
             process.kill()
             process.join()
-            total, accepted = total + tried, accepted + let_in
+            total, accepted, slowest = total + tried, accepted + let_in, max(slowest, took)
             if problem:
                 found += 1
                 size = int.from_bytes(last.read(8), "little")
@@ -119,7 +136,10 @@ def fuzz_door(
                 findings.mkdir(exist_ok=True)
                 path.write_bytes(last.read(size))
                 say(f"{name}: FINDING after {total} inputs, kept in {path}\n{problem}")
-    say(f"{name}: {total} inputs, {accepted} of them let in, {found} findings")
+    say(
+        f"{name}: {total} inputs, {accepted} of them let in, {found} findings; "
+        f"the slowest took {slowest:.1f} s of processor time"
+    )
     return found
 
 

@@ -92,3 +92,27 @@ def test_what_the_hole_holds_is_never_read(problem, seed):
         for pixels in (image, other)
     ]
     assert torch.equal(*results)
+
+
+def pixel_by_pixel(inputs):
+    """A network without sums over pixels, whose order may depend on the size of a batch."""
+    image, initial, mask, uncertainty, time = inputs.split([3, 1, 1, 1, 1], dim=1)
+    mean = image * 0.5 + mask * 0.25 - uncertainty * 0.125 + initial * 0.0625
+    rows = torch.arange(mean.shape[2]).view(1, 1, -1, 1)
+    columns = torch.arange(mean.shape[3]).view(1, 1, 1, -1)
+    return mean + time * 0.5, mean * 4 - ((rows * 7 + columns * 3) % 11) * 0.5
+
+
+@few
+@given(problems())
+def test_a_samples_result_does_not_depend_on_its_batch(problem):
+    loop, _, image, mask, seed = problem
+    seeds = [seed + index for index in range(len(image))]
+    together = run(loop, pixel_by_pixel, image, mask, seeds)
+    for index in range(len(image)):
+        part = slice(index, index + 1)
+        alone = run(loop, pixel_by_pixel, image[part], mask[part], seeds[part])
+        for one, all_of_them in zip(alone, together, strict=True):
+            assert torch.equal(one.completed, all_of_them.completed[part])
+            assert torch.equal(one.state.image, all_of_them.state.image[part])
+            assert torch.equal(one.state.mask, all_of_them.state.mask[part])

@@ -104,10 +104,10 @@ def open_header(data: bytes) -> Image.Image:
         scans = jpeg_scans(data)
     elif image.format == "TIFF":
         try:
-            scans = tiff_jpeg_scans(image, data)
-        except (ValueError, TypeError) as error:
+            scans, share = tiff_jpeg_scans(image, data), covered_share(image)
+        except (ValueError, TypeError) as error:  # tags may hold numbers of any kind
             raise _undecodable(error) from error
-        if (share := covered_share(image)) < 1:
+        if share < 1:
             raise BadImageError(f"holds {share:.1%} of its pixels; it is truncated or damaged")
     most = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // max(1, image.width * image.height))
     if scans > most:

@@ -131,4 +131,4 @@ def covered_share(image: Image.Image) -> float:
     tiles = image.tile  # type: ignore[attr-defined]
     layers = {tile[3][0] for tile in tiles}  # separate planes have strips of their own
     covered = sum((x1 - x0) * (y1 - y0) for _, (x0, y0, x1, y1), *_ in tiles)
-    return covered / max(1, image.width * image.height * len(layers))
+    return float(covered / max(1, image.width * image.height * len(layers)))

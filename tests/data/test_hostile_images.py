@@ -206,6 +206,15 @@ def test_a_tiff_that_does_not_hold_its_pixels(tmp_path: Path, compression: str |
         read_picture(path)
 
 
+def test_rows_per_strip_that_are_a_fraction() -> None:
+    tags = {
+        256: (4, 1, 2), 257: (4, 1, 3), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1),
+        273: (4, 1, -1), 278: (5, 1, -1), 279: (4, 1, 6),
+    }  # fmt: skip
+    with pytest.raises(BadImageError, match=r"holds 83\.3% of its pixels"):
+        decode_image(tiff_of(tags, struct.pack("<II", 5, 2)))
+
+
 def test_a_mask_of_another_size_is_refused_before_its_levels_are_worked_out(
     tmp_path: Path, monkeypatch
 ) -> None:

@@ -156,21 +156,19 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def draw(samples: list[dict[str, Any]], path: Path) -> None:
-    """Four curves over time: memory, files, threads, disk."""
+    """Five curves over time: memory, files, threads, disk, images."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(9, 5), sharex=True, layout="constrained")
-    for axis, (key, title) in zip(
-        axes.flat,
-        (
-            ("rss_mb", "memory of the training process, MB"), ("files", "open files"),
-            ("threads", "threads"), ("disk_mb", "checkpoints on disk, MB"),
-        ),
-        strict=True,
-    ):  # fmt: skip
+    figure, axes = plt.subplots(2, 3, figsize=(12, 5), sharex=True, layout="constrained")
+    curves = (
+        ("rss_mb", "memory of the training process, MB"), ("files", "open files"),
+        ("threads", "threads"), ("disk_mb", "checkpoints on disk, MB"),
+        ("images", "images after which a checkpoint was kept"),
+    )  # fmt: skip
+    for axis, (key, title) in zip(axes.flat, curves, strict=False):
         for run, color in (("stopped", "tab:orange"), ("uninterrupted", "tab:blue")):
             for start in sorted({s["start"] for s in samples if s["run"] == run}):
                 own = [s for s in samples if s["run"] == run and s["start"] == start]
@@ -181,9 +179,9 @@ def draw(samples: list[dict[str, Any]], path: Path) -> None:
         axis.set_title(title, fontsize=9)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=8)
-    for axis in axes[1]:
         axis.set_xlabel("minutes")
+    axes[0, 0].legend(fontsize=8)
+    axes[1, 2].axis("off")
     figure.savefig(path, dpi=110)
 
 

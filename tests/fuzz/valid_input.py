@@ -37,13 +37,14 @@ def _tar(members: dict[str, bytes], how: int = tarfile.PAX_FORMAT, mode: str = "
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
+            info.mtime = 1 << 40  # more than octal digits hold: base 256 in GNU's format
             tar.addfile(info, io.BytesIO(content))
     return out.getvalue()
 
 
-def _zip(members: dict[str, bytes]) -> bytes:
+def _zip(members: dict[str, bytes], how: int = zipfile.ZIP_DEFLATED) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(out, "w", how) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return out.getvalue()
@@ -62,7 +63,9 @@ def seeds(name: str) -> list[bytes]:
             _tar(long, tarfile.GNU_FORMAT),
             _tar(members, mode="w:gz"),
             _tar(members, mode="w:bz2"),
+            _tar(members, mode="w:xz"),
             _zip(members),
+            _zip(members, zipfile.ZIP_BZIP2),
         ]
     if name == "index":
         shard = {"name": "a.tar", "samples": 2, "bytes": 0, "sha256": "0" * 64}

@@ -115,7 +115,7 @@ def _settings(
     start: str, info: Any, data: Path, held_out: bool, side: int, plan: Plan
 ) -> dict[str, Any]:
     """Build the run's config: losses of configs/model/demo.yaml, networks of the weights."""
-    from sdm_lightning.inference.weights import load_discriminator_config
+    from sdm_lightning.inference.discriminators import load_discriminator_config
 
     shipped = yaml.safe_load(Path(find_config("configs/model/demo.yaml")).read_text("utf-8"))
     model = shipped["model"]

@@ -1,7 +1,9 @@
 """The checkpoints in a run's directory, and which of them to take."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,3 +48,20 @@ def _written(path: Path) -> int | None:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return None
+
+
+def open_checkpoint(path: Path) -> Mapping[str, Any]:
+    """Map a checkpoint's tensors and settings, without unpickling objects.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise InputError(
+            f"{path}: cannot be read as a checkpoint: {load_failure(error)}"
+        ) from error
+    if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
+        raise InputError(f"{path}: not a Lightning checkpoint: it has no state_dict")
+    return checkpoint

@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
-from sdm_lightning.inference.graph import OUTPUTS, InpaintingGraph
-from sdm_lightning.inference.onnx_file import refuse_missing_packages, write_onnx
-from sdm_lightning.inference.weights import (
-    Parameters,
-    WeightsInfo,
+from sdm_lightning.inference.discriminators import (
     load_discriminator_config,
     load_discriminator_state,
-    load_generator,
-    save_weights,
 )
+from sdm_lightning.inference.graph import OUTPUTS, InpaintingGraph
+from sdm_lightning.inference.onnx_file import refuse_missing_packages, write_onnx
+from sdm_lightning.inference.weights import Parameters, load_generator, save_described
 
 Format = Literal["safetensors", "torchscript", "torch-export", "onnx"]
 SUFFIXES = {
@@ -80,7 +77,9 @@ def export_model(
             other["discriminator_config"] = load_discriminator_config(weights)
             if other["discriminator_state"] is None:
                 raise InputError(f"{weights}: holds no discriminator")
-        _export_safetensors(path, generator, info, half, licence, data, other)
+        state = generator.state_dict()
+        save_described(path, info, state, licence=licence, data=data, half=half, **other)
+        _compare_stored(path, state)
         return
     if half:
         if chosen != "onnx":
@@ -129,30 +128,7 @@ def _format(path: Path, chosen: str) -> str:
     return found
 
 
-def _export_safetensors(
-    path: Path,
-    generator: nn.Module,
-    info: WeightsInfo,
-    half: bool,
-    licence: str | None,
-    data: str | None,
-    discriminator: dict[str, Any],
-) -> None:
-    state = generator.state_dict()
-    save_weights(
-        path,
-        info.generator,
-        state,
-        info.diffusion,
-        resolution=info.resolution,
-        images_seen=info.images_seen,
-        parameters="raw" if info.parameters == "raw" else "ema",
-        licence=licence or info.licence,
-        data=data or info.data,
-        half=half,
-        extra=info.extra,
-        **discriminator,
-    )
+def _compare_stored(path: Path, state: dict[str, Tensor]) -> None:
     again, found = load_generator(path)
     others = again.state_dict()
     # Of each tensor's own largest value: a mapping network's weights are of the order of 100.

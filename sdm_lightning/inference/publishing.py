@@ -1,6 +1,5 @@
 """The verb ``sdm push``: weights with their model card, to a folder or to the hub."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from sdm_lightning.inference.hub import (
 )
 from sdm_lightning.inference.model_card import Scores, example_picture, model_card, read_scores
 from sdm_lightning.inference.pictures import PictureLike
-from sdm_lightning.inference.weights import FORMAT, Parameters, load_generator, save_weights
+from sdm_lightning.inference.weights import FORMAT, Parameters, load_generator, save_described
 
 if TYPE_CHECKING:
     from sdm_lightning.inference.inpainter import Inpainter
@@ -54,30 +53,14 @@ def save_pretrained(
     """
     if inpainter.info is None:
         raise InputError("this Inpainter was built in Python: its weights have no configuration")
-    info = replace(
-        inpainter.info,
-        licence=licence or inpainter.info.licence,
-        data=data or inpainter.info.data,
-    )
+    info = inpainter.info
     scores = Scores() if results is None else read_scores(results)
     picture = example_picture(inpainter, example, example_mask)
     target = Path(folder)
     state = inpainter.generator.state_dict()
 
     def save(path: Path) -> None:
-        save_weights(
-            path,
-            info.generator,
-            state,
-            info.diffusion,
-            resolution=info.resolution,
-            images_seen=info.images_seen,
-            parameters="raw" if info.parameters == "raw" else "ema",
-            licence=info.licence,
-            data=info.data,
-            half=half,
-            extra=info.extra,
-        )
+        save_described(path, info, state, licence=licence, data=data, half=half)
 
     def card(path: Path) -> str:
         # The checksum of the file as it was written here.
@@ -100,8 +83,8 @@ def save_pretrained(
         "resolution": info.resolution,
         "images_seen": info.images_seen,
         "parameters": info.parameters,
-        "licence": info.licence,
-        "data": info.data,
+        "licence": licence or info.licence,
+        "data": data or info.data,
     }
     return write_folder(target, save, config, card, {EXAMPLE_NAME: picture})
 

@@ -19,13 +19,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
-from sdm_lightning.errors import InputError, load_failure, one_line, parse_json
+from sdm_lightning.errors import InputError, one_line, parse_json
 from sdm_lightning.files import sha256_of_file, write_atomically
+from sdm_lightning.inference.checkpoints import open_checkpoint
+from sdm_lightning.inference.discriminators import DISCRIMINATOR, discriminator_file
 from sdm_lightning.inference.locating import find_weights
 from sdm_lightning.inference.trusted import TRUSTED_PACKAGES, build, built_network
 
 FORMAT = "sdm-lightning/1"
-DISCRIMINATOR = "discriminator."
 
 ClassConfig: TypeAlias = Mapping[str, Any]
 """A ``{"class_path": ..., "init_args": {...}}`` mapping, as in the YAML files."""
@@ -140,12 +141,34 @@ def save_weights(
     return path
 
 
-def discriminator_file(path: Path) -> Path:
-    """Return where the discriminator of a weights file lies: ``demo.discriminator.safetensors``.
+def save_described(
+    path: str | Path,
+    info: WeightsInfo,
+    state_dict: Mapping[str, Tensor],
+    *,
+    licence: str | None = None,
+    data: str | None = None,
+    half: bool = False,
+    **discriminator: Any,
+) -> Path:
+    """Write weights with the description that they were loaded with.
 
-    A file of its own, so that those who only fill holes need not have it.
+    Args:
+        path: ``*.safetensors``.
+        info: Their description.
+        state_dict: The generator's tensors.
+        licence: Instead of the one that they carry.
+        data: Likewise.
+        half: Store floating-point tensors as float16.
+        discriminator: ``discriminator_state`` and ``discriminator_config`` of :func:`save_weights`.
     """
-    return path.with_name(f"{path.stem}.discriminator.safetensors")
+    return save_weights(
+        path, info.generator, state_dict, info.diffusion,
+        resolution=info.resolution, images_seen=info.images_seen,
+        parameters="raw" if info.parameters == "raw" else "ema",
+        licence=licence or info.licence, data=data or info.data,
+        half=half, extra=info.extra, **discriminator,
+    )  # fmt: skip
 
 
 def _stored(path: Path, state: Mapping[str, Tensor], half: bool) -> dict[str, Tensor]:
@@ -278,80 +301,8 @@ def _check_facts(config: Mapping[str, Any]) -> None:
         raise TypeError("extra is no mapping")
 
 
-def load_discriminator_state(weights: str | Path) -> dict[str, Tensor] | None:
-    """Read the discriminator's float32 tensors that go with weights; None if there are none.
-
-    Args:
-        weights: As for :func:`load_generator`. Those of a ``.safetensors`` file lie in the file
-            beside it (:func:`discriminator_file`), or inside it if an earlier release wrote it.
-
-    Raises:
-        InputError: If a file is missing or damaged, or the discriminator is that of other weights.
-    """
-    path = find_weights(weights)
-    if path.suffix == ".ckpt":
-        state = _open_checkpoint(path)["state_dict"]
-    else:
-        _, state = _read_discriminator(path)
-        beside = discriminator_file(path)
-        if not state and beside.is_file():
-            config, state = _read_discriminator(beside)
-            if config.get("generator_sha256") != sha256_of_file(path):
-                raise InputError(
-                    f"{beside}: belongs to other weights than {path.name}; export both together "
-                    "(sdm export ... --discriminator), or delete it"
-                )
-    found = {
-        name[len(DISCRIMINATOR) :]: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in state.items()
-        if name.startswith(DISCRIMINATOR)
-    }
-    return found or None
-
-
-def load_discriminator_config(weights: str | Path) -> dict[str, Any] | None:
-    """Read class and arguments of the discriminator that goes with weights; None if not recorded.
-
-    Args:
-        weights: As for :func:`load_generator`.
-
-    Raises:
-        InputError: If a file is missing or damaged.
-    """
-    path = find_weights(weights)
-    if path.suffix == ".ckpt":
-        config = (_open_checkpoint(path).get("hyper_parameters") or {}).get("discriminator")
-    elif discriminator_file(path).is_file():
-        config = _read_discriminator(discriminator_file(path))[0].get("discriminator")
-    else:
-        config = None
-    return dict(config) if isinstance(config, Mapping) and "class_path" in config else None
-
-
-def _read_discriminator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            config = parse_json((file.metadata() or {}).get("sdm_lightning", "{}"))
-            names = [name for name in file.keys() if name.startswith(DISCRIMINATOR)]  # noqa: SIM118
-            return dict(config), {name: file.get_tensor(name) for name in names}
-    except Exception as error:
-        raise InputError(f"{path}: not a whole safetensors file: {one_line(error)}") from error
-
-
-def _open_checkpoint(path: Path) -> Mapping[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise InputError(
-            f"{path}: cannot be read as a checkpoint: {load_failure(error)}"
-        ) from error
-    if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
-        raise InputError(f"{path}: not a Lightning checkpoint: it has no state_dict")
-    return checkpoint
-
-
 def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tensor], WeightsInfo]:
-    checkpoint = _open_checkpoint(path)
+    checkpoint = open_checkpoint(path)
     everything: Mapping[str, Tensor] = checkpoint["state_dict"]
     prefix = "generator_ema." if parameters == "ema" else "generator."
     state = {

@@ -13,7 +13,10 @@ from sdm_lightning.cli.main import main
 from sdm_lightning.finetuning.defaults import plan_for
 from sdm_lightning.finetuning.photos import find_photos, split_photos
 from sdm_lightning.inference import load_generator
-from sdm_lightning.inference.weights import load_discriminator_config, load_discriminator_state
+from sdm_lightning.inference.discriminators import (
+    load_discriminator_config,
+    load_discriminator_state,
+)
 
 MICRO = {
     "model": {

@@ -10,13 +10,12 @@ from safetensors import safe_open
 from sdm_lightning.diffusion import CubicSchedule
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import load_generator, save_weights
-from sdm_lightning.inference.weights import (
-    build,
+from sdm_lightning.inference.discriminators import (
     discriminator_file,
-    find_weights,
     load_discriminator_config,
     load_discriminator_state,
 )
+from sdm_lightning.inference.weights import build, find_weights
 from sdm_lightning.models import Generator
 from tests.inference.conftest import TINY
 

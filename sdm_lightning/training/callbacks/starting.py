@@ -7,7 +7,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.weights import find_weights, load_discriminator_state, load_generator
+from sdm_lightning.inference.discriminators import load_discriminator_state
+from sdm_lightning.inference.weights import find_weights, load_generator
 
 
 class StartingWeights(pl.Callback):

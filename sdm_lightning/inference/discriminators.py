@@ -1,0 +1,83 @@
+"""The discriminator that goes with weights, to continue training: a file of its own beside them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from sdm_lightning.errors import InputError, one_line, parse_json
+from sdm_lightning.files import sha256_of_file
+from sdm_lightning.inference.checkpoints import open_checkpoint
+from sdm_lightning.inference.locating import find_weights
+
+DISCRIMINATOR = "discriminator."
+
+
+def discriminator_file(path: Path) -> Path:
+    """Return where the discriminator of a weights file lies: ``demo.discriminator.safetensors``.
+
+    A file of its own, so that those who only fill holes need not have it.
+    """
+    return path.with_name(f"{path.stem}.discriminator.safetensors")
+
+
+def load_discriminator_state(weights: str | Path) -> dict[str, Tensor] | None:
+    """Read the discriminator's float32 tensors that go with weights; None if there are none.
+
+    Args:
+        weights: As for :func:`load_generator`. Those of a ``.safetensors`` file lie in the file
+            beside it (:func:`discriminator_file`), or inside it if an earlier release wrote it.
+
+    Raises:
+        InputError: If a file is missing or damaged, or the discriminator is that of other weights.
+    """
+    path = find_weights(weights)
+    if path.suffix == ".ckpt":
+        state = open_checkpoint(path)["state_dict"]
+    else:
+        _, state = _read_discriminator(path)
+        beside = discriminator_file(path)
+        if not state and beside.is_file():
+            config, state = _read_discriminator(beside)
+            if config.get("generator_sha256") != sha256_of_file(path):
+                raise InputError(
+                    f"{beside}: belongs to other weights than {path.name}; export both together "
+                    "(sdm export ... --discriminator), or delete it"
+                )
+    found = {
+        name[len(DISCRIMINATOR) :]: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+        if name.startswith(DISCRIMINATOR)
+    }
+    return found or None
+
+
+def load_discriminator_config(weights: str | Path) -> dict[str, Any] | None:
+    """Read class and arguments of the discriminator that goes with weights; None if not recorded.
+
+    Args:
+        weights: As for :func:`load_generator`.
+
+    Raises:
+        InputError: If a file is missing or damaged.
+    """
+    path = find_weights(weights)
+    if path.suffix == ".ckpt":
+        config = (open_checkpoint(path).get("hyper_parameters") or {}).get("discriminator")
+    elif discriminator_file(path).is_file():
+        config = _read_discriminator(discriminator_file(path))[0].get("discriminator")
+    else:
+        config = None
+    return dict(config) if isinstance(config, Mapping) and "class_path" in config else None
+
+
+def _read_discriminator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = parse_json((file.metadata() or {}).get("sdm_lightning", "{}"))
+            names = [name for name in file.keys() if name.startswith(DISCRIMINATOR)]  # noqa: SIM118
+            return dict(config), {name: file.get_tensor(name) for name in names}
+    except Exception as error:
+        raise InputError(f"{path}: not a whole safetensors file: {one_line(error)}") from error

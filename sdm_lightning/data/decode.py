@@ -22,6 +22,11 @@ from sdm_lightning.data.image_structure import (
 )
 from sdm_lightning.data.masks.convention import MaskConvention
 
+try:
+    import simplejpeg
+except ImportError:  # the extra "fast"; Pillow gives the same pixels
+    simplejpeg = None
+
 __all__ = [
     "IMAGE_EXTENSIONS",
     "IMAGE_FORMATS",
@@ -152,13 +157,49 @@ def _decode(data: bytes) -> Image.Image:
     return load_pixels(open_header(data))
 
 
+def _decode_flawless_jpeg(data: bytes, image: Image.Image) -> UInt8Array | None:
+    """Decode a JPEG about which libjpeg has no complaint, or leave it to Pillow.
+
+    In strict mode every warning is an error, so what is damaged gets Pillow's verdict.
+
+    Args:
+        data: The encoded file.
+        image: Its header.
+
+    Returns:
+        uint8 ``(H, W, 3)``, Pillow's own pixels in less time; None without ``simplejpeg`` and for
+        images that have to be turned or are not RGB or grey.
+    """
+    if simplejpeg is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return None
+    if _orientation(image) != 1:
+        return None
+    try:
+        pixels: UInt8Array = simplejpeg.decode_jpeg(data, strict=True)
+    except Exception:
+        return None
+    return pixels if pixels.shape[:2] == (image.height, image.width) else None
+
+
 def _undecodable(error: Exception) -> BadImageError:
     reason = " ".join(str(error).split(" <_io")[0].split()) or type(error).__name__
     return BadImageError(f"cannot be decoded ({reason})")
 
 
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8, where 1 is upright; damaged EXIF counts as none."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        logging.getLogger(__name__).debug("ignored damaged EXIF data")
+        return 1
+    return value if value in range(2, 9) else 1
+
+
 def upright(image: Image.Image) -> Image.Image:
     """Turn the image as its EXIF orientation says; damaged EXIF counts as none."""
+    if _orientation(image) == 1:
+        return image  # exif_transpose would copy it
     try:
         turned = ImageOps.exif_transpose(image)
     except Exception:
@@ -212,7 +253,9 @@ def decode_image(data: bytes) -> UInt8Array:
     Raises:
         BadImageError: If the bytes are truncated, damaged, of another format, or absurdly large.
     """
-    return _to_array(_decode(data), "RGB")
+    image = open_header(data)
+    pixels = _decode_flawless_jpeg(data, image)
+    return _to_array(load_pixels(image), "RGB") if pixels is None else pixels
 
 
 def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt8Array:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import random
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from sdm_lightning.data import decode
 from sdm_lightning.data.decode import BadImageError, decode_image, decode_mask, probe_image
 from tests.data.shard_tools import encoded, photo
 
@@ -83,6 +85,56 @@ def test_truncated_images_are_refused_whatever_another_library_set(kind, monkeyp
     with pytest.raises(BadImageError, match="cannot be decoded"):
         decode_image(data[: len(data) // 2])
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def verdict(data: bytes) -> np.ndarray | None:
+    try:
+        return decode_image(data)
+    except BadImageError:
+        return None
+
+
+class TestFastJpegs:
+    """``simplejpeg``, where it is installed, changes neither a pixel nor a verdict."""
+
+    pytestmark = pytest.mark.skipif(decode.simplejpeg is None, reason="simplejpeg is not installed")
+
+    images = [
+        saved(Image.fromarray(photo(number, 75, 90)), "JPEG", quality=quality, **options)
+        for number, (quality, options) in enumerate(
+            [(90, {}), (60, {"progressive": True}), (75, {"subsampling": 0}),
+             (95, {"keep_rgb": True}), (80, {"optimize": True})]
+        )
+    ] + [saved(Image.fromarray(photo(5, 40, 41)[..., 0]), "JPEG")]  # fmt: skip
+
+    @pytest.mark.parametrize("data", images)
+    def test_whole_images(self, data: bytes, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(decode, "load_pixels", None)  # Pillow decodes nothing here
+            fast = decode_image(data)
+        monkeypatch.setattr(decode, "simplejpeg", None)
+        assert np.array_equal(fast, decode_image(data))
+
+    def test_damaged_images(self, monkeypatch):
+        rng = random.Random(0)
+        kept = 0
+        for number in range(600):
+            data = bytearray(rng.choice(self.images))
+            place = rng.randrange(2, len(data) - 2)
+            if number % 3 == 0:
+                data[place] ^= 1 << rng.randrange(8)
+            elif number % 3 == 1:
+                del data[place : place + rng.randrange(1, 60)]
+            else:
+                del data[place:]
+            fast = verdict(bytes(data))
+            with monkeypatch.context() as patch:
+                patch.setattr(decode, "simplejpeg", None)
+                slow = verdict(bytes(data))
+            assert (fast is None) == (slow is None)
+            kept += fast is not None
+            assert fast is None or np.array_equal(fast, slow)
+        assert 100 < kept < 500
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,6 @@ def test_flip_mirrors_columns_half_of_the_time():
     flipped = 0
     for _ in range(2000):
         out = random_flip(image, rng)
-        assert out.flags["C_CONTIGUOUS"]
         if out[0, 0, 1] == 4:
             flipped += 1
             np.testing.assert_array_equal(out, image[:, ::-1])

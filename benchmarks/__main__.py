@@ -15,13 +15,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import data, disk, evaluation, generator, page, photo, scale, startup, training
+from benchmarks import (
+    data, disk, evaluation, generator, page, photo, precision, scale, startup, training,
+)  # fmt: skip
 from benchmarks.common import Line, Settings, machine, text_of
 from sdm_lightning.memory import reuse_freed_memory
 
 SECTIONS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "startup": startup.run,
     "generator": generator.run,
+    "precision": precision.run,
     "training": training.run,
     "data": data.run,
     "evaluation": evaluation.run,

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from sdm_lightning.inference.precision import wants_bfloat16
+
 Line = dict[str, Any]
 """One figure: ``section``, ``name``, ``value``, ``unit``; where it has a limit, ``limit`` (in the
 same unit), ``limit_name`` and ``ratio``, the median over interleaved pairs."""
@@ -62,7 +64,10 @@ def machine(device: torch.device) -> str:
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     threads = torch.get_num_threads()
-    return f"{name} (CPU, {threads} thread{'s' * (threads > 1)}), torch {torch.__version__}"
+    kind = torch.backends.cpu.get_cpu_capability()
+    kind += " and bfloat16" if wants_bfloat16("auto", device) else ""
+    count = f"{threads} thread{'s' * (threads > 1)}"
+    return f"{name} with {kind} (CPU, {count}), torch {torch.__version__}"
 
 
 def peak_memory(work: Callable[[], Any]) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import itertools
 import math
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from benchmarks.common import Line, Settings, compared, interleaved
 from benchmarks.files import make_shards
+from sdm_lightning.data import decode
 from sdm_lightning.data.decode import decode_image
 from sdm_lightning.data.loader import StreamLoader
 from sdm_lightning.data.masks.presets import free_form_mask
@@ -59,12 +60,21 @@ def decoders() -> dict[str, Callable[[bytes], Any]]:
 
     found = {
         "Pillow": _pillow, "OpenCV": opencv, "torchvision": torchvision,
-        "the stream's own (Pillow with checks)": decode_image,
+        "the stream's own (Pillow with checks)": with_pillow(decode_image),
     }  # fmt: skip
-    if importlib.util.find_spec("simplejpeg") is not None:
-        simplejpeg = importlib.import_module("simplejpeg")
-        found["simplejpeg"] = simplejpeg.decode_jpeg
+    if decode.simplejpeg is not None:
+        found["the stream's own, with simplejpeg"] = decode_image
     return found
+
+
+def with_pillow(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Make work run as it does where ``simplejpeg`` is not installed."""
+
+    def run(*args: Any) -> Any:
+        with mock.patch.object(decode, "simplejpeg", None):
+            return work(*args)
+
+    return run
 
 
 def _decoders(settings: Settings, photos: list[bytes], what: str) -> Iterator[Line]:
@@ -125,17 +135,21 @@ def _loaders(settings: Settings, shards: Path, photos: list[bytes], size: int) -
     count = 2 if settings.quick else 12
     cpu = _per_item(count * batch)
     ours, rival = iter(stream(0)), iter(plain(0))
-    columns = interleaved(
-        [
-            cpu(lambda: [next(ours) for _ in range(count)]),
-            cpu(lambda: [next(rival) for _ in range(count)]),
-            cpu(lambda: [_pillow(photos[i % len(photos)]) for i in range(count * batch)]),
+    works = {
+        "plain webdataset without masks": lambda: [next(rival) for _ in range(count)],
+        "bare decoding with Pillow": lambda: [
+            _pillow(photos[i % len(photos)]) for i in range(count * batch)
         ],
-        settings.rounds,
-    )
-    name = f"an image of the stream (crop {size}, mask, checks), no workers"
-    yield compared("data", name, "ms", columns[0], columns[1], "plain webdataset without masks")
-    yield compared("data", name, "ms", columns[0], columns[2], "bare decoding with Pillow")
+        "": with_pillow(lambda: [next(ours) for _ in range(count)]),
+    }
+    if decode.simplejpeg is not None:
+        works[", simplejpeg"] = lambda: [next(ours) for _ in range(count)]
+    columns = interleaved([cpu(work) for work in works.values()], settings.rounds)
+    limits, found = list(zip(works, columns, strict=True))[:2], list(works)[2:]
+    for kind, column in zip(found, columns[2:], strict=True):
+        name = f"an image of the stream (crop {size}, mask, checks), no workers{kind}"
+        for limit_name, limit in limits:
+            yield compared("data", name, "ms", column, limit, limit_name)
     for workers in (1,) if settings.quick else (1, 2):
         rates = interleaved(
             [_seconds_per_image(lambda w=workers, k=kind: k(w), batch, count)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import Line, Settings, compared, figure, interleaved, peak_memory
 from benchmarks.limits import Products
 from sdm_lightning.diffusion import SpatialDiffusion
+from sdm_lightning.inference.precision import wants_bfloat16
 from sdm_lightning.memory import reuse_freed_memory
 from sdm_lightning.models import Discriminator, Generator
 
@@ -47,13 +48,16 @@ def run(settings: Settings) -> Iterator[Line]:
     generator = build(settings)
     yield from _counts(settings)
     peaks = {}
-    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        peaks[precision] = matmul_peak(settings, dtype)
+    precisions = ["float32"]
+    if wants_bfloat16("auto", settings.device):  # elsewhere it is imitated, and slow
+        precisions.append("bfloat16")
+    for precision in precisions:
+        peaks[precision] = matmul_peak(settings, getattr(torch, precision))
         yield figure("generator", f"matrix product, {precision}", peaks[precision], "TFLOP/s")
     batches = {size: [1, 8] if cuda and not settings.quick else [1] for size in settings.sizes}
     for size in settings.sizes:
         work = gflop(lambda: build(settings, torch.device("meta")), size) / 1e3
-        for precision in ("float32", "bfloat16"):
+        for precision in precisions:
             for batch in batches[size]:
                 forward = functools.partial(_forward, settings, generator, precision)
                 inputs = torch.rand(batch, 7, size, size, device=settings.device)
@@ -66,7 +70,7 @@ def run(settings: Settings) -> Iterator[Line]:
                 line["share_of_peak"] = round(work * batch / line["value"] / peaks[precision], 3)
                 yield line
                 whole = functools.partial(_loop, settings, generator, precision, batch, size)
-                if settings.quick or cuda or size <= 256:
+                if settings.quick or cuda or size <= 512:
                     found, limit = _against_products(settings, whole)
                     yield compared(
                         "generator", f"four iterations, {name}", "s", found, limit, LIMIT
@@ -85,11 +89,12 @@ def run(settings: Settings) -> Iterator[Line]:
                 ),
             ],
             settings.rounds,
+            warm_up=settings.rounds > 1,
         )  # fmt: skip
         yield compared(
             "generator", f"pick and sample, {size}x{size}", "s", apart, passes, "one float32 pass"
         )
-    yield from _memory(settings)
+    yield from _memory(settings, precisions)
 
 
 def _deviations(like: Tensor) -> Tensor:
@@ -126,7 +131,9 @@ def _against_products(
 ) -> tuple[list[float], list[float]]:
     products = Products(work)
     pair = interleaved(
-        [lambda: settings.seconds(work), lambda: settings.seconds(products)], settings.rounds
+        [lambda: settings.seconds(work), lambda: settings.seconds(products)],
+        settings.rounds,
+        warm_up=settings.rounds > 1,  # a pass at 1024x1024 takes its time
     )
     return pair[0], pair[1]
 
@@ -152,17 +159,26 @@ def _counts(settings: Settings) -> Iterator[Line]:
     yield figure("generator", "one pass at 512x512", gflop(Generator, 512), "GFLOP")
 
 
-def _peak_of_pass(settings: Settings, precision: str, size: int) -> float:
-    reuse_freed_memory()
+def _pass_alone(
+    settings: Settings, precision: str, size: int, reuse: bool
+) -> tuple[float, float, float]:
+    """Return seconds of a second pass, the peak of the process and what of it a pass adds."""
+    if reuse:
+        reuse_freed_memory()
     torch.set_num_threads(1)
     generator = build(settings)
     inputs = torch.rand(1, 7, size, size)
-    return peak_memory(lambda: _forward(settings, generator, precision, inputs))[1]
+    work = functools.partial(_forward, settings, generator, precision, inputs)
+    peak, above = peak_memory(work)
+    return settings.seconds(work), peak, above
 
 
-def _memory(settings: Settings) -> Iterator[Line]:
+def _memory(settings: Settings, precisions: list[str]) -> Iterator[Line]:
+    """Peak memory of a pass; on a CPU also what it costs to return freed memory to the kernel."""
     size = 64 if settings.quick else 512
-    for precision in ("float32", "bfloat16"):
+    for precision in precisions:
+        where = f"{size}x{size}, {precision}"
+        name = f"memory of one pass beyond the weights, {where}"
         if settings.device.type == "cuda":
             generator = build(settings)
             before = torch.cuda.memory_allocated(settings.device)
@@ -170,8 +186,21 @@ def _memory(settings: Settings) -> Iterator[Line]:
             inputs = torch.rand(1, 7, size, size, device=settings.device)
             _forward(settings, generator, precision, inputs)
             peak = (torch.cuda.max_memory_allocated(settings.device) - before) / 2**20
-        else:
+            yield figure("generator", name, peak, "MiB")
+            continue
+
+        def alone(reuse: bool, precision: str = precision) -> tuple[float, float, float]:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                peak = pool.apply(_peak_of_pass, (settings, precision, size))
-        name = f"memory of one pass beyond the weights, {size}x{size}, {precision}"
-        yield figure("generator", name, peak, "MiB")
+                return pool.apply(_pass_alone, (settings, precision, size, reuse))
+
+        rounds = max(1, settings.rounds // 2)
+        pairs = [(alone(True), alone(False)) for _ in range(rounds)]
+        yield figure("generator", name, pairs[0][0][2], "MiB")
+        for place, (what, unit) in enumerate(
+            [("one pass", "s"), ("peak memory of its process", "MiB")]
+        ):
+            found, limit = ([one[place] for one in column] for column in zip(*pairs, strict=True))
+            yield compared(
+                "memory", f"{what}, freed memory kept, {where}", unit, found, limit,
+                "freed memory returned",
+            )  # fmt: skip

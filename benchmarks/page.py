@@ -14,6 +14,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 TITLES = {
     "start-up": "Start-up",
     "generator": "Generator",
+    "memory": "Memory",
+    "precision": "bfloat16",
     "training": "Training step",
     "data": "Data",
     "masks": "Masks",
@@ -41,13 +43,9 @@ say wall clock. What was not run is absent.
 """
 
 MEMORY = """\
-## Memory
-
 glibc returns every freed block above 32 MiB to the kernel, which clears its pages when the next
-tensor is written: 37 ms for 64 MiB where the arithmetic of an activation takes 5 ms. `sdm`
-commands therefore let freed memory stay with the process: one pass at 512x512 in float32 took
-3.37 s instead of 4.17 s, 1.06 instead of 1.18 of its own products (three pairs each, one thread,
-the machine above). From Python:
+tensor is written; that takes longer than the arithmetic of an activation. `sdm` commands therefore
+let freed memory stay with the process, for a higher peak. From Python:
 
 ```python
 from sdm_lightning.memory import reuse_freed_memory
@@ -55,25 +53,20 @@ from sdm_lightning.memory import reuse_freed_memory
 reuse_freed_memory()  # before the first tensor
 ```
 
-It leaves processes alone that have chosen an allocator by `LD_PRELOAD` or `MALLOC_...`. The price
-is peak memory: 1641 MiB instead of 1335 MiB for a process that runs the 512x512 generator.
+It leaves processes alone that have chosen an allocator by `LD_PRELOAD` or `MALLOC_...`.
 """
 
 PRECISION = """\
-## bfloat16
-
 `sdm inpaint --precision auto` runs convolutions in bfloat16 where the processor computes in it
-(AVX512-BF16, AMX, GPUs since 2020). The time of the paper's network is in the table above; the
-small demo network gains nothing (1.54 s against 1.47 s for eight cut-outs). With the demo's
-weights, in holes of 48x48 pixels in 128x128 crops of the held-out photos, fillings differ from
-float32's by 0.6 of 255 levels on average, 7 levels at the 99th percentile, a PSNR of 43.7 dB
-between them.
+(AVX512-BF16, AMX, GPUs since 2020). The time of the paper's network is in the table of the
+generator.
 """
 
 DECODING = """\
-OpenCV gives the same pixels as Pillow in little more than half the time. The stream stays with
-Pillow: of 150 copies of a JPEG with damage inside, Pillow refused 17 that OpenCV filled up without
-a word.
+OpenCV gives the same pixels as Pillow in less time, but fills damaged JPEGs up without a word. Where
+`simplejpeg` is installed (extra `fast`), the stream decodes with it in strict mode, in which every
+warning of libjpeg is an error, and leaves what it refuses to Pillow: the same pixels and the same
+refusals (`tests/data/test_decode.py`).
 """
 
 EXCHANGE = """\
@@ -84,7 +77,8 @@ time.
 """
 
 NOTES = {
-    "generator": f"{MEMORY}\n{PRECISION}",
+    "memory": MEMORY,
+    "precision": PRECISION,
     "data": DECODING,
     "scale": EXCHANGE,
 }

@@ -98,12 +98,15 @@ def build(
     detach: bool = True,
     quick: bool = False,
     kind: type[SDMModule] = TimedModule,
+    recompute: bool = False,
 ) -> Any:
     """Build a model for crops of a size: the paper's from 256 on, small ones below."""
     torch.manual_seed(0)
     perceptual: Any = PixelPyramidLoss()
     if size >= 256 and not quick:
-        generator = Generator(attention_strides=(8, 16) if size < 512 else (16, 32))
+        generator = Generator(
+            attention_strides=(8, 16) if size < 512 else (16, 32), checkpoint_blocks=recompute
+        )
         discriminator = Discriminator(size)
         perceptual = ResNetPerceptualLoss("random")
     else:
@@ -111,7 +114,7 @@ def build(
         generator = Generator(
             base_channels=base, max_channels=most, num_downsamples=4 if size >= 64 else 3,
             attention_strides=(8, 16) if size >= 64 else (4, 8), attention_heads=4,
-            latent_dim=64, mapping_layers=2, bias_channels=16,
+            latent_dim=64, mapping_layers=2, bias_channels=16, checkpoint_blocks=recompute,
         )  # fmt: skip
         discriminator = Discriminator(size, base_channels=base, max_channels=most)
         if size >= 64 and not quick:
@@ -179,11 +182,11 @@ def run(settings: Settings) -> Iterator[Line]:
     yield from _memory(settings)
 
 
-def _peak(settings: Settings, size: int, iterations: int, detach: bool) -> float:
+def _peak(settings: Settings, size: int, iterations: int, detach: bool, recompute: bool) -> float:
     torch.set_num_threads(1)
     # A first fit of another, tiny model pays for what libraries import and keep.
     fit(build(32, 1, quick=True, kind=SDMModule), stream(settings, 32, 2), 1, settings)
-    module = build(size, iterations, detach, quick=True, kind=SDMModule)
+    module = build(size, iterations, detach, True, SDMModule, recompute)
     loader = stream(settings, size, 2)
     _, above = peak_memory(lambda: fit(module, loader, INTERVAL, settings))
     cuda = settings.device.type == "cuda"
@@ -197,18 +200,19 @@ def _memory(settings: Settings) -> Iterator[Line]:
         stream(settings, side, 2)
     # glibc keeps freed blocks for later; resident memory would show that, not what a step needs.
     freed = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    peaks: dict[tuple[int, bool], float] = {}
+    numbers = (1, 4) if settings.quick else (1, 2, 4, 8)
+    cases = [
+        *((number, True, False, "detached between iterations") for number in numbers),
+        *((number, True, True, "detached, activations recomputed") for number in numbers[:2]),
+        *((number, False, False, "full back-propagation") for number in numbers),
+    ]
+    one = 0.0
     with mock.patch.dict(os.environ, freed):
-        for detach in (True, False):
-            for iterations in (1, 4) if settings.quick else (1, 2, 4, 8):
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    peaks[iterations, detach] = pool.apply(
-                        _peak, (settings, size, iterations, detach)
-                    )
-                peak, one = peaks[iterations, detach], peaks[1, True]
-                kind = "detached between iterations" if detach else "full back-propagation"
-                yield figure(
-                    "training", f"peak memory, {size}x{size}, T = {iterations}, {kind}",
-                    peak, "MiB",
-                    limit=round(one), limit_name="T = 1", ratio=round(peak / max(one, 1), 3),
-                )  # fmt: skip
+        for iterations, detach, recompute, kind in cases:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                peak = pool.apply(_peak, (settings, size, iterations, detach, recompute))
+            one = one or peak
+            yield figure(
+                "training", f"peak memory, {size}x{size}, T = {iterations}, {kind}", peak, "MiB",
+                limit=round(one), limit_name="T = 1", ratio=round(peak / max(one, 1), 3),
+            )  # fmt: skip

@@ -24,6 +24,7 @@ from sdm_lightning.memory import reuse_freed_memory
 SECTIONS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "startup": startup.run,
     "generator": generator.run,
+    "memory": generator.run_memory,
     "precision": precision.run,
     "training": training.run,
     "data": data.run,

@@ -48,9 +48,7 @@ def run(settings: Settings) -> Iterator[Line]:
     generator = build(settings)
     yield from _counts(settings)
     peaks = {}
-    precisions = ["float32"]
-    if wants_bfloat16("auto", settings.device):  # elsewhere it is imitated, and slow
-        precisions.append("bfloat16")
+    precisions = _precisions(settings)
     for precision in precisions:
         peaks[precision] = matmul_peak(settings, getattr(torch, precision))
         yield figure("generator", f"matrix product, {precision}", peaks[precision], "TFLOP/s")
@@ -94,7 +92,11 @@ def run(settings: Settings) -> Iterator[Line]:
         yield compared(
             "generator", f"pick and sample, {size}x{size}", "s", apart, passes, "one float32 pass"
         )
-    yield from _memory(settings, precisions)
+
+
+def _precisions(settings: Settings) -> list[str]:
+    # Where bfloat16 is only imitated, it takes longer and tells nothing.
+    return ["float32"] + ["bfloat16"] * wants_bfloat16("auto", settings.device)
 
 
 def _deviations(like: Tensor) -> Tensor:
@@ -173,10 +175,10 @@ def _pass_alone(
     return settings.seconds(work), peak, above
 
 
-def _memory(settings: Settings, precisions: list[str]) -> Iterator[Line]:
-    """Peak memory of a pass; on a CPU also what it costs to return freed memory to the kernel."""
+def run_memory(settings: Settings) -> Iterator[Line]:
+    """Measure the peak of a pass; on a CPU also what returning freed memory to the kernel costs."""
     size = 64 if settings.quick else 512
-    for precision in precisions:
+    for precision in _precisions(settings):
         where = f"{size}x{size}, {precision}"
         name = f"memory of one pass beyond the weights, {where}"
         if settings.device.type == "cuda":
@@ -186,7 +188,7 @@ def _memory(settings: Settings, precisions: list[str]) -> Iterator[Line]:
             inputs = torch.rand(1, 7, size, size, device=settings.device)
             _forward(settings, generator, precision, inputs)
             peak = (torch.cuda.max_memory_allocated(settings.device) - before) / 2**20
-            yield figure("generator", name, peak, "MiB")
+            yield figure("memory", name, peak, "MiB")
             continue
 
         def alone(reuse: bool, precision: str = precision) -> tuple[float, float, float]:
@@ -195,7 +197,7 @@ def _memory(settings: Settings, precisions: list[str]) -> Iterator[Line]:
 
         rounds = max(1, settings.rounds // 2)
         pairs = [(alone(True), alone(False)) for _ in range(rounds)]
-        yield figure("generator", name, pairs[0][0][2], "MiB")
+        yield figure("memory", name, pairs[0][0][2], "MiB")
         for place, (what, unit) in enumerate(
             [("one pass", "s"), ("peak memory of its process", "MiB")]
         ):

@@ -63,10 +63,10 @@ generator.
 """
 
 DECODING = """\
-OpenCV gives the same pixels as Pillow in less time, but fills damaged JPEGs up without a word. Where
-`simplejpeg` is installed (extra `fast`), the stream decodes with it in strict mode, in which every
-warning of libjpeg is an error, and leaves what it refuses to Pillow: the same pixels and the same
-refusals (`tests/data/test_decode.py`).
+OpenCV gives the same pixels as Pillow in less time, but fills damaged JPEGs up without a word.
+Where `simplejpeg` is installed (extra `fast`), the stream decodes with it in strict mode, in which
+every warning of libjpeg is an error, and leaves what it refuses to Pillow: the same pixels and the
+same refusals (`tests/data/test_decode.py`).
 """
 
 EXCHANGE = """\

@@ -53,8 +53,8 @@ def main(words: list[str] | None = None) -> int:
     summary["tests"] = run(tests, output / "tests.txt", 0.3 * whole)
     sizes = ["32", "--quick", "--rounds", "2", "--sizes", "64"] if quick else ["256", "512"]
     bench = [
-        "-m", "benchmarks", "generator", "memory", "training", "checkpoint", "--device", arguments.device,
-        "--output", str(output / "bench.jsonl"), "--training", *sizes,
+        "-m", "benchmarks", "generator", "memory", "training", "checkpoint",
+        "--device", arguments.device, "--output", str(output / "bench.jsonl"), "--training", *sizes,
     ]  # fmt: skip
     summary["bench"] = run(bench, output / "bench.txt", min(0.4 * whole, left() - SAVING))
     summary |= train(arguments, output, left)

@@ -16,7 +16,16 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
-    data, disk, evaluation, generator, page, photo, precision, scale, startup, training,
+    data,
+    disk,
+    evaluation,
+    generator,
+    page,
+    photo,
+    precision,
+    scale,
+    startup,
+    training,
 )  # fmt: skip
 from benchmarks.common import Line, Settings, machine, text_of
 from sdm_lightning.memory import reuse_freed_memory

@@ -120,7 +120,7 @@ def tiff_of(tags: dict[int, tuple[int, int, int]], content: bytes) -> bytes:
 
 
 def test_scans_of_a_jpeg_that_is_not_progressive() -> None:
-    """Ten bytes a scan: a file of a megabyte would be decoded for hours."""
+    """Ten bytes a scan, of 5 ms for 16 million pixels: a megabyte is 100,000 of them."""
     few, many = jpeg_of_separate_scans(64, 48, 3), jpeg_of_separate_scans(64, 48, 101)
     assert decode_image(few).shape == (48, 64, 3)
     with pytest.raises(BadImageError, match=r"is a JPEG of 101 scans; at most 100 .* 64x48 pixels"):
@@ -128,7 +128,7 @@ def test_scans_of_a_jpeg_that_is_not_progressive() -> None:
 
 
 def test_scans_count_for_the_size_of_the_picture(monkeypatch) -> None:
-    """100 scans of the largest picture took 20 s."""
+    """100 scans of 16 million pixels took 2 s; the largest picture has 11 times as many."""
     data = jpeg_of_separate_scans(64, 48, 30)
     monkeypatch.setattr(decode, "MAX_SCANNED_PIXELS", 30 * 64 * 48)
     assert decode_image(data).shape == (48, 64, 3)

@@ -39,13 +39,15 @@ A figure stands beside its limit, measured in the same process in interleaved pa
 the median of the pairs' ratios, and 1 means that nothing is lost. The limit of a network is the
 list of its own convolutions, matrix products and attention, recorded with their shapes and run
 again with nothing between them. On a CPU, times are processor seconds of one thread unless they
-say wall clock. What was not run is absent.
+say wall clock. *Before* is the same command with the code as it was before an improvement, on the
+same machine. The machine with AVX2 was busy with other work: its ratios hold, its times are long.
+What was not run is absent.
 """
 
 MEMORY = """\
 glibc returns every freed block above 32 MiB to the kernel, which clears its pages when the next
 tensor is written; that takes longer than the arithmetic of an activation. `sdm` commands therefore
-let freed memory stay with the process, for a higher peak. From Python:
+let freed memory stay with the process. From Python:
 
 ```python
 from sdm_lightning.memory import reuse_freed_memory
@@ -124,7 +126,7 @@ def _table(title: str, lines: list[Line], before: dict[tuple[str, str, str, str]
         commands = dict.fromkeys(f"`{_shown(line['command'])}`" for line in here)
         rows += [f"{machine}; {', '.join(commands)}", ""]
         with_before = any(_key(line) in before for line in here)
-        columns = ["", "found", "limit", "ratio", *(["before"] if with_before else [])]
+        columns = ["", "found", "limit", "ratio", *(["before (ratio)"] if with_before else [])]
         rows += [_row(columns), _row(["---"] * len(columns))]
         for line in here:
             cells = [line["name"], f"{line['value']:g} {line['unit']}"]
@@ -132,10 +134,15 @@ def _table(title: str, lines: list[Line], before: dict[tuple[str, str, str, str]
             cells += [f"{line['ratio']:.2f}" if "ratio" in line else ""]
             if with_before:
                 old = before.get(_key(line))
-                cells.append("" if old is None else f"{old['value']:g} {old['unit']}")
+                cells.append("" if old is None else _figure(old))
             rows.append(_row(cells))
         rows.append("")
     return "\n".join(rows)
+
+
+def _figure(line: Line) -> str:
+    ratio = f" ({line['ratio']:.2f})" if "ratio" in line else ""
+    return f"{line['value']:g} {line['unit']}{ratio}"
 
 
 def _shown(command: str) -> str:

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.common import Line, Settings, compared, interleaved
+from benchmarks.common import Line, Settings, compared, figure, interleaved
 from benchmarks.files import make_shards
 
 ROOT = Path(__file__).parents[1]
+IMPORTS = "import lightning.pytorch.cli; import sdm_lightning.cli.trainer"
 FIRST_BATCH = """
 import os
 from sdm_lightning.training.module import SDMModule
@@ -68,3 +69,16 @@ def run(settings: Settings) -> Iterator[Line]:
     for name, work, limit, limit_name in rows:
         found, limits = interleaved([work, limit], max(1, settings.rounds // 2), warm_up=False)
         yield compared("start-up", name, "s", found, limits, limit_name)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", IMPORTS],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    whole, ours = (cumulative(done.stderr, word) for word in IMPORTS.replace(";", "").split()[1::2])
+    share = 100 * ours / (whole + ours)
+    yield figure("start-up", "what sdm fit imports after Lightning", share, "% of its imports")
+
+
+def cumulative(report: str, module: str) -> float:
+    """Find the microseconds of a module and what it imports in a report of ``-X importtime``."""
+    lines = (line.split("|") for line in report.splitlines() if line.count("|") == 2)
+    return next(float(whole) for _, whole, name in lines if name.strip() == module)

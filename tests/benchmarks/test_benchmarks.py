@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import disk, gpu, page
+from benchmarks import disk, gpu, page, startup
 from benchmarks.__main__ import main
 from benchmarks.common import Settings, compared, interleaved
 from benchmarks.limits import Products, is_product
@@ -102,6 +102,12 @@ def test_an_unknown_section_is_refused(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_committed_page_is_made_from_the_committed_lines() -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.page()
+
+
+def test_the_time_of_an_import_is_found() -> None:
+    report = "import time: self [us] | cumulative | imported package\nimport time: 7 | 9 |   a.b\n"
+    assert startup.cumulative(f"{report}import time:  1 |  20 | a\n", "a") == 20
+    assert startup.cumulative(report, "a.b") == 9
 
 
 def test_the_step_on_many_gpus() -> None:

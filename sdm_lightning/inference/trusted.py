@@ -62,7 +62,8 @@ def build(
     given = config.get("init_args") or {}
     if not isinstance(given, Mapping):
         raise InputError(f"{source}: init_args of {class_path} is no mapping")
-    arguments = build(dict(given), source, trusted_packages, depth + 1)
+    # One by one: the mapping itself is never built, whatever its names are.
+    arguments = {k: build(v, source, trusted_packages, depth + 1) for k, v in given.items()}
     if is_own(class_path):
         _check_arguments(target, arguments, f"{source}: {class_path}")
     try:

@@ -57,6 +57,7 @@ def test_classes_that_weights_may_not_name(class_path: str, arguments: dict[str,
         ({"mean_activation": "exec"}, "neither 'linear' nor 'tanh'"),
         ({"nothing": 1}, "has no argument 'nothing'"),
         ([1], "is no mapping"),
+        (DIFFUSION, "has no argument 'class_path'"),
     ],
 )
 def test_arguments_that_no_network_has(arguments: Any, says: str) -> None:

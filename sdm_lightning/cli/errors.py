@@ -159,6 +159,8 @@ def _problem(message: str, key: str) -> str:
         return "is invalid"
     indent, _, value = expected[0]
     types = dict.fromkeys(_type_name(kind) for place, kind, _ in expected if place == indent)
+    if types.pop("null", 1) is None:  # last, wherever this Python or jsonargparse has it
+        types["null"] = None
     given = re.search(r"Given value: (.*)", inner)
     return f"expected {' or '.join(types)}, got {value or (given[1] if given else None)!r}"
 

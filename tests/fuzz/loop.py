@@ -58,38 +58,36 @@ def watch_files(folder: Path) -> None:
     sys.addaudithook(hook)
 
 
-def work(name: str, seed: int, last: str, pipe: Connection) -> None:
+def work(name: str, seed: int, last: str, folder: str, pipe: Connection) -> None:
     """Fuzz one door until told to stop; report counts and the slowest input's time."""
     rng = random.Random(f"{name}/{seed}")
     corpus = seeds(name)
     let_in = tried = 0
     slowest = 0.0
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk costs more than a door
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        for data in corpus:  # import and build everything first
-            knock(name, data, Path(folder))
-        resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30, GIGABYTES << 30))
-        said = time.monotonic()
-        with open(last, "r+b", buffering=0) as notes:
-            watch_files(Path(os.path.realpath(folder)))
-            while True:
-                data = damaged(name, corpus, rng)
-                os.pwrite(notes.fileno(), len(data).to_bytes(8, "little") + data, 0)
-                signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)  # its signal ends the process
-                began = time.process_time()
-                try:
-                    good = knock(name, data, Path(folder))
-                except BaseException:
-                    pipe.send(("finding", tried, let_in, slowest, traceback.format_exc()))
-                    return
-                took = time.process_time() - began
-                tried, let_in, slowest = tried + 1, let_in + good, max(slowest, took)
-                if good and took < QUICK_SECONDS and len(corpus) < 200:
-                    corpus.append(data)
-                now = time.monotonic()
-                if now - said > 0.5 or tried % 100 == 0:
-                    pipe.send(("count", tried, let_in, slowest, ""))
-                    said = now
+    for data in corpus:  # import and build everything first
+        knock(name, data, Path(folder))
+    resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30, GIGABYTES << 30))
+    said = time.monotonic()
+    with open(last, "r+b", buffering=0) as notes:
+        watch_files(Path(os.path.realpath(folder)))
+        while True:
+            data = damaged(name, corpus, rng)
+            os.pwrite(notes.fileno(), len(data).to_bytes(8, "little") + data, 0)
+            signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)  # its signal ends the process
+            began = time.process_time()
+            try:
+                good = knock(name, data, Path(folder))
+            except BaseException:
+                pipe.send(("finding", tried, let_in, slowest, traceback.format_exc()))
+                return
+            took = time.process_time() - began
+            tried, let_in, slowest = tried + 1, let_in + good, max(slowest, took)
+            if good and took < QUICK_SECONDS and len(corpus) < 200:
+                corpus.append(data)
+            now = time.monotonic()
+            if now - said > 0.5 or tried % 100 == 0:
+                pipe.send(("count", tried, let_in, slowest, ""))
+                said = now
 
 
 def fuzz_door(
@@ -100,11 +98,16 @@ def fuzz_door(
     context = multiprocessing.get_context("spawn")
     found = total = accepted = 0
     slowest = 0.0
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk costs more than a door
     end = time.monotonic() + seconds
     while time.monotonic() < end and total < inputs and found < 5:
-        with tempfile.NamedTemporaryFile() as last:
+        # A worker that is killed cannot remove its own folder.
+        with (
+            tempfile.NamedTemporaryFile() as last,
+            tempfile.TemporaryDirectory(dir=memory) as folder,
+        ):
             mine, theirs = context.Pipe(duplex=False)
-            arguments = (name, seed + found, last.name, theirs)
+            arguments = (name, seed + found, last.name, folder, theirs)
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             theirs.close()

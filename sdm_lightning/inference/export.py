@@ -15,7 +15,7 @@ from sdm_lightning.inference.discriminators import (
     load_discriminator_state,
 )
 from sdm_lightning.inference.graph import OUTPUTS, InpaintingGraph
-from sdm_lightning.inference.onnx_file import refuse_missing_packages, write_onnx
+from sdm_lightning.inference.onnx_file import refuse_missing_packages, refuse_old_torch, write_onnx
 from sdm_lightning.inference.weights import Parameters, load_generator, save_described
 
 Format = Literal["safetensors", "torchscript", "torch-export", "onnx"]
@@ -88,6 +88,7 @@ def export_model(
     graph = InpaintingGraph(generator, info.build_diffusion(), num_iterations)
     stride = int(generator.stride)  # type: ignore[arg-type]
     if chosen == "onnx" and height is None and width is None:
+        refuse_old_torch()
         run = write_onnx(graph, info, path, half=half)
         side = info.resolution or 4 * stride
         _compare(graph, run, graph.example(side, side, seed=1), path)

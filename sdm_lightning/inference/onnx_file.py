@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
@@ -19,6 +20,23 @@ from sdm_lightning.inference.weights import WeightsInfo
 
 SMALLEST_STORED_HALF = 256
 """Elements; smaller tensors (biases, gains, constants of the loop) stay float32."""
+
+
+TORCH_WITH_FREE_SIZES = "2.10"
+"""Older ones refuse free sizes (2.6), or write a file that runs at one size only (2.8, 2.9)."""
+
+
+def refuse_old_torch() -> None:
+    """Check that this PyTorch can export with batch, height and width free.
+
+    Raises:
+        InputError: If not, with what to do instead.
+    """
+    if TorchVersion(torch.__version__) < TORCH_WITH_FREE_SIZES:
+        raise InputError(
+            f"ONNX with free sizes needs torch {TORCH_WITH_FREE_SIZES} or newer, this is {torch.__version__}; "
+            "give --height for a file of one size"
+        )
 
 
 def refuse_missing_packages() -> None:

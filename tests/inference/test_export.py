@@ -82,6 +82,16 @@ def test_what_cannot_be_exported(
         export_model(str(tiny_weights), str(tmp_path / output), **options)
 
 
+def test_onnx_of_free_sizes_is_refused_where_torch_would_write_a_broken_file(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdm_lightning.inference.export.refuse_missing_packages", lambda: None)
+    monkeypatch.setattr("torch.__version__", "2.8.0+cpu")
+    with pytest.raises(InputError, match=r"needs torch 2.10 or newer, this is 2.8.0.*--height"):
+        export_model(str(tiny_weights), str(tmp_path / "model.onnx"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_onnx_without_its_package_is_refused(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,6 @@ from sdm_lightning.inference.weights import WeightsInfo
 SMALLEST_STORED_HALF = 256
 """Elements; smaller tensors (biases, gains, constants of the loop) stay float32."""
 
-
 TORCH_WITH_FREE_SIZES = "2.10"
 """Older ones refuse free sizes (2.6), or write a file that runs at one size only (2.8, 2.9)."""
 
@@ -34,8 +33,8 @@ def refuse_old_torch() -> None:
     """
     if TorchVersion(torch.__version__) < TORCH_WITH_FREE_SIZES:
         raise InputError(
-            f"ONNX with free sizes needs torch {TORCH_WITH_FREE_SIZES} or newer, this is {torch.__version__}; "
-            "give --height for a file of one size"
+            f"ONNX with free sizes needs torch {TORCH_WITH_FREE_SIZES} or newer, this is "
+            f"{torch.__version__}; give --height for a file of one size"
         )
 
 

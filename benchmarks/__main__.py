@@ -74,7 +74,7 @@ def main(words: list[str] | None = None) -> int:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if arguments.device == "cpu":
         torch.set_num_threads(1)  # the steadiest figures, and what most of these are quoted for
-    command = shlex.join(["python", "-m", "benchmarks", *words])
+    command = shlex.join(["python", "-m", "benchmarks", *without_output(words)])
     failed = False
     for name in arguments.sections or SECTIONS:
         with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +94,16 @@ def main(words: list[str] | None = None) -> int:
                 print(f"error: section {name} failed", file=sys.stderr)
                 failed = True
     return int(failed)
+
+
+def without_output(words: list[str]) -> list[str]:
+    """Drop where the lines are written to: a place on this machine, of no use to another."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and word != "--output" and not word.startswith("--output="):
+            kept.append(word)
+        skip = word == "--output"
+    return kept
 
 
 if __name__ == "__main__":

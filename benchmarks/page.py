@@ -123,7 +123,7 @@ def _table(title: str, lines: list[Line], before: dict[tuple[str, str, str, str]
     rows = [f"## {title}", ""]
     for machine in dict.fromkeys(line["machine"] for line in lines):
         here = [line for line in lines if line["machine"] == machine]
-        commands = dict.fromkeys(f"`{_shown(line['command'])}`" for line in here)
+        commands = dict.fromkeys(f"`{line['command']}`" for line in here)
         rows += [f"{machine}; {', '.join(commands)}", ""]
         with_before = any(_key(line) in before for line in here)
         columns = ["", "found", "limit", "ratio", *(["before (ratio)"] if with_before else [])]
@@ -143,15 +143,6 @@ def _table(title: str, lines: list[Line], before: dict[tuple[str, str, str, str]
 def _figure(line: Line) -> str:
     ratio = f" ({line['ratio']:.2f})" if "ratio" in line else ""
     return f"{line['value']:g} {line['unit']}{ratio}"
-
-
-def _shown(command: str) -> str:
-    """Drop where the lines were written to."""
-    words = command.split()
-    if "--output" in words:
-        place = words.index("--output")
-        del words[place : place + 2]
-    return " ".join(words)
 
 
 def _row(cells: list[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks import disk, gpu, page, startup
-from benchmarks.__main__ import main
+from benchmarks.__main__ import main, without_output
 from benchmarks.common import Settings, compared, interleaved
 from benchmarks.limits import Products, is_product
 
@@ -147,3 +147,8 @@ class TestGpuRun:
         with pytest.raises(SystemExit):
             gpu.main([])
         assert "no CUDA device here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", [["--output", "/tmp/lines.jsonl"], ["--output=lines.jsonl"], []])
+def test_a_lines_command_leaves_out_where_lines_are_written(output: list[str]) -> None:
+    assert without_output(["data", *output, "--rounds", "3"]) == ["data", "--rounds", "3"]

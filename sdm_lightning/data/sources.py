@@ -187,7 +187,7 @@ class ZipSource(ImageSource):
         found = {
             info.filename: Entry(info.filename, info.file_size)
             for info in infos
-            if not info.is_dir() and is_image_name(info.filename)
+            if is_image_name(info.filename) and not info.is_dir()  # is_dir fails on an empty name
         }
         return found.values()
 

@@ -212,6 +212,15 @@ def test_zip_members_of_other_compression_and_of_impossible_size(tmp_path: Path)
         source.read(huge)
 
 
+def test_zip_members_without_a_name(tmp_path: Path) -> None:
+    """They are no images; Python's zipfile fails when asked whether they are folders."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", encoded(photo(1)))
+        archive.writestr(zipfile.ZipInfo(""), b"x")
+    assert [entry.name for entry in ZipSource(str(path)).entries()] == ["a.png"]
+
+
 def test_zip_members_that_overlap(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:

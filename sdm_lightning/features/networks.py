@@ -4,6 +4,7 @@ Each network is a timm architecture with weights from a Python package, from a f
 hub. Every loss and score that uses it carries its name.
 """
 
+import functools
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.features.weights import check_hash, read_state, sha256_of_state
@@ -114,6 +116,8 @@ class PretrainedNetwork(nn.Module):
                 self.sha256 = check_hash(file, expected)
                 self.network = timm.create_model(known.architecture, num_classes=0)
                 _fill(self.network, read_state(file), file, name)
+                if known.package:
+                    fold_batch_norms(self.network.eval())
         self.dim: int = self.network.head_hidden_size
         for key in ("mean", "std"):
             values = torch.tensor(getattr(known, key)).view(1, 3, 1, 1)
@@ -157,6 +161,26 @@ class PretrainedNetwork(nn.Module):
         return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold each batch norm into the convolution registered before it; its activation stays.
+
+    Two passes over the activations less, forward and backward. Only for networks in evaluation
+    mode whose batch norms follow their convolutions, as the EfficientNets' do.
+    """
+    from timm.layers import BatchNormAct2d
+
+    for parent in list(network.modules()):
+        conv: nn.Conv2d | None = None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BatchNormAct2d) and conv is not None:
+                folded = fuse_conv_bn_eval(conv, child)
+                conv.weight, conv.bias = folded.weight, folded.bias
+                if hasattr(child.act, "inplace"):
+                    child.act.inplace = False  # autograd copies the input of an in-place ReLU6
+                setattr(parent, name, nn.Sequential(child.drop, child.act))
+            conv = child if isinstance(child, nn.Conv2d) else None
+
+
 def resized_between(images: Tensor, min_size: int, max_size: int | None = None) -> Tensor:
     """Bring the shorter side into a range, bicubically; within it images stay as they are.
 
@@ -173,6 +197,33 @@ def resized_between(images: Tensor, min_size: int, max_size: int | None = None) 
         return images
     size = [round(side * target / shorter) for side in images.shape[-2:]]
     return F.interpolate(images, size, mode="bicubic", antialias=target < shorter)
+
+
+def enlarged(images: Tensor, min_size: int) -> Tensor:
+    """Enlarge as :func:`resized_between` does, as two matrix products.
+
+    The same pixels to rounding. On a CPU the gradient of torch's bicubic takes five times as long.
+
+    Args:
+        images: ``(B, 3, H, W)``, float32.
+        min_size: Shorter sides below it are enlarged to it.
+    """
+    shorter = min(images.shape[-2:])
+    if shorter >= min_size:
+        return images
+    rows, columns = (
+        _bicubic_matrix(side, round(side * min_size / shorter), images.device)
+        for side in images.shape[-2:]
+    )
+    return rows @ images @ columns.t()
+
+
+@functools.cache
+def _bicubic_matrix(size: int, target: int, device: torch.device) -> Tensor:
+    """Return what enlarges a column of ``size`` pixels, ``(target, size)``."""
+    with torch.inference_mode(False), torch.no_grad():
+        columns = torch.eye(size, device=device)[None, None]
+        return F.interpolate(columns, (target, size), mode="bicubic")[0, 0]
 
 
 def unit_length(maps: Tensor) -> Tensor:

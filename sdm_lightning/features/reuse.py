@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdm_lightning.features.images import full_float32
-from sdm_lightning.features.networks import PretrainedNetwork, resized_between
+from sdm_lightning.features.networks import PretrainedNetwork, enlarged
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def stage_maps(
     with full_float32(images.device):
         found = None if computed is None else _found(computed, network, images, stages, min_size)
         if found is None:
-            levels = resized_between(images.float() * 127.5 + 127.5, min_size)
+            levels = enlarged(images.float() * 127.5 + 127.5, min_size)
             found = network.stages(levels, range(max(stages) + 1))
             if computed is not None:
                 entry = _Computed(network.sha256, min_size, images, images._version, found)

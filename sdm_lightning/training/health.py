@@ -1,9 +1,9 @@
 """Noticing in the step what is not finite, so that no optimizer applies it.
 
-Whether a batch is bad is decided on the device, so that the host need not wait for a GPU. On CUDA
-the flag goes to the fused Adam kernel, which then leaves weights, moments and step counts as they
-are; elsewhere the gradients are dropped, which has the same effect. What happened is read back at
-the logging interval, and always before a checkpoint is written.
+Whether a batch is bad is decided on the device, so that the host need not wait for a GPU. The flag
+goes to the fused Adam kernel, which then leaves weights, moments and step counts as they are; of
+another optimizer the gradients are dropped, which has the same effect. What happened is read back
+at the logging interval, and always before a checkpoint is written.
 """
 
 import itertools

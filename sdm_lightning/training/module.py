@@ -143,7 +143,7 @@ class SDMModule(InpaintingModule):
 
     def _adam_options(self) -> list[dict[str, Any]]:
         settings = (self.optimizer_g, self.optimizer_d)
-        return adam_options(*settings, self.losses, on_cuda=self.device.type == "cuda")
+        return adam_options(*settings, self.losses)
 
     def on_train_start(self) -> None:
         """Take learning rates from the config, not from the checkpoint that a run resumes."""

@@ -9,32 +9,32 @@ from sdm_lightning.training.settings import AdamSettings, LossSettings
 
 
 def adam_options(
-    generator: AdamSettings, discriminator: AdamSettings, losses: LossSettings, on_cuda: bool
+    generator: AdamSettings, discriminator: AdamSettings, losses: LossSettings
 ) -> list[dict[str, Any]]:
     """Return the arguments of the generator's and of the discriminator's Adam.
+
+    The fused kernel is the fastest on a CPU as well, and can leave a step out by a flag on the
+    device; see :mod:`sdm_lightning.training.health`.
 
     Args:
         generator: As configured.
         discriminator: As configured; its ``lazy_interval`` defaults to the penalty's interval.
         losses: Whether and how often there is a penalty.
-        on_cuda: Take the kernel that can leave a step out by a flag on the device; see
-            :mod:`sdm_lightning.training.health`.
     """
     interval = discriminator.lazy_interval
     if interval is None and losses.r1_gamma:
         interval = losses.r1_interval
-    fused = {"fused": True if on_cuda else None}
     return [
-        {**generator.corrected(generator.lazy_interval), **fused},
-        {**discriminator.corrected(interval), **fused},
+        {**generator.corrected(generator.lazy_interval), "fused": True},
+        {**discriminator.corrected(interval), "fused": True},
     ]
 
 
 def align_adam(optimizer: torch.optim.Optimizer, options: dict[str, Any]) -> None:
     """Give an optimizer that a checkpoint may have filled the arguments of this run.
 
-    The checkpoint may have other learning rates, and come from another device: the fused kernel
-    keeps the step counts on the device, the others on the CPU.
+    The checkpoint may have other learning rates, and step counts on the CPU, where kernels that are
+    not fused keep them.
     """
     for group in optimizer.param_groups:
         if any(group[name] != value for name, value in options.items() if name != "fused"):
@@ -44,5 +44,4 @@ def align_adam(optimizer: torch.optim.Optimizer, options: dict[str, Any]) -> Non
         for parameter in group["params"]:
             state = optimizer.state.get(parameter)
             if state:
-                device = parameter.device if group["fused"] else "cpu"
-                state["step"] = state["step"].to(device)
+                state["step"] = state["step"].to(parameter.device)

@@ -7,12 +7,14 @@ import timm
 import torch
 from safetensors.torch import save_file
 from skimage import data
+from torch import nn
 from torch.nn import functional as F
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.networks import (
     FEATURE_NETWORKS,
     PretrainedNetwork,
+    enlarged,
     find_network,
     resized_between,
 )
@@ -111,3 +113,28 @@ def test_resizing_keeps_the_aspect_ratio_and_the_range_between() -> None:
     assert resized_between(images, 128).shape[-2:] == (128, 192)
     assert resized_between(images, 16) is images
     assert resized_between(images, 8, 16).shape[-2:] == (16, 24)
+
+
+def test_enlarging_by_matrix_products_is_bicubic_resizing() -> None:
+    images = (torch.rand(2, 3, 32, 48) * 255).requires_grad_(True)
+    weights = torch.rand(2, 3, 96, 144)
+    found, expected = enlarged(images, 96), resized_between(images, 96)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
+    gradients = [torch.autograd.grad((x * weights).sum(), images)[0] for x in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-4)
+    assert enlarged(images, 32) is images
+
+
+def test_folded_batch_norms_leave_the_maps_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(2, 3, 64, 64) * 255
+    folded = PretrainedNetwork(LITE0)
+    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    monkeypatch.setattr("sdm_lightning.features.networks.fold_batch_norms", lambda network: None)
+    plain = PretrainedNetwork(LITE0)
+    assert len([m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)]) == 49
+    for found, expected in zip(
+        [*folded.stages(images, range(5)), folded.pooled(images)],
+        [*plain.stages(images, range(5)), plain.pooled(images)],
+        strict=True,
+    ):
+        assert (found - expected).abs().max() < 1e-5 * expected.abs().max()

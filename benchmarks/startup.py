@@ -22,6 +22,16 @@ main({words!r})
 """
 
 
+def fit_words(shards: Path, runs: Path) -> list[str]:
+    """Return the arguments of ``sdm`` that start a small training."""
+    return [
+        "fit", "--config", "configs/model/sdm_256.yaml", "--config", "configs/trainer/cpu.yaml",
+        "--config", "configs/scale/tiny.yaml", "--data.train", str(shards),
+        "--data.val", str(shards), "--data.test", str(shards), "--data.num_workers", "0",
+        "--data.batch_size", "4", "--runs_dir", str(runs), "--trainer.limit_val_batches", "0",
+    ]  # fmt: skip
+
+
 def run(settings: Settings) -> Iterator[Line]:
     """Time commands and imports."""
     cache = settings.folder / "cache"
@@ -50,13 +60,7 @@ def run(settings: Settings) -> Iterator[Line]:
     torch_alone = python("-c", "import torch")
     lightning_alone = python("-c", "import lightning.pytorch.cli")
     shards = make_shards(settings.folder / "first", 8, 64)
-    fit = [
-        "fit", "--config", "configs/model/demo.yaml", "--config", "configs/trainer/cpu.yaml",
-        "--config", "configs/scale/tiny.yaml", "--data.train", str(shards),
-        "--data.val", str(shards), "--data.test", str(shards), "--data.num_workers", "0",
-        "--data.batch_size", "4", "--runs_dir", str(settings.folder / "runs"),
-        "--trainer.limit_val_batches", "0",
-    ]  # fmt: skip
+    fit = fit_words(shards, settings.folder / "runs")
     rows: list[tuple[str, Callable[[], float], Callable[[], float], str]] = [
         ("from sdm_lightning import Inpainter",
          python("-c", "from sdm_lightning import Inpainter"), torch_alone, "import torch"),

@@ -12,6 +12,7 @@ from benchmarks import disk, gpu, page, startup
 from benchmarks.__main__ import main, without_output
 from benchmarks.common import Settings, compared, interleaved
 from benchmarks.limits import Products, is_product
+from sdm_lightning.cli.main import main as sdm
 
 
 class TestProducts:
@@ -102,6 +103,15 @@ def test_an_unknown_section_is_refused(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_committed_page_is_made_from_the_committed_lines() -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.page()
+
+
+def test_the_training_whose_start_is_timed_has_valid_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(startup.ROOT)
+    with pytest.raises(SystemExit) as stop:
+        sdm([*startup.fit_words(tmp_path / "shards", tmp_path / "runs"), "--print_config"])
+    assert not stop.value.code, capsys.readouterr().err
 
 
 def test_the_time_of_an_import_is_found() -> None:

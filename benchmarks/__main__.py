@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    compiled,
     data,
     disk,
     evaluation,
@@ -42,7 +43,11 @@ SECTIONS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "photo": photo.run,
     "scale": scale.run,
 }
-EXTRA = {"scores": evaluation.run_scores, "chance": evaluation.run_chance}
+EXTRA = {
+    "compile": compiled.run,
+    "scores": evaluation.run_scores,
+    "chance": evaluation.run_chance,
+}
 """Only when named: they take minutes."""
 
 

@@ -52,11 +52,26 @@ def test_a_set_depends_on_names_preset_and_seed_alone(mask_set, folders):
     assert (folders.root / "counted" / "00000001.png").is_file()
 
 
+def test_drawing_in_several_processes_gives_the_same_set(tmp_path):
+    for workers in (0, 2):
+        write_mask_set(
+            str(tmp_path / str(workers)), count=520, preset="mat256_small", size=16,
+            num_workers=workers,
+        )  # fmt: skip
+    one, several = (check_mask_set(tmp_path / name) for name in "02")
+    assert several["digest"] == one["digest"]
+    assert [entry["file"] for entry in several["files"]][-1] == "00000519.png"
+
+
 def test_names_of_shards(tiny_shards, tiny_images):
     assert sorted(sample_keys(str(tiny_shards))) == sample_keys(str(tiny_images))
 
 
 def test_what_is_refused(mask_set, folders):
+    with pytest.raises(InputError, match="count must be at least 1, got 0"):
+        write_mask_set(str(folders.root / "none"), count=0, preset="mat256_small")
+    with pytest.raises(InputError, match="no manifest.json; `sdm masks` writes"):
+        check_mask_set(folders.real)
     with pytest.raises(InputError, match="overwrite=true"):
         write_mask_set(str(mask_set), folders.real)
     with pytest.raises(InputError, match="not a mask set, so it is not replaced"):

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.utils
 import numpy as np
 import pytest
 import torch
@@ -103,12 +104,15 @@ def test_offline_the_cache_is_used(
     fake_hub.commit("me/holes", {"model.safetensors": tiny_weights.read_bytes()})
     path = find_weights("me/holes")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    # Before 1.0 a session once made keeps to what held then.
+    getattr(huggingface_hub.utils, "reset_sessions", lambda: None)()
     asked = len(fake_hub.requests)
     assert find_weights("me/holes") == path
     with pytest.raises(InputError, match=r"me/other: no such file .* not in the cache.*offline"):
         find_weights("me/other")
     assert len(fake_hub.requests) == asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    getattr(huggingface_hub.utils, "reset_sessions", lambda: None)()
     assert find_weights("me/holes", local_files_only=True) == path
     assert len(fake_hub.requests) == asked
 
@@ -141,6 +145,8 @@ def test_errors_in_one_line(
 def test_no_connection_is_one_line(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = "http://127.0.0.1:1/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
+    old_place = "huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE"  # before 1.0
+    monkeypatch.setattr(old_place, nowhere, raising=False)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's pauses between tries
     with pytest.raises(InputError, match=r"me/holes: no such file .* cannot be reached"):
         find_weights("me/holes")

@@ -69,6 +69,10 @@ MAX_EXIF_BYTES = 1 << 16
 """Largest EXIF block: what one segment of a JPEG holds. Its tags can share their values, so that
 its memory grows with the square of its size."""
 
+MAX_RUN_LENGTH_BYTES = 1 << 24
+"""Largest run-length encoded BMP: Pillow reads it byte by byte in Python, half a second for each
+megabyte."""
+
 _JPEG = b"\xff\xd8\xff"
 _EIGHT_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 _ORIENTATION = 0x0112
@@ -104,6 +108,12 @@ def open_header(data: bytes) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(
             f"has {image.width}x{image.height} pixels (WxH); at most {MAX_PIXELS} are decoded"
+        )
+    run_length = image.format == "BMP" and image.info.get("compression") in (1, 2)
+    if run_length and len(data) > MAX_RUN_LENGTH_BYTES:
+        raise BadImageError(
+            f"is a run-length encoded BMP of {len(data)} bytes; at most {MAX_RUN_LENGTH_BYTES} are "
+            "decoded: save it as PNG"
         )
     scans = 0
     if data.startswith(_JPEG):

@@ -66,6 +66,22 @@ def test_a_jpeg_of_a_thousand_scans() -> None:
     assert jpeg_scans(data + b"\xff\xda" * 500) == 10
 
 
+def run_length_bmp(side: int) -> bytes:
+    """A grey BMP in which every pixel is a run of its own: two bytes each."""
+    rows = (b"\x01\x07" * side + b"\x00\x00") * side + b"\x00\x01"
+    palette = b"".join(bytes((level, level, level, 0)) for level in range(256))
+    start = 14 + 40 + len(palette)
+    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    return struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start) + header + palette + rows
+
+
+def test_a_run_length_encoded_bmp_of_many_bytes() -> None:
+    """Pillow decodes it in Python: a gigabyte would take eight minutes."""
+    assert (decode_image(run_length_bmp(20)) == 7).all()
+    with pytest.raises(BadImageError, match="run-length encoded BMP of 18007080 bytes; at most 16"):
+        decode_image(run_length_bmp(3000))
+
+
 def test_postscript_never_reaches_ghostscript(tmp_path: Path, monkeypatch) -> None:
     """Pillow looks at the content, not at the name, and runs ``gs`` for PostScript."""
 

@@ -7,7 +7,7 @@ PYTHON="${PYTHON:-python}"
 sdm() { "$PYTHON" -m sdm_lightning "$@"; }
 
 "$PYTHON" - <<'END'
-from sdm_lightning.data.photos import make_demo_images
+from sdm_lightning.demo.photos import make_demo_images
 
 make_demo_images("runs/study/images", size=32, num_train=12_000, num_test=512, num_workers=1)
 END

@@ -65,6 +65,11 @@ PRECISION = """\
 generator.
 """
 
+TRAINING = """\
+Peak memory is that of a small network (8 to 32 channels, batch 2): what a fit adds to its process.
+With gradients stopped between iterations, as in the paper, it hardly grows with T.
+"""
+
 COMPILATION = """\
 `model.compile_generator true` compiles the generator. On this processor it pays for the smallest
 model only, whose time is mostly that of calling operators; the frozen network's convolutions by
@@ -88,6 +93,7 @@ time.
 NOTES = {
     "memory": MEMORY,
     "precision": PRECISION,
+    "training": TRAINING,
     "compile": COMPILATION,
     "data": DECODING,
     "scale": EXCHANGE,

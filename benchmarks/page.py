@@ -41,8 +41,8 @@ the median of the pairs' ratios, and 1 means that nothing is lost. The limit of 
 list of its own convolutions, matrix products and attention, recorded with their shapes and run
 again with nothing between them. On a CPU, times are processor seconds of one thread unless they
 say wall clock. *Before* is the same command with the code as it was before an improvement, on the
-same machine. The machine with AVX2 was busy with other work: its ratios hold, its times are long.
-What was not run is absent.
+same machine. Both machines did other work meanwhile, the one with AVX2 much of it: ratios hold, its
+times are long. What was not run is absent.
 """
 
 MEMORY = """\
@@ -201,17 +201,17 @@ def step_on(gpus: int, ratio: float) -> tuple[float, float]:
 def _many_gpus(lines: dict[tuple[str, str, str, str], Line]) -> str:
     ratios = [line["ratio"] for line in lines.values() if line["section"] == "scale"
               and "in a step," in line["name"]]  # fmt: skip
-    cost = [line["value"] for line in lines.values() if "checks), no workers" in line["name"]]
+    cost = [line["value"] for line in lines.values() if line["name"].endswith("no workers")]
     if not ratios or not cost:
         return ""
-    ratio, cores = max(ratios), cost[0] / 1e3 * IMAGES_PER_SECOND
+    ratio, cores = max(ratios), cost[-1] / 1e3 * IMAGES_PER_SECOND
     rows = [
         "## Many GPUs: computed, not measured",
         "",
         ASSUMED.format(
             ratio=ratio,
             gradients=4 * PARAMETERS / 1e6,
-            cost=cost[0],
+            cost=cost[-1],
             rate=IMAGES_PER_SECOND,
             batch=BATCH,
             inside=LINKS["inside a node"] / 1e9,

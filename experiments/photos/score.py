@@ -157,6 +157,7 @@ def main(
         row |= {"num_images": num_images, "masks": masks}
         if count is not None:
             row["weights_sha256"] = sha256_of_file(find_weights(name))
+            row["images_seen"] = load_generator(name)[1].images_seen
         rows.append(row)
         if out is not None:
             with open(out, "a", encoding="utf-8") as file:

@@ -14,7 +14,7 @@ for seed in ${SEEDS:-0 1}; do for row in A B C D E F; do for zero in false true;
   set -- --config configs/model/sdm_256.yaml --config configs/data/places2_256.yaml \
     --config configs/trainer/default.yaml --config configs/logger/wandb.yaml \
     --config configs/scale/cpu.yaml --config experiments/table1/cpu.yaml \
-    --config "experiments/table1/$row.yaml" --evaluation.facts.scale cpu \
+    --config "experiments/table1/$row.yaml" --evaluation.facts.scale cpu --evaluation.facts.table stem \
     --model.generator.init_args.zero_state_channels "$zero" \
     --runs_dir runs/stem --name "$name" --seed_everything "$seed"
   sdm fit "$@" --budget.max_images 2048

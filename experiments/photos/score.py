@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdm_lightning.data.masks import free_form_mask
+from sdm_lightning.diffusion import MaskSchedule
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.extractors import ImageNetworkFeatures
 from sdm_lightning.features.images import to_uint8
@@ -67,11 +68,12 @@ class Scores:
         return torch.cat([extractor.extract(part) for part in images.split(BATCH)])
 
 
-def model(weights: str, num_iterations: int) -> Fill:
+def model(weights: str, num_iterations: int, schedule: MaskSchedule | None = None) -> Fill:
     """Return a filling by the model's averaged generator, one latent code for each image."""
     network, info = load_generator(weights)
     network.eval()
     diffusion = info.build_diffusion()
+    diffusion.schedule = schedule or diffusion.schedule
 
     @torch.inference_mode()
     def fill(image: Tensor, mask: Tensor, first: int) -> Tensor:
@@ -112,12 +114,12 @@ def read_windows(folder: Path, num_images: int, masks: str) -> tuple[Tensor, Ten
 
 
 def methods(
-    weights: list[str], iterations: list[int], baselines: bool
+    weights: list[str], iterations: list[int], baselines: bool, schedule: MaskSchedule | None
 ) -> Iterator[tuple[str, int | None, Fill]]:
     """List name, iterations and filling of every row."""
     for path in weights:
         for count in iterations:
-            yield path, count, model(path, count)
+            yield path, count, model(path, count, schedule)
     if baselines:
         for name in BASELINES:
             yield name, None, classical(name)
@@ -130,6 +132,7 @@ def main(
     num_images: int = 1000,
     masks: str = "mat256_large",
     baselines: bool = True,
+    schedule: MaskSchedule | None = None,
     out: str | None = None,
 ) -> None:
     """Print the table and append one JSON line a row.
@@ -141,13 +144,14 @@ def main(
         num_images: Windows, evenly spread over the folder.
         masks: Preset of the masks.
         baselines: Also score the classical methods.
+        schedule: Mask schedule instead of the weights' own, such as CosineSchedule.
         out: File of JSON lines to append to.
     """
     torch.manual_seed(0)
     originals, known = read_windows(Path(images), num_images, masks)
     scores = Scores(originals, known)
     rows = []
-    for name, count, fill in methods(weights, iterations, baselines):
+    for name, count, fill in methods(weights, iterations, baselines, schedule):
         parts = zip(originals.split(BATCH), known.split(BATCH), strict=True)
         label = name if count is None else f"{Path(name).name}, {count} iteration(s)"
         filled = torch.cat(
@@ -157,6 +161,8 @@ def main(
         row |= {"num_images": num_images, "masks": masks}
         if count is not None:
             row["weights_sha256"] = sha256_of_file(find_weights(name))
+            if schedule is not None:
+                row["schedule"] = type(schedule).__name__
             row["images_seen"] = load_generator(name)[1].images_seen
         rows.append(row)
         if out is not None:

@@ -21,6 +21,7 @@ from sdm_lightning.reports.figures import (
     save_figure,
     schedule_curves,
 )
+from sdm_lightning.reports.mixtures import refuse_mixtures
 from sdm_lightning.reports.paper import read_paper_table, select_lines
 from sdm_lightning.reports.results import distinct, gather, metric_values
 
@@ -204,6 +205,7 @@ def _table(
 ) -> Any:
     table = read_paper_table(name)
     lines = select_lines(gather(results), table, scale)
+    refuse_mixtures(table, lines)
     found = sorted({m for line in lines for m in metric_values(line)})
     chosen = metrics or [m for m in found if m.startswith("fid") or m in ("psnr_hole",)]
     shown = "mean and sample standard deviation" if name == "table2" else "each run, and means"

@@ -1,6 +1,6 @@
 """The paper's own tables, and which result lines belong to them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -94,19 +94,45 @@ def read_paper_table(name: str) -> PaperTable:
     )
 
 
-def select_lines(lines: Sequence[Line], table: PaperTable, scale: str | None) -> list[Line]:
-    """Select the lines of this table and scale; of several lines of one run, the newest.
+def select_lines(
+    lines: Sequence[Line],
+    table: PaperTable,
+    scale: str | None,
+    where: Mapping[str, Any] | None = None,
+) -> list[Line]:
+    """Select the lines of this table; of several lines of one run, the newest.
 
-    A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint's place.
-    Runs that only train for a table (a setting that none of its columns has) are left out.
+    A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint: its place,
+    or its contents. Validations are left out, and runs that only train for a table (a setting that
+    none of its columns has). Results that ``sdm evaluate`` scored have no scale and belong to any.
+
+    Args:
+        lines: Result lines.
+        table: The table.
+        scale: Only this scale; None for all.
+        where: Only lines with these values, such as ``{"images_seen": 16384}``.
     """
-    newest: dict[tuple[str, ...], Line] = {}
+    chosen = []
     for found in lines:
         line = _as_row_of(found, table)
-        if line is None or (scale is not None and label_of(line, "scale") != scale):
+        if line is None or line.get("command") in ("fit", "validate"):
             continue
-        keys = ("scale", "row", "setting", "num_iterations", "protocol", "seed")
-        checkpoint = (line.get("checkpoint") or {}).get("path")
+        other = scale is not None and label_of(line, "scale") != scale
+        if other and not (line.get("command") == "evaluate" and label_of(line, "scale") is None):
+            continue
+        if all(str(label_of(line, key)) == str(value) for key, value in (where or {}).items()):
+            chosen.append(line)
+    return _newest(_newest(chosen, "path"), "sha256")
+
+
+def _newest(lines: Sequence[Line], identity: str) -> list[Line]:
+    """Keep the newest of the lines of one run, told apart by a fact about the checkpoint."""
+    keys = ("scale", "row", "setting", "num_iterations", "protocol", "seed")
+    newest: dict[tuple[str, ...], Line] = {}
+    for number, line in enumerate(lines):
+        checkpoint = (line.get("checkpoint") or {}).get(identity)
+        if checkpoint is None and identity == "sha256":
+            checkpoint = number  # not recorded: no reason to take two lines for one run
         key = (*(str(label_of(line, k)) for k in keys), str(checkpoint))
         if key not in newest or str(line.get("time", "")) >= str(newest[key].get("time", "")):
             newest[key] = line

@@ -1,10 +1,11 @@
 """``sdm table``: the paper's tables with our numbers beside them, from result lines alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdm_lightning.files import write_atomically
 from sdm_lightning.reports.formats import FORMATS, Grid, TableFormat
+from sdm_lightning.reports.mixtures import refuse_mixtures
 from sdm_lightning.reports.paper import (
     Column,
     PaperTable,
@@ -37,6 +38,7 @@ def print_table(
     format: TableFormat = "md",
     results: list[str] | None = None,
     metrics: list[str] | None = None,
+    where: dict[str, Any] | None = None,
     output: str | None = None,
 ) -> None:
     """Print a table of the paper with our numbers beside the paper's own.
@@ -52,9 +54,13 @@ def print_table(
         results: JSON-lines files, folders, or wandb:ENTITY/PROJECT; default: runs/ and
             experiments/results/.
         metrics: Metrics to show instead of the paper's, such as '["psnr_hole"]'.
+        where: Use only runs with these values, such as '{"images_seen": 16384}'.
         output: Write to this file instead of printing.
+
+    Raises:
+        InputError: If a cell has results that differ in more than their seed.
     """
-    text = table_text(name, scale, format, results, metrics)
+    text = table_text(name, scale, format, results, metrics, where)
     if output is None:
         print(text)
         return
@@ -68,10 +74,12 @@ def table_text(
     format: TableFormat = "md",
     results: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
+    where: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the text that ``print_table`` prints; takes its arguments."""
     table = read_paper_table(name)
-    lines = select_lines(gather(results), table, scale)
+    lines = select_lines(gather(results), table, scale, where)
+    refuse_mixtures(table, lines)
     table = with_own_rows(table, lines)
     if metrics is None:
         # As the paper's tables: its own metric, then what stands in for it at smaller scales.

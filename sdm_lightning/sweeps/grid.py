@@ -44,23 +44,31 @@ class Cell:
         """``fit``, ``test``, ..."""
         return self.argv[0]
 
-    @property
-    def config_files(self) -> list[str]:
-        """The files given by ``--config``, in order."""
-        files = [a.removeprefix("--config=") for a in self.argv if a.startswith("--config=")]
-        files += [b for a, b in itertools.pairwise(self.argv) if a == "--config"]
-        return files
+    def fingerprint(self, extra: Sequence[str] = ()) -> str:
+        """Hash the command line, the contents of its config files and its checkpoint's state.
 
-    def fingerprint(self) -> str:
-        """Hash the command line and the contents of its config files.
+        A cell whose recipe was edited is another cell, and so is one whose checkpoint was trained
+        again. The run's folder does not count.
 
-        A cell whose recipe was edited is another cell. The run's folder does not count.
+        Args:
+            extra: More arguments of the command line.
         """
-        digest = hashlib.sha256(json.dumps(self.argv).encode())
-        for file in self.config_files:
+        words = [*self.argv, *extra]
+        digest = hashlib.sha256(json.dumps(words).encode())
+        for file in _values_of(words, "--config"):
             path = Path(find_config(file))
             digest.update(path.read_bytes() if path.is_file() else b"missing")
+        for file in _values_of(words, "--ckpt_path"):
+            if os.path.isfile(file):  # too large to be read for each cell
+                state = os.stat(file)
+                digest.update(f"{state.st_size} {state.st_mtime_ns}".encode())
         return digest.hexdigest()[:16]
+
+
+def _values_of(words: Sequence[str], flag: str) -> list[str]:
+    """List the values of a flag, in order."""
+    values = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
+    return values + [value for word, value in itertools.pairwise(words) if word == flag]
 
 
 @dataclass(frozen=True)

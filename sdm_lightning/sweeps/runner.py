@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 from types import FrameType
@@ -106,7 +106,8 @@ def run_sweep(
         1, workers
     )
     outcomes = _run_all(plans, places, again)
-    collect_results(folder, sweep.name)
+    all_plans = [replace(plans[0], cell=x, folder=folder / x.name) for x in sweep.cells(scale)]
+    collect_results(folder, all_plans)
     _print_end(sweep, outcomes, folder, table)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)
@@ -141,7 +142,7 @@ class Plan:
 
     def fingerprint(self) -> str:
         """Return the cell's fingerprint with the extra arguments."""
-        return "/".join([self.cell.fingerprint(), *self.extra, str(self.test)])
+        return self.cell.fingerprint(self.extra)
 
     def commands(self) -> list[list[str]]:
         """List the command lines after ``sdm``: the cell's own, and the test of what it trained."""
@@ -175,9 +176,10 @@ class Plan:
         write_atomically(self.folder / "cell.json", json.dumps(state, indent=1))
 
     def is_done(self) -> bool:
-        """Return whether an earlier call finished this command line with these configs."""
+        """Return whether an earlier call finished these command lines with these configs."""
         state = self.state()
-        return state.get("status") == "done" and state.get("fingerprint") == self.fingerprint()
+        finished = all(words[0] in state.get("stages", []) for words in self.commands())
+        return finished and state.get("fingerprint") == self.fingerprint()
 
     def is_changed(self) -> bool:
         """Return whether an earlier call ran another recipe in this folder."""
@@ -307,20 +309,24 @@ def _tail(log: Path) -> str:
     return "\n".join(f"    | {line}" for line in lines[max(starts, default=-1) + 1 :][-KEPT_LINES:])
 
 
-def collect_results(folder: Path, sweep: str) -> Path:
-    """Gather the result lines of all cells in ``folder/results.jsonl``.
+def collect_results(folder: Path, plans: Sequence[Plan]) -> Path:
+    """Gather the result lines of all finished cells in ``folder/results.jsonl``.
 
     Each line keeps what ``sdm test`` wrote and gains ``cell``: sweep, name, scale and parameters.
+    Cells of another recipe than the sweep's present one are left out, with a line that says so.
     """
-    lines = []
-    for state_file in sorted(folder.glob("*/cell.json")):
-        if state_file.parent.name.startswith("."):
+    lines, others = [], []
+    for plan in plans:
+        state, results = plan.state(), plan.folder / "results.jsonl"
+        if state.get("status") != "done" or not results.is_file():
             continue
-        state = json.loads(state_file.read_text())
+        if plan.is_changed():
+            others.append(plan.cell.name)
+            continue
         label = {key: state[key] for key in ("sweep", "cell", "scale", "parameters")}
-        results = state_file.parent / "results.jsonl"
-        if state.get("status") == "done" and results.is_file():
-            lines += [{**line, "cell": label} for line in read_result_lines(results)]
+        lines += [{**line, "cell": label} for line in read_result_lines(results)]
+    if others:
+        print(f"left out of the results, as the recipe has changed since: {', '.join(others)}")
     target = folder / "results.jsonl"
     write_atomically(target, "".join(json.dumps(line) + "\n" for line in lines))
     return target
@@ -340,5 +346,8 @@ def _print_end(sweep: Sweep, outcomes: list[Outcome], folder: Path, table: str |
     found = [table] if table else [label_of(x, "table") for x in read_result_lines(results)]
     for name in dict.fromkeys(name for name in found if name and has_table(name)):
         print()
-        print(table_text(name, results=[str(results)]))
+        try:
+            print(table_text(name, results=[str(results)]))
+        except InputError as error:  # a search over a setting: its lines are no table's cells
+            print(f"no table: {error}")
     print(f"\nresults: {results}")

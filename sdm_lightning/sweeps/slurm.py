@@ -1,5 +1,6 @@
 """A sweep as a SLURM array: one task per cell."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def write_array(
     if not test:
         words += ["--test", "false"]
     if extra:
-        words += ["--extra", "[" + ",".join(f'"{word}"' for word in extra) + "]"]
+        words += ["--extra", json.dumps(extra)]
     folder.mkdir(parents=True, exist_ok=True)
     text = SCRIPT.format(
         name=sweep.name,
@@ -71,4 +72,4 @@ def write_array(
     write_atomically(path, text)
     path.chmod(0o755)
     print(f"{len(cells)} cells; start them with: sbatch {path}")
-    print(f"then: sdm sweep {sweep.path} --scale {scale} --output {folder}  (skips what is done)")
+    print(f"then: {shlex.join(words)}  (skips what is done)")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from sdm_lightning.cli.trainer import SDMCommandLine
 from sdm_lightning.errors import InputError
 from sdm_lightning.sweeps import processes, read_sweep, runner
-from sdm_lightning.sweeps.grid import agent_command
+from sdm_lightning.sweeps.grid import Cell, agent_command
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "experiments" / "sweeps").glob("*.yaml"))
@@ -267,6 +268,41 @@ def test_a_changed_recipe_is_another_run_and_keeps_the_first(
     assert (fake_runs / "out" / ".A-seed0.before1" / "results.jsonl").is_file()
 
 
+def test_results_of_an_earlier_recipe_are_left_out(
+    fake_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mean over seeds of two recipes would be of neither."""
+    path = str(write_sweep(fake_runs))
+    runner.run_sweep(path, "tiny", "out")
+    (fake_runs / "rows" / "A.yaml").write_text("row: A, edited\n")
+    runner.run_sweep(path, "tiny", "out", only="A-seed0")
+    assert "recipe has changed since: A-seed1" in capsys.readouterr().out
+    lines = (fake_runs / "out" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["cell"]["cell"] for line in lines] == ["A-seed0", "B-seed0", "B-seed1"]
+
+
+def test_what_was_trained_without_a_test_is_only_tested(fake_runs: Path) -> None:
+    path = str(write_sweep(fake_runs))
+    runner.run_sweep(path, "tiny", "out", only="A-seed0", test=False)
+    assert calls(fake_runs) == ["fit A-seed0 -"]
+    runner.run_sweep(path, "tiny", "out", only="A-seed0")
+    assert calls(fake_runs) == ["test A-seed0 -"]
+
+
+def test_another_checkpoint_or_config_is_another_recipe(tmp_path: Path) -> None:
+    checkpoint, config = tmp_path / "last.ckpt", tmp_path / "extra.yaml"
+    checkpoint.write_bytes(b"1")
+    config.write_text("a: 1")
+    cell = Cell("A", {}, ("test", f"--ckpt_path={checkpoint}"))
+    found = [cell.fingerprint(), cell.fingerprint([f"--config={config}"])]
+    assert cell.fingerprint() == found[0]
+    config.write_text("a: 2")
+    found.append(cell.fingerprint([f"--config={config}"]))
+    checkpoint.write_bytes(b"12")
+    found.append(cell.fingerprint())
+    assert len(set(found)) == 4
+
+
 def test_a_run_that_was_asked_to_stop_is_taken_up_again(
     fake_runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,8 +347,14 @@ def test_slurm_array_requeues_by_exit_status(
     fake_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The script with stand-ins for ``sdm`` and ``scontrol``."""
-    runner.run_sweep(str(write_sweep(fake_runs)), "tiny", "out", slurm="array.sh", test=False)
-    assert "4 cells; start them with: sbatch array.sh" in capsys.readouterr().out
+    extra = ['--data.train_masks={"mat256_large": 1}']
+    path = str(write_sweep(fake_runs))
+    runner.run_sweep(path, "tiny", "out", slurm="array.sh", test=False, extra=extra)
+    words = ["sdm", "sweep", "sweep.yaml", "--scale", "tiny", "--output", "out", "--test", "false"]
+    command = shlex.join([*words, "--extra", json.dumps(extra)])
+    printed = capsys.readouterr().out
+    assert "4 cells; start them with: sbatch array.sh" in printed
+    assert f"then: {command}".replace("sweep.yaml", path) in printed
     text = (fake_runs / "array.sh").read_text()
     assert "#SBATCH --array=0-3" in text
     for name, body in {
@@ -330,7 +372,7 @@ def test_slurm_array_requeues_by_exit_status(
             "SLURM_ARRAY_JOB_ID": "17",
         }
         assert subprocess.run(["bash", "array.sh"], env=environment).returncode == code
-        expected = ["sdm sweep sweep.yaml --scale tiny --output out --test false --only A-seed1"]
+        expected = [f"{shlex.join(words)} --extra {json.dumps(extra)} --only A-seed1"]
         expected += ["scontrol requeue 17_2"] if code == 75 else []
         found = [call.replace(f"{fake_runs}/", "") for call in calls(fake_runs)]
         assert found == expected

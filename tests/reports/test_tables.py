@@ -129,8 +129,6 @@ def test_newest_line_of_a_run_counts(tmp_path: Path) -> None:
     old = line("A", 0, metrics={"fid": 9.0})
     new = line("A", 0, metrics={"fid": 2.0}, time="2026-01-02T00:00:00")
     assert cells("table1", [new, old], tmp_path)["A (full)"]["FID, ours"] == "2.00"
-    other = line("A", 0, metrics={"fid": 4.0}, checkpoint={"path": "another/run.ckpt"})
-    assert cells("table1", [new, other], tmp_path)["A (full)"]["FID, ours"].startswith("3.00 ±")
 
 
 def test_iterations_pick_their_column(tmp_path: Path) -> None:
@@ -285,3 +283,47 @@ def test_metric_names() -> None:
 def test_paper_lines_select_by_table() -> None:
     table = read_paper_table("table1")
     assert select_lines([line("A", 0), line("A", 0, "table4")], table, None) == [line("A", 0)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"scale": "tiny"}, "differ in scale (paper and tiny)"),
+        ({"protocol": "other"}, "differ in protocol (p and other)"),
+        ({"num_iterations": 4}, "differ in num_iterations (3 and 4)"),
+        ({"images_seen": 3000000}, "differ in images_seen (6000000 and 3000000)"),
+        ({"masks_digest": "ffff"}, "differ in masks_digest (0000 and ffff)"),
+        ({"seed": 0, "checkpoint": {"path": "best.ckpt"}}, "2 results of seed 0 (last.ckpt, best.ckpt)"),
+    ],
+)  # fmt: skip
+def test_only_seeds_are_averaged(facts: dict[str, Any], said: str, tmp_path: Path) -> None:
+    same = {"num_iterations": 3, "masks_digest": "0000", "checkpoint": {"path": "last.ckpt"}}
+    first = line("A", 0, **same)
+    file = write(tmp_path / "r.jsonl", [first, {**line("A", 1, **same), **facts}])
+    with pytest.raises(InputError) as error:
+        table_text("table1", results=[file])
+    assert str(error.value).startswith("table1, row A: ")
+    assert said in str(error.value)
+
+
+def test_one_setting_is_chosen(tmp_path: Path) -> None:
+    lines = [line("A", 0, metrics={"fid": 2.0}), line("A", 0, images_seen=1000, metrics={"fid": 9})]
+    found = cells("table1", lines, tmp_path, where={"images_seen": 6000000})
+    assert found["A (full)"]["FID, ours"] == "2.00"
+
+
+def test_validations_and_copies_of_a_checkpoint_are_no_runs(tmp_path: Path) -> None:
+    lines = [
+        line("A", 0, checkpoint={"path": "runs/a.ckpt", "sha256": "1"}, metrics={"fid": 2.0}),
+        line("A", 0, checkpoint={"path": "/x/runs/a.ckpt", "sha256": "1"}, metrics={"fid": 2.0}),
+        line("A", 1, command="validate", metrics={"fid": 50.0}),
+        line("A", 2, command="fit", protocol="p-quick", metrics={"fid": 50.0}),
+    ]
+    assert cells("table1", lines, tmp_path)["A (full)"]["FID, ours"] == "2.00"
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table4"])
+def test_the_committed_tables_follow_from_the_committed_lines(name: str) -> None:
+    results_folder = Path(__file__).parents[2] / "experiments" / "results"
+    kept = (results_folder / f"cpu-{name}.md").read_text()
+    assert table_text(name, "cpu", results=[results_folder]) + "\n" == kept

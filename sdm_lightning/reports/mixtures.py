@@ -1,0 +1,73 @@
+"""Results that must not be averaged: a cell is a mean over training seeds, and over nothing else."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sdm_lightning.errors import InputError
+from sdm_lightning.reports.paper import PaperTable
+from sdm_lightning.reports.results import Line, label_of
+
+SETTINGS = (
+    "scale", "protocol", "num_iterations", "images_seen", "num_images", "images_digest",
+    "masks_digest",
+)  # fmt: skip
+"""What all runs of a cell have in common."""
+
+SAME_LENGTH = 0.05
+"""Runs that a time limit ended differ in the images that they saw; a shorter training is another."""
+
+
+def refuse_mixtures(table: PaperTable, lines: Sequence[Line]) -> None:
+    """Refuse lines of which one cell would average more than the seeds of one setting.
+
+    Args:
+        table: The table.
+        lines: Its lines, as :func:`~sdm_lightning.reports.paper.select_lines` gives them.
+
+    Raises:
+        InputError: If a cell has several settings, or several results of one seed; the message
+            says which, and how to choose.
+    """
+    places = {str(column.where): column.where for column in table.columns}
+    for row in dict.fromkeys(str(label_of(line, "row")) for line in lines):
+        own = [line for line in lines if str(label_of(line, "row")) == row]
+        for where in places.values():
+            _refuse_cell(f"{table.name}, row {row}{_shown(where)}", _at(own, where))
+
+
+def _refuse_cell(name: str, lines: Sequence[Line]) -> None:
+    for key in SETTINGS:
+        values = list(dict.fromkeys(v for x in lines if (v := label_of(x, key)) is not None))
+        if len(values) < 2 or (key == "images_seen" and _close(values)):
+            continue
+        listed = " and ".join(f"{value:.12}" if "digest" in key else str(value) for value in values)
+        choose = f"--scale {values[0]}" if key == "scale" else f'--where \'{{"{key}": VALUE}}\''
+        raise InputError(
+            f"{name}: its results differ in {key} ({listed}) and are not averaged; choose with "
+            f"{choose}, or name the files with --results"
+        )
+    seeds = [label_of(line, "seed") for line in lines]
+    for seed in dict.fromkeys(seeds):
+        if seed is not None and seeds.count(seed) > 1:
+            paths = [_checkpoint(x) for x, s in zip(lines, seeds, strict=True) if s == seed]
+            raise InputError(
+                f"{name}: {len(paths)} results of seed {seed} ({', '.join(paths)}) are not "
+                "averaged; name the file of one with --results"
+            )
+
+
+def _at(lines: Iterable[Line], where: Mapping[str, Any]) -> list[Line]:
+    return [x for x in lines if all(str(label_of(x, k)) == str(v) for k, v in where.items())]
+
+
+def _shown(where: Mapping[str, Any]) -> str:
+    return "".join(f", {key} {value}" for key, value in where.items())
+
+
+def _close(values: Sequence[Any]) -> bool:
+    least, most = min(map(float, values)), max(map(float, values))
+    return most - least <= SAME_LENGTH * most
+
+
+def _checkpoint(line: Line) -> str:
+    return str((line.get("checkpoint") or {}).get("path") or line.get("time") or "unknown")

@@ -30,6 +30,7 @@ from sdm_lightning.cli.run_directory import RunRecord, only_fit, resolve_checkpo
 from sdm_lightning.cli.signals import leave_when_signalled
 from sdm_lightning.data.datamodule import InpaintingDataModule
 from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation.printing import table_lines
 from sdm_lightning.training.callbacks import (
     ImageBudget,
     ImageProgressBar,
@@ -65,10 +66,12 @@ class SDMCommandLine(LightningCLI):
         self, words: list[str], descriptions: dict[str, str], resources: ExitStack
     ) -> None:
         self.resources = resources
+        self.prints_scores = False
         words = locate_config_files(words)
         self.files = read_config_files(words)
         refuse_linked(words, self.files)
         self.verb = words[0]
+        self.flags = {word.partition("=")[0] for word in words}
         # Abbreviations would let a mistyped key pass for another.
         exact = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
@@ -148,6 +151,8 @@ class SDMCommandLine(LightningCLI):
             settings.weights_only = True
         if verb == "predict" and settings.return_predictions is None:
             settings.return_predictions = False  # they go to disk; memory would not hold a data set
+        if verb == "validate" and "--trainer.limit_val_batches" not in self.flags:
+            trainer.limit_val_batches = 1.0  # a config's limit is for validations during training
         method_arguments = tuple(self._subcommand_method_arguments[verb])
         self.save_config_kwargs = {"verb": verb, "skip": method_arguments}
 
@@ -196,6 +201,13 @@ class SDMCommandLine(LightningCLI):
 
     # ------------------------------------------------------------------ running
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if "verbose" in kwargs:
+            # Lightning's table is made by rich, which takes fid[random-conv]'s brackets for markup.
+            self.prints_scores, kwargs["verbose"] = kwargs["verbose"], False
+        return kwargs
+
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
@@ -205,6 +217,9 @@ class SDMCommandLine(LightningCLI):
             # Lightning ends so where it was interrupted outside of training.
             raise (KeyboardInterrupt if error.code == 1 else error) from None
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            scores = callback.result if isinstance(callback, EvaluationCallback) else None
+            if scores is not None and self.prints_scores and self.trainer.is_global_zero:
+                print("\n".join(table_lines(scores, callback.protocol)))
             if isinstance(callback, Preemption) and callback.requested:
                 self._leave(callback.status)
 

@@ -175,7 +175,7 @@ class InpaintingDataModule(pl.LightningDataModule):
                     f"{place}: plain images carry no masks; set data.{split}_masks to a folder "
                     "of masks or to a preset"
                 )
-            return FileSource(open_source(place))
+            return FileSource(open_source(local_path(place) or place))
         index = ShardIndex.load(place)
         if self.masks[split] == "sample" and not index.has_masks:
             raise InputError(

@@ -101,8 +101,17 @@ class NamedImages:
             raise InputError(f"{self.label(key)}: {error}") from error
 
     def manifest(self, keys: Sequence[str], num_threads: int = 8) -> str:
-        """Compute a SHA-256 over keys and the hashes of their files' contents."""
+        """Compute a SHA-256 over keys and the hashes of their files' contents.
+
+        A file that cannot be read counts as such: whoever decodes it reports or skips it.
+        """
         with ThreadPoolExecutor(num_threads) as pool:
-            hashes = pool.map(lambda key: hashlib.sha256(self.read(key)).hexdigest(), keys)
+            hashes = pool.map(self._hash, keys)
             lines = [f"{digest}  {key}\n" for key, digest in zip(keys, hashes, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _hash(self, key: str) -> str:
+        try:
+            return hashlib.sha256(self.read(key)).hexdigest()
+        except InputError:
+            return "unreadable"

@@ -30,7 +30,8 @@ def key_for_path(name: str) -> str:
     # WebDataset drops members that begin with two underscores as its own metadata.
     key = key.lstrip("_") or "image"
     if len(key.encode()) > _MAX_KEY_LENGTH:
-        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        whole = _stem(name).encode("utf-8", "surrogatepass")  # a.jpg and its mask a.png are a pair
+        digest = hashlib.blake2b(whole, digest_size=4).hexdigest()
         key = key.encode()[: _MAX_KEY_LENGTH - 9].decode("utf-8", "ignore") + "-" + digest
     return key
 

@@ -263,6 +263,7 @@ def unpack_tar(archive: str, folder: Path) -> str:
         return str(folder / "images")
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
+    changed = os.stat(archive).st_mtime
     try:
         with open(archive, "rb") as file:
             files = tar_files(file, is_image_name)
@@ -274,6 +275,7 @@ def unpack_tar(archive: str, folder: Path) -> str:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with open(target, "wb") as out:
                     shutil.copyfileobj(content, out)
+                os.utime(target, (changed, changed))  # as old as the archive, not as this copy
     except READ_ERRORS as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

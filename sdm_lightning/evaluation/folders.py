@@ -15,9 +15,9 @@ from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.evaluation.mask_sets import MANIFEST_NAME, check_mask_set, read_manifest
 from sdm_lightning.evaluation.pairs import BadPair, PairedFolders, collate_pairs
-from sdm_lightning.evaluation.polarity import PolarityGuard
+from sdm_lightning.evaluation.polarity import ENOUGH_IMAGES, PolarityGuard
 from sdm_lightning.evaluation.printing import remarks, table_lines
-from sdm_lightning.evaluation.record import append_record, make_record
+from sdm_lightning.evaluation.record import append_record, check_record_place, make_record
 from sdm_lightning.evaluation.workers import default_workers
 from sdm_lightning.features.extractors import build_features
 from sdm_lightning.metrics.feature_distance import FeatureDistance
@@ -99,6 +99,10 @@ def evaluate_folders(
         InputError: If files cannot be scored, or scores would be meaningless.
     """
     started = time.monotonic()
+    if composite and masks is None:
+        raise InputError("composite=true pastes known pixels: give masks, or leave it out")
+    if record is not None:
+        check_record_place(record)
     pairs = PairedFolders(real, fake, masks, mask_convention, crop, fake_suffix, only_common)
     if features is not None and ids and not few_pairs and len(pairs) < MIN_PAIRS:
         raise InputError(
@@ -141,6 +145,7 @@ def evaluate_folders(
         store.save()
     seconds = time.monotonic() - started
     notes = remarks(pairs, evaluator, evaluation, guard, skipped, composite)
+    print("\n".join([*table_lines(evaluation, protocol), *notes, f"{seconds:.1f} s"]))
     if record is not None:
         facts = {
             "command": "evaluate",
@@ -161,8 +166,7 @@ def evaluate_folders(
             "unpaired": pairs.dropped,
         }
         append_record(record, make_record(evaluation, protocol, seconds, **facts))
-        notes.append(f"recorded in {record}")
-    print("\n".join([*table_lines(evaluation, protocol), *notes, f"{seconds:.1f} s"]))
+        print(f"recorded in {record}")
 
 
 def run_pairs(
@@ -219,13 +223,15 @@ def run_pairs(
                 mask = None if batch.mask is None else batch.mask.to(target, non_blocking=True)
                 if mask is not None and guard is not None:
                     guard.update(real, fake, mask)
-                    if check_polarity:
+                    if check_polarity and guard.num_images >= ENOUGH_IMAGES:
                         guard.check()
                     if composite:
                         fake = torch.where(mask >= 0.5, real, fake)
                 evaluator.update(fake, real, mask, batch.keys)
                 progress.update(len(batch.keys))
             progress.update(len(bad))
+    if guard is not None and check_polarity and guard.num_images:
+        guard.check()
     return skipped
 
 

@@ -19,8 +19,9 @@ from tqdm.contrib.concurrent import process_map
 from sdm_lightning import __version__
 from sdm_lightning.data.masks.presets import free_form_mask, get_preset, hole_ratio
 from sdm_lightning.data.masks.sources import mask_seed
-from sdm_lightning.data.naming import unique_keys
+from sdm_lightning.data.naming import key_for_path, unique_keys
 from sdm_lightning.data.shards.index import INDEX_NAME, ShardIndex, is_tar_name
+from sdm_lightning.data.shards.indexing import refuse_repeated
 from sdm_lightning.data.shards.reading import ShardReader
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.errors import InputError, parse_json
@@ -128,8 +129,9 @@ def _write_mask(name: str, folder: Path, preset: str, size: int, seed: int) -> M
     done, data = cv2.imencode(".png", mask * 255)
     assert done
     content = data.tobytes()
-    (folder / f"{name}.png").write_bytes(content)
-    return MaskFile(f"{name}.png", hashlib.sha256(content).hexdigest(), round(hole_ratio(mask), 6))
+    file = f"{key_for_path(f'{name}.png')}.png"  # keys of other programs' shards may hold folders
+    (folder / file).write_bytes(content)
+    return MaskFile(file, hashlib.sha256(content).hexdigest(), round(hole_ratio(mask), 6))
 
 
 def sample_keys(images: str) -> list[str]:
@@ -140,7 +142,9 @@ def sample_keys(images: str) -> list[str]:
     """
     if _are_shards(images):
         index = ShardIndex.load(images)
-        return [raw.key for raw in ShardReader().read_range(index, 0, index.num_samples)]
+        keys = [raw.key for raw in ShardReader().read_range(index, 0, index.num_samples)]
+        refuse_repeated(keys, images)
+        return keys
     entries = open_source(images).entries()
     keys = unique_keys(entry.name for entry in entries)
     return [keys[entry.name] for entry in entries]

@@ -8,6 +8,9 @@ from sdm_lightning.errors import InputError
 MOSTLY_HOLE_ON_AVERAGE = 0.8
 """No published generator of masks has a larger average share of hole."""
 
+ENOUGH_IMAGES = 64
+"""A set is judged after so many images and at its end: single masks may be nearly all hole."""
+
 
 class PolarityGuard:
     """Compares the error of results at known pixels with that in the holes.
@@ -18,15 +21,20 @@ class PolarityGuard:
     Args:
         masks: Their path, for messages.
         argument: The argument that states the convention, for messages.
+
+    Attributes:
+        num_images: Images added.
     """
 
     def __init__(self, masks: str, argument: str = "mask_convention") -> None:
         self.masks = masks
         self.argument = argument
+        self.num_images = 0
         self._sums = torch.zeros(4, dtype=torch.float64)
 
     def update(self, real: Tensor, fake: Tensor, mask: Tensor) -> None:
         """Add uint8 ``(B, 3, H, W)`` pairs with masks ``(B, 1, H, W)``, 1 = known."""
+        self.num_images += len(mask)
         error = (real.double() - fake.double()).abs().mean(dim=1, keepdim=True)
         known = (mask >= 0.5).double()
         hole = 1 - known

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -15,11 +16,23 @@ from typing import Any
 import torch
 
 from sdm_lightning import __version__
+from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.evaluator import Evaluation
 from sdm_lightning.files import append_lines
 
 VERSIONED = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "lightning", "scikit-learn",
              "lpips", "numpy", "pillow")  # fmt: skip
+
+RESERVED = frozenset(
+    {
+        "time", "protocol", "metrics", "counts", "refused", "num_images", "images_digest",
+        "masks_digest", "networks", "command", "checkpoint", "processes", "precision",
+        "parameters", "num_parameters", "num_iterations", "train_iterations", "alpha", "schedule",
+        "seed", "training_seed", "images_seen", "data", "wall_seconds", "versions", "hardware",
+        "git_commit", "cell",
+    }
+)  # fmt: skip
+"""What a record says by itself, under names that its other facts cannot take."""
 
 
 def protocol_name(name: str, protocol: str) -> str:
@@ -114,6 +127,26 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     does not corrupt the new one.
     """
     append_lines(path, to_json(record).encode() + b"\n")
+
+
+def check_record_place(path: str | Path) -> None:
+    """Refuse a place where no line can be appended, before hours of evaluation and not after.
+
+    Raises:
+        InputError: If it is a folder or cannot be written.
+    """
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            file.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise InputError(
+            f"{file}: the record cannot be written there ({error.strerror}); name another file, "
+            "or null for none"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

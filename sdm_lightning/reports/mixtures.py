@@ -1,4 +1,4 @@
-"""Results that must not be averaged: a cell is a mean over training seeds, and over nothing else."""
+"""Results that must not be averaged: a cell is a mean over training seeds and nothing else."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ SETTINGS = (
 """What all runs of a cell have in common."""
 
 SAME_LENGTH = 0.05
-"""Runs that a time limit ended differ in the images that they saw; a shorter training is another."""
+"""Runs that a time limit ended saw nearly as many images; a shorter training is another one."""
 
 
 def refuse_mixtures(table: PaperTable, lines: Sequence[Line]) -> None:
@@ -41,7 +41,7 @@ def _refuse_cell(name: str, lines: Sequence[Line]) -> None:
         if len(values) < 2 or (key == "images_seen" and _close(values)):
             continue
         listed = " and ".join(f"{value:.12}" if "digest" in key else str(value) for value in values)
-        choose = f"--scale {values[0]}" if key == "scale" else f'--where \'{{"{key}": VALUE}}\''
+        choose = f"--scale {values[0]}" if key == "scale" else f"--where '{{\"{key}\": VALUE}}'"
         raise InputError(
             f"{name}: its results differ in {key} ({listed}) and are not averaged; choose with "
             f"{choose}, or name the files with --results"

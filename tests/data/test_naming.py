@@ -33,6 +33,11 @@ def test_long_names_are_cut_and_stay_apart():
     assert max(len(key) for key in keys) <= 120
 
 
+def test_long_names_pair_whatever_their_extension():
+    name = "风景" * 30
+    assert key_for_path(f"{name}.jpg") == key_for_path(f"{name}.png")
+
+
 def test_collisions_get_a_hash_and_nothing_else_does():
     names = ["a/b.jpg", "a__b.jpg", "A/B.jpg", "c.v1.jpg", "c_v1.png", "d.jpg"]
     keys = unique_keys(names)

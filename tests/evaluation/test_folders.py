@@ -1,4 +1,5 @@
 import inspect
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,45 @@ def test_corrupt_files(folders, capsys):
     assert record["num_images"] == 5
     assert list(record["skipped"]) == ["photo3"]
     assert "left out: " in capsys.readouterr().out
+
+
+def zipped(folder, damage):
+    """The images of a folder in a zip, with a byte of one changed."""
+    target = f"{folder}.zip"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(Path(folder).iterdir()):
+            archive.write(path, path.name)
+    content = Path(folder, damage).read_bytes()
+    Path(target).write_bytes(
+        Path(target).read_bytes().replace(content, content[:-9] + b"123456789")
+    )
+    return target
+
+
+@pytest.mark.parametrize("where", ["real", "fake"])
+def test_unreadable_members_are_skipped(folders, where):
+    setattr(folders, where, zipped(getattr(folders, where), "photo2.png"))
+    assert f"{where}.zip/photo2.png: cannot be read" in refused(folders)
+    record = evaluate(folders, skip_bad=True)
+    assert list(record["skipped"]) == ["photo2"]
+    assert record["num_images"] == 5
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(folders, monkeypatch):
+    monkeypatch.setattr("sdm_lightning.evaluation.folders.run_pairs", None)
+    with pytest.raises(InputError, match="masks: the record cannot be written there"):
+        evaluate(folders, record=folders.masks)
+    with pytest.raises(InputError, match="record cannot be written there"):
+        evaluate(folders, record=f"{folders.masks}/photo0.png/results.jsonl")
+    assert "give masks" in refused(folders, composite=True, masks=None)
+
+
+def test_single_masks_may_be_nearly_all_hole(folders):
+    """The set is judged; with one image in a batch, the first used to be."""
+    Image.new("L", (40, 48), 255).save(f"{folders.masks}/photo1.png")
+    Image.new("L", (40, 48), 0).save(f"{folders.masks}/photo0.png")
+    record = evaluate(folders, batch_size=1)
+    assert 0.25 < record["metrics"]["hole_ratio/toy6"] < 0.35
 
 
 def test_sizes(folders):

@@ -6,9 +6,13 @@ import pytest
 from PIL import Image
 
 from sdm_lightning.data import free_form_mask, mask_seed
+from sdm_lightning.data.masks.sources import FolderMasks
+from sdm_lightning.data.shards.indexing import index_shards
+from sdm_lightning.data.shards.reading import RawSample
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.folders import evaluate_folders
 from sdm_lightning.evaluation.mask_sets import check_mask_set, sample_keys, write_mask_set
+from tests.data.shard_tools import encoded, photo, write_tar
 
 
 @pytest.fixture
@@ -30,6 +34,20 @@ def test_files_are_the_masks_that_a_test_draws(mask_set, folders):
     ratios = [entry["hole_ratio"] for entry in manifest["files"]]
     assert manifest["mean_hole_ratio"] == pytest.approx(np.mean(ratios))
     assert {p.name for p in folders.root.iterdir()} == {"real", "fake", "masks", "set"}
+
+
+def test_masks_of_shards_with_folders_in_their_keys(tmp_path, capsys):
+    """As another program packs them; ``sdm test`` and ``sdm evaluate`` find the masks by name."""
+    members = {f"{name}/000.png": encoded(photo(i)) for i, name in enumerate(("abbey", "zoo"))}
+    (tmp_path / "shards").mkdir()
+    write_tar(tmp_path / "shards" / "0.tar", members)
+    index_shards(str(tmp_path / "shards"), num_workers=0)
+    target = tmp_path / "set"
+    write_mask_set(str(target), str(tmp_path / "shards"), preset="mat256_small", size=16)
+    assert sorted(path.name for path in target.glob("*.png")) == ["abbey__000.png", "zoo__000.png"]
+    masks = FolderMasks(str(target))
+    mask = masks(RawSample("zoo/000", b"", None, "0.tar"), 16)
+    assert np.array_equal(mask, free_form_mask("mat256_small", 16, mask_seed(0, "zoo/000")))
 
 
 def test_what_is_printed(folders, capsys):

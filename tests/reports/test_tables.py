@@ -293,7 +293,7 @@ def test_paper_lines_select_by_table() -> None:
         ({"num_iterations": 4}, "differ in num_iterations (3 and 4)"),
         ({"images_seen": 3000000}, "differ in images_seen (6000000 and 3000000)"),
         ({"masks_digest": "ffff"}, "differ in masks_digest (0000 and ffff)"),
-        ({"seed": 0, "checkpoint": {"path": "best.ckpt"}}, "2 results of seed 0 (last.ckpt, best.ckpt)"),
+        ({"seed": 0, "checkpoint": {"path": "b.ckpt"}}, "2 results of seed 0 (last.ckpt, b.ckpt)"),
     ],
 )  # fmt: skip
 def test_only_seeds_are_averaged(facts: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
+from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.folders import evaluate_folders
+from sdm_lightning.evaluation.record import RESERVED
 from sdm_lightning.features import to_uint8
 from sdm_lightning.reports.results import read_result_lines
 from sdm_lightning.training.callbacks.evaluation import EvaluationCallback, quick_name
@@ -146,6 +148,25 @@ def test_a_test_and_its_files_on_disk_score_the_same(tmp_path):
     assert evaluated["metrics"] == pytest.approx(tested["metrics"], rel=1e-12)
     assert evaluated["images_digest"] == tested["images_digest"]
     assert evaluated["masks_digest"] == tested["masks_digest"]
+
+
+def test_facts_cannot_take_the_records_own_names(tmp_path):
+    with pytest.raises(
+        InputError, match=r"evaluation\.facts\.seed: the record has a seed of its own"
+    ):
+        EvaluationCallback(facts={"seed": 3, "row": "A"})
+    callback = EvaluationCallback(facts={"row": "A"}, protocol="toy5")
+    trainer(tmp_path, callback).test(Module(), loader(), verbose=False)
+    (record,) = read_result_lines(tmp_path / "results.jsonl")
+    assert record["row"] == "A"
+    added = set(record) - {"row"}
+    assert added == RESERVED - {"cell"}
+
+
+def test_a_record_that_cannot_be_written_is_refused_before_the_test(tmp_path):
+    callback = EvaluationCallback(record=".")
+    with pytest.raises(InputError, match="the record cannot be written there"):
+        trainer(tmp_path, callback).test(Module(), loader(), verbose=False)
 
 
 def test_refusals_do_not_stop_a_test(tmp_path, caplog):

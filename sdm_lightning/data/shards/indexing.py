@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sdm_lightning.data.shards.remote import local_path
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 
-__all__ = ["index_shards", "write_index"]
+__all__ = ["index_shards", "refuse_repeated", "write_index"]
 
 
 def write_index(path: Path, shards: Sequence[dict[str, Any]], *, masks: bool, **more: Any) -> None:
@@ -37,12 +38,39 @@ def write_index(path: Path, shards: Sequence[dict[str, Any]], *, masks: bool, **
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
-def _scan(url: str) -> tuple[dict[str, Any], bool]:
-    samples, size, sha256 = scan_shard(url)
+@dataclass(frozen=True)
+class _Scanned:
+    """What the index says of a shard, and what is only checked."""
+
+    entry: dict[str, Any]
+    keys: list[str]
+    masked: bool
+    passed_over: list[str]
+
+
+def _scan(url: str) -> _Scanned:
+    samples, passed_over, size, sha256 = scan_shard(url)
     if not samples:
         raise InputError(f"{url}: no sample with an image in it; remove it from the set")
     entry = {"name": Path(url).name, "samples": len(samples), "bytes": size, "sha256": sha256}
-    return entry, all(sample.mask is not None for sample in samples)
+    masked = all(sample.mask is not None for sample in samples)
+    return _Scanned(entry, [sample.key for sample in samples], masked, passed_over)
+
+
+def refuse_repeated(keys: Iterable[str], place: str) -> None:
+    """Refuse a data set in which two samples have one key: results are named by it.
+
+    Raises:
+        InputError: If there are any.
+    """
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise InputError(
+                f"{place}: two samples have the key {key}; pack the images again, under names that "
+                "are unique in the whole set"
+            )
+        seen.add(key)
 
 
 def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool = False) -> None:
@@ -57,7 +85,8 @@ def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool
         overwrite: Replace an index that is there already.
 
     Raises:
-        InputError: If there are no shards, an index exists, or a shard cannot be read.
+        InputError: If there are no shards, an index exists, a shard cannot be read, or two
+            samples have one key.
     """
     folder = Path(local_path(shards) or "")
     if not folder.is_dir():
@@ -69,7 +98,13 @@ def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool
     if target.exists() and not overwrite:
         raise InputError(f"{target}: exists; set --overwrite true to write it again")
     results = run_all(_scan, paths, [1] * len(paths), num_workers, "index", unit="shard")
-    entries = [entry for entry, _ in results]
-    write_index(target, entries, masks=all(masked for _, masked in results))
+    refuse_repeated((key for result in results for key in result.keys), shards)
+    passed_over = [name for result in results for name in result.passed_over]
+    if passed_over:
+        print(
+            f"{shards}: {len(passed_over)} images are not read, such as {passed_over[0]}: a sample "
+            "is KEY.jpg (png, ...), with KEY.mask.png for its mask and no other dot in KEY"
+        )
+    write_index(target, [result.entry for result in results], masks=all(r.masked for r in results))
     index = ShardIndex.load(folder)
     print(f"{target}: {index.num_samples} samples in {len(index.shards)} shards")

@@ -159,7 +159,7 @@ def pack_shards(
     if not compressed:
         open_source(source)  # report its faults before a folder is created
     out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not partial.exists()
+    fresh, stopped = not partial.exists(), False
     (partial / WORK).mkdir(parents=True, exist_ok=True)
     try:
         with _locked(partial / WORK):
@@ -171,9 +171,11 @@ def pack_shards(
                 order=seed if shuffle else None, num_workers=num_workers, overwrite=overwrite,
             )  # fmt: skip
     except KeyboardInterrupt:
+        stopped = True
         print(f"interrupted; the same command continues from {partial}", file=sys.stderr)
         raise
     except OSError as error:
+        stopped = True
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(
                 f"{partial}: no space left on this disk; free some and run the same command again"
@@ -181,7 +183,8 @@ def pack_shards(
         raise
     finally:
         # Nothing was built yet if the input itself was refused: leave no trace of it.
-        started = any(partial.glob("*.tar")) or (partial / WORK / "unpacked").exists()
+        unpacked = stopped and (partial / WORK / "unpacked").exists()
+        started = unpacked or any(partial.glob("*.tar"))
         if fresh and not started:
             shutil.rmtree(partial, ignore_errors=True)
 

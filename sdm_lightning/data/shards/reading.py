@@ -23,6 +23,7 @@ from sdm_lightning.data.archives import READ_ERRORS, tar_files
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.data.shards.index import Shard, ShardIndex, check_local_shard
 from sdm_lightning.data.shards.remote import cached_copy, local_path, open_url
+from sdm_lightning.data.sources import is_image_name
 from sdm_lightning.errors import InputError
 
 __all__ = ["MASK_MEMBER", "RawSample", "Shard", "ShardIndex", "ShardReader"]
@@ -113,14 +114,23 @@ def _check_key(key: str, url: str) -> None:
         )
 
 
-def _members(stream: _Meter, url: str) -> Iterator[dict[str, Any]]:
-    for name, content in tar_files(stream, _wanted):
+def _members(stream: _Meter, url: str, passed_over: list[str] | None) -> Iterator[dict[str, Any]]:
+    def wanted(name: str) -> bool:
+        if _wanted(name):
+            return True
+        if passed_over is not None and is_image_name(name) and not _METADATA.match(name):
+            passed_over.append(name)
+        return False
+
+    for name, content in tar_files(stream, wanted):
         yield {"fname": name, "data": content.read(), "__url__": url}
 
 
-def _iterate_tar(stream: _Meter, url: str) -> Iterator[RawSample]:
+def _iterate_tar(
+    stream: _Meter, url: str, passed_over: list[str] | None = None
+) -> Iterator[RawSample]:
     seen: set[str] = set()
-    for sample in group_by_keys(_members(stream, url)):
+    for sample in group_by_keys(_members(stream, url, passed_over)):
         key = sample["__key__"]
         _check_key(key, url)
         if key in seen:
@@ -135,11 +145,12 @@ def _iterate_tar(stream: _Meter, url: str) -> Iterator[RawSample]:
         yield RawSample(key, sample[names[0]], sample.get(MASK_MEMBER), url)
 
 
-def scan_shard(url: str) -> tuple[list[RawSample], int, str]:
+def scan_shard(url: str) -> tuple[list[RawSample], list[str], int, str]:
     """Read a shard that has no index yet.
 
     Returns:
-        Its samples, its size in bytes and its SHA-256.
+        Its samples, the names of images that are none (``key.other.png``), its size in bytes and
+        its SHA-256.
 
     Raises:
         InputError: If it cannot be read to its end.
@@ -147,14 +158,15 @@ def scan_shard(url: str) -> tuple[list[RawSample], int, str]:
     try:
         with open_url(url) as stream:
             meter = _Meter(stream, checksum=True)
-            samples = list(_iterate_tar(meter, url))
+            passed_over: list[str] = []
+            samples = list(_iterate_tar(meter, url, passed_over))
             meter.drain()
     except InputError:
         raise
     except _READ_ERRORS as error:
         raise InputError(f"{url}: {_reason(error)}; copy or pack the shard again") from error
     assert meter.digest is not None
-    return samples, meter.count, meter.digest.hexdigest()
+    return samples, passed_over, meter.count, meter.digest.hexdigest()
 
 
 def _reason(error: BaseException) -> str:

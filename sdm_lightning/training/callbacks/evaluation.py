@@ -13,7 +13,13 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.mask_sets import read_manifest
-from sdm_lightning.evaluation.record import append_record, make_record, to_json
+from sdm_lightning.evaluation.record import (
+    RESERVED,
+    append_record,
+    check_record_place,
+    make_record,
+    to_json,
+)
 from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import sha256_of_file
 from sdm_lightning.metrics.feature_distance import FeatureDistance
@@ -68,6 +74,9 @@ class EvaluationCallback(pl.Callback):
         max_padding: Largest share of the test's crops, in the mean, that may be mirrored padding;
             ``sdm test`` and ``sdm validate`` refuse more, since they would score mirrored pixels.
         facts: Anything else to write into the record, such as the table row of an ablation.
+
+    Raises:
+        InputError: If ``facts`` has a name that the record uses itself.
     """
 
     def __init__(
@@ -91,6 +100,11 @@ class EvaluationCallback(pl.Callback):
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if taken := sorted(RESERVED & set(facts or {})):
+            raise InputError(
+                f"evaluation.facts.{taken[0]}: the record has a {taken[0]} of its own; "
+                "choose another name"
+            )
         # Built now, so that missing weights are reported before a run starts, not at its end.
         self.evaluator = Evaluator(
             build_features(features, features_weights, features_weights_sha256),
@@ -125,6 +139,8 @@ class EvaluationCallback(pl.Callback):
         self._start(trainer, pl_module, "test")
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        if trainer.state.fn != "fit" and self.record is not None:
+            check_record_place(Path(trainer.default_root_dir) / self.record)
         self.evaluator.reset()
         self._padding = torch.zeros(2)
         self._judged_after = batches_of_all(trainer, split, PADDING_BATCHES)

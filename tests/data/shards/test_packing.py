@@ -267,6 +267,32 @@ def test_shards_packed_elsewhere_get_an_index(tmp_path: Path):
         index_shards(str(tmp_path), num_workers=0)
 
 
+def test_index_refuses_repeated_keys_and_names_what_is_not_read(tmp_path: Path, capsys) -> None:
+    image = encoded(photo(0))
+    write_tar(tmp_path / "0.tar", {"a.png": image, "b.v2.png": image, "c.image.png": image})
+    index_shards(str(tmp_path), num_workers=0)
+    printed = capsys.readouterr().out
+    assert "2 images are not read, such as b.v2.png" in printed
+    assert "1 samples in 1 shards" in printed
+    write_tar(tmp_path / "1.tar", {"a.png": image})
+    with pytest.raises(InputError, match="two samples have the key a;"):
+        index_shards(str(tmp_path), num_workers=0, overwrite=True)
+    assert ShardIndex.load(tmp_path).num_samples == 1, "the earlier index is kept"
+
+
+def test_a_compressed_tar_is_packed_once(tmp_path: Path, capsys) -> None:
+    make_images(tmp_path / "in", 2)
+    source, out = tmp_path / "in.tar.gz", tmp_path / "out"
+    with tarfile.open(source, "w:gz") as archive:
+        archive.add(tmp_path / "in", "in")
+    pack_shards(str(source), str(out), num_workers=0)
+    pack_shards(str(source), str(out), num_workers=0)
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(InputError, match="holds shards packed from other images"):
+        pack_shards(str(source), str(out), num_workers=0, seed=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "in.tar.gz", "out"}
+
+
 def test_masks_that_are_nearly_all_hole_are_pointed_out(tmp_path: Path, capsys):
     make_images(tmp_path / "in", 2)
     (tmp_path / "masks").mkdir()

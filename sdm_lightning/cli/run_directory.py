@@ -88,7 +88,8 @@ class RunRecord(SaveConfigCallback):
     Lightning's own callback writes to the logger's directory, which W&B runs share.
 
     ``config.yaml`` is that of the first fit; a resumed fit with another config adds
-    ``config-2.yaml`` and so on, other verbs write ``config-<verb>.yaml``.
+    ``config-2.yaml`` and so on, other verbs write ``config-<verb>.yaml``. A fit from scratch where
+    an earlier one left no checkpoint sets that one's file aside.
 
     Args:
         parser: The verb's parser.
@@ -96,6 +97,7 @@ class RunRecord(SaveConfigCallback):
         verb: ``fit``, ``validate``, ``test`` or ``predict``.
         skip: Keys left out: arguments of the trainer's method, such as ``ckpt_path``, which would
             make the file unfit for another verb.
+        fresh: The fit starts from scratch.
     """
 
     def __init__(
@@ -104,10 +106,12 @@ class RunRecord(SaveConfigCallback):
         config: Namespace,
         verb: str = "fit",
         skip: tuple[str, ...] = (),
+        fresh: bool = False,
     ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.verb = verb
         self.skip = skip
+        self.fresh = fresh
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Save the config; Lightning calls this on the first process only."""
@@ -115,14 +119,24 @@ class RunRecord(SaveConfigCallback):
         for key in self.skip:
             config.pop(key, None)
         text = self.parser.dump(config, skip_none=False, skip_validation=True)
-        write_config(text, Path(trainer.default_root_dir), self.verb)
+        write_config(text, Path(trainer.default_root_dir), self.verb, self.fresh)
         for logger in trainer.loggers:
             if type(logger).__name__ == "WandbLogger":
                 full = {**yaml.safe_load(text), "commit": git_commit(), "version": __version__}
                 logger.experiment.config.update(full, allow_val_change=True)  # type: ignore[attr-defined]
 
 
-def write_config(text: str, directory: Path, verb: str) -> Path:
+def set_aside(file: Path) -> None:
+    """Rename what an abandoned start of a run left: ``metrics.csv`` to ``metrics-before1.csv``."""
+    if not file.exists():
+        return
+    number = 1
+    while (kept := file.with_name(f"{file.stem}-before{number}{file.suffix}")).exists():
+        number += 1
+    file.rename(kept)
+
+
+def write_config(text: str, directory: Path, verb: str, fresh: bool = False) -> Path:
     """Write a config, never over that of a fit, and return the file that holds it."""
     header = f"# sdm-lightning {__version__}, commit {git_commit() or 'unknown'}\n"
     path = directory / ("config.yaml" if verb == "fit" else f"config-{verb}.yaml")
@@ -130,6 +144,9 @@ def write_config(text: str, directory: Path, verb: str) -> Path:
     while verb == "fit" and path.exists():
         if _without_header(path.read_text(encoding="utf-8")) == _without_header(text):
             return path
+        if fresh:
+            set_aside(path)
+            break
         number += 1
         path = directory / f"config-{number}.yaml"
     write_atomically(path, header + text)

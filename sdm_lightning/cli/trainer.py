@@ -13,7 +13,11 @@ import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.plugins.environments import (
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -26,7 +30,7 @@ from sdm_lightning.cli.configs import (
 )
 from sdm_lightning.cli.errors import explain, parse_clearly
 from sdm_lightning.cli.loggers import place_loggers
-from sdm_lightning.cli.run_directory import RunRecord, only_fit, resolve_checkpoint
+from sdm_lightning.cli.run_directory import RunRecord, only_fit, resolve_checkpoint, set_aside
 from sdm_lightning.cli.signals import leave_when_signalled
 from sdm_lightning.data.datamodule import InpaintingDataModule
 from sdm_lightning.errors import InputError
@@ -149,12 +153,15 @@ class SDMCommandLine(LightningCLI):
         settings.ckpt_path = resolve_checkpoint(verb, settings.ckpt_path, self.run_directory)
         if settings.weights_only is None:
             settings.weights_only = True
+        fresh = verb == "fit" and settings.ckpt_path is None
+        if fresh and getattr(rank_zero_only, "rank", 0) == 0:
+            set_aside(self.run_directory / "metrics.csv")
         if verb == "predict" and settings.return_predictions is None:
             settings.return_predictions = False  # they go to disk; memory would not hold a data set
         if verb == "validate" and "--trainer.limit_val_batches" not in self.flags:
             trainer.limit_val_batches = 1.0  # a config's limit is for validations during training
         method_arguments = tuple(self._subcommand_method_arguments[verb])
-        self.save_config_kwargs = {"verb": verb, "skip": method_arguments}
+        self.save_config_kwargs = {"verb": verb, "skip": method_arguments, "fresh": fresh}
 
     def instantiate_classes(self) -> None:
         """Build as Lightning does, with loggers in the run directory and errors in one line."""
@@ -176,10 +183,12 @@ class SDMCommandLine(LightningCLI):
         plugins = trainer.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins])]
         kwargs["plugins"].append(AtomicCheckpointIO())
-        if SLURMEnvironment.detect():
-            # The launch script requeues by exit status; Lightning's own way saves mid-step.
+        if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+            # Not within torchrun, which tells ranks by itself. The launch script requeues by exit
+            # status; Lightning's own way saves mid-step.
             kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
-        if trainer["strategy"] in ("auto", "ddp") and wants_many_processes(trainer):
+        strategy = trainer["strategy"]
+        if strategy == "ddp" or (strategy == "auto" and wants_many_processes(trainer)):
             kwargs["strategy"] = DDPStrategy(
                 find_unused_parameters=True, gradient_as_bucket_view=True, broadcast_buffers=False
             )

@@ -142,9 +142,9 @@ def sample_keys(images: str) -> list[str]:
     """
     if _are_shards(images):
         index = ShardIndex.load(images)
-        keys = [raw.key for raw in ShardReader().read_range(index, 0, index.num_samples)]
-        refuse_repeated(keys, images)
-        return keys
+        found = [raw.key for raw in ShardReader().read_range(index, 0, index.num_samples)]
+        refuse_repeated(found, images)
+        return found
     entries = open_source(images).entries()
     keys = unique_keys(entry.name for entry in entries)
     return [keys[entry.name] for entry in entries]

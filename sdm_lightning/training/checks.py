@@ -12,6 +12,7 @@ def refuse_unfit_settings(
     perceptual: PerceptualLoss | None,
     random_iterations: tuple[int, int] | None,
     max_skipped_batches: int,
+    decoupled: bool,
     **counts: int,
 ) -> None:
     """Refuse settings of the module that are out of range or do not go together.
@@ -21,6 +22,7 @@ def refuse_unfit_settings(
         perceptual: Needed where it has a weight.
         random_iterations: Least and most T.
         max_skipped_batches: 0 or more.
+        decoupled: Whether the likelihood counts.
         counts: Arguments of the module that must be at least 1.
 
     Raises:
@@ -34,6 +36,11 @@ def refuse_unfit_settings(
     for name, value in {**counts, "losses.r1_interval": losses.r1_interval}.items():
         if value < 1:
             raise InputError(f"model.{name} is {value}; it must be at least 1")
+    if not (losses.adversarial or losses.perceptual or (decoupled and losses.likelihood)):
+        raise InputError(
+            "model.losses: no loss is left to train by; give adversarial, perceptual or "
+            "(with decoupled) likelihood a weight above 0"
+        )
     if max_skipped_batches < 0:
         raise InputError(f"model.max_skipped_batches is {max_skipped_batches}; 0 is the least")
     if random_iterations is not None and not 1 <= random_iterations[0] <= random_iterations[1]:
@@ -43,12 +50,12 @@ def refuse_unfit_settings(
         )
 
 
-def refuse_unfit_trainer(trainer: pl.Trainer, both_networks: bool) -> None:
+def refuse_unfit_trainer(trainer: pl.Trainer, training: bool) -> None:
     """Refuse, before the first batch, a trainer that would train wrongly.
 
     Args:
         trainer: With its precision and strategy chosen.
-        both_networks: Generator and discriminator will be trained.
+        training: Whether it will train, and not only test.
 
     Raises:
         InputError: For fp16, and for a DDP strategy that cannot run two optimizers.
@@ -60,7 +67,7 @@ def refuse_unfit_trainer(trainer: pl.Trainer, both_networks: bool) -> None:
             "scales the discriminator wrongly; use bf16-mixed or 32-true"
         )
     options = getattr(trainer.strategy, "_ddp_kwargs", None)
-    if both_networks and options is not None and not options.get("find_unused_parameters"):
+    if training and options is not None and not options.get("find_unused_parameters"):
         raise InputError(
             "trainer.strategy is DDP without find_unused_parameters: generator and "
             "discriminator take turns, so each backward leaves the other unused; set it to "

@@ -2,8 +2,9 @@
 
 Whether a batch is bad is decided on the device, so that the host need not wait for a GPU. The flag
 goes to the fused Adam kernel, which then leaves weights, moments and step counts as they are; of
-another optimizer the gradients are dropped, which has the same effect. What happened is read back
-at the logging interval, and always before a checkpoint is written.
+another optimizer the gradients are dropped, which has the same effect. A step that was taken before
+the first bad term is kept: the generator's, where only the discriminator's loss was bad. What
+happened is read back at the logging interval, and always before a checkpoint is written.
 """
 
 import itertools
@@ -117,12 +118,8 @@ class StepHealth:
         interval = min(trainer.log_every_n_steps, READ_AT_LEAST_EVERY)  # type: ignore[attr-defined]
         return (batch_idx + 1) % max(interval, 1) == 0
 
-    def read(self, speak: bool = True) -> None:
-        """Count and report what happened since the last call.
-
-        Args:
-            speak: Report skipped batches and saturated logits.
-        """
+    def read(self) -> None:
+        """Count and report what happened since the last call."""
         pending, self._pending = [b for b in self._pending if b.skipped is not None], []
         if not pending:
             return
@@ -131,18 +128,18 @@ class StepHealth:
         for batch, row in zip(pending, rows, strict=True):
             found, values = values[: len(row)], values[len(row) :]
             count = len(batch.flags)
-            self._count(batch, found[:count], found[count] > 0, speak)
+            self._count(batch, found[:count], found[count] > 0)
             if batch.logits:
-                self._follow_logits(found[count + 1 :], speak)
+                self._follow_logits(found[count + 1 :])
 
-    def _count(self, batch: _Batch, flags: list[float], skipped: bool, speak: bool) -> None:
+    def _count(self, batch: _Batch, flags: list[float], skipped: bool) -> None:
         if not skipped:
             self.in_a_row = 0
             return
         self.skipped += 1
         self.in_a_row += 1
         self.terms = [name for name, flag in zip(batch.names, flags, strict=True) if flag]
-        if speak and self.terms:
+        if self.terms:
             _log.warning(
                 "batch after %s images skipped: %s not finite (keys %s); %d in a row, "
                 "training stops after %d",
@@ -150,7 +147,7 @@ class StepHealth:
                 self.in_a_row, self.max_skipped + 1,
             )  # fmt: skip
 
-    def _follow_logits(self, logits: list[float], speak: bool) -> None:
+    def _follow_logits(self, logits: list[float]) -> None:
         if not all(math.isfinite(value) for value in logits):
             return
         for index, value in enumerate(logits):
@@ -160,13 +157,12 @@ class StepHealth:
             self._warned = False
         elif real > SATURATED and completed < -SATURATED and not self._warned:
             self._warned = True
-            if speak:
-                _log.warning(
-                    "the discriminator has collapsed: its mean logit over about %d batches is %.1f "
-                    "for real and %.1f for completed images, so it separates them whatever the "
-                    "generator does; see 'Collapsed discriminator' in docs/troubleshooting.md",
-                    SATURATION_BATCHES, real, completed,
-                )  # fmt: skip
+            _log.warning(
+                "the discriminator has collapsed: its mean logit over about %d batches is %.1f "
+                "for real and %.1f for completed images, so it separates them whatever the "
+                "generator does; see 'Collapsed discriminator' in docs/troubleshooting.md",
+                SATURATION_BATCHES, real, completed,
+            )  # fmt: skip
 
     # ------------------------------------------------------------------ stopping
 
@@ -186,9 +182,9 @@ class StepHealth:
         return DivergedError(
             f"training diverged: {_first(self.terms)} not finite in {self.in_a_row} batches in a "
             f"row (model.max_skipped_batches is {self.max_skipped}), the last after "
-            f"{images_seen:,} images with keys {_some(keys)}; nothing of them was applied or saved "
-            f"over earlier checkpoints; 'sdm replay {replay}' repeats the step; then continue with "
-            "--ckpt_path last and a lower learning rate or --model.gradient_clip 1.0"
+            f"{images_seen:,} images with keys {_some(keys)}; no step from there on was applied, "
+            f"and no earlier checkpoint replaced; 'sdm replay {replay}' repeats the step; then "
+            "continue with --ckpt_path last and a lower learning rate or --model.gradient_clip 1.0"
         )
 
     def state_dict(self) -> dict[str, int]:

@@ -63,7 +63,8 @@ class SDMModule(InpaintingModule):
         num_micro_batches: Splits each batch and accumulates gradients, one optimizer step each:
             memory of a batch this many times smaller, with ``global_step`` still one per batch.
             At 1, ``data.global_batch_size`` sets it.
-        gradient_clip: Largest gradient norm of either network; None = no clipping.
+        gradient_clip: Largest gradient norm of either network; None = no clipping. The step of
+            the R1 penalty is not clipped.
         seed: Of latents, noise and augmentation.
         compile_generator: ``torch.compile`` for the generator, in place.
         random_iterations: Least and most T in training, drawn anew for each batch; None: always
@@ -100,6 +101,7 @@ class SDMModule(InpaintingModule):
         refuse_unfit_settings(
             losses, perceptual, random_iterations, test_iterations=test_iterations,
             num_micro_batches=num_micro_batches, max_skipped_batches=max_skipped_batches,
+            decoupled=decoupled,
         )  # fmt: skip
         with warnings.catch_warnings():
             # Built in Python these are modules, which on_save_checkpoint leaves out; built from a
@@ -158,7 +160,7 @@ class SDMModule(InpaintingModule):
         Raises:
             InputError: See :func:`refuse_unfit_trainer`.
         """
-        refuse_unfit_trainer(self.trainer, stage == "fit" and bool(self.losses.adversarial))
+        refuse_unfit_trainer(self.trainer, stage == "fit")
         parts = getattr(getattr(self.trainer, "datamodule", None), "num_parts", None)
         if parts is not None and self.num_micro_batches == 1:
             self.num_micro_batches = parts
@@ -178,7 +180,7 @@ class SDMModule(InpaintingModule):
         optimizer_d = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         chunks = micro_batches(batch["image"], batch["mask"], self.num_micro_batches)
         self.health.begin(self.images_seen, batch["key"])
-        with reused_maps(active=bool(self._pretrained_parts())):
+        with reused_maps(active=len(chunks) == 1 and bool(self._pretrained_parts())):
             self._optimize(chunks, optimizer_g, optimizer_d)
         self._after_steps(batch["image"].shape[0] * self.trainer.world_size)
         self._read_health(batch, batch_idx)
@@ -307,14 +309,19 @@ class SDMModule(InpaintingModule):
             self.manual_backward(loss)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read what the device found since the last look, and keep the counters."""
+        """Read what the device found since the last look; keep the counters of all processes."""
         self.health.read()
         super().on_save_checkpoint(checkpoint)
+        if self.augment is not None:
+            signs = reduced(self.trainer, self.real_signs.clone(), "sum")
+            checkpoint["state_dict"]["real_signs"] = signs
         checkpoint["health"] = self.health.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the counters of skipped batches."""
+        """Take up the counters of skipped batches; the signs of all on the first process alone."""
         super().on_load_checkpoint(checkpoint)
+        if self.global_rank:
+            checkpoint["state_dict"]["real_signs"] = torch.zeros(2)
         self.health.load_state_dict(checkpoint.get("health", {}))
 
     def _after_steps(self, batch_images: int) -> None:
@@ -380,10 +387,9 @@ class SDMModule(InpaintingModule):
             raise stopped_by_divergence(self, batch)
 
     def _update_mapping_average(self, batch_mean: Tensor) -> None:
-        mapping = getattr(self.generator, "mapping", None)
-        if mapping is not None:
-            mean = reduced(self.trainer, batch_mean, "mean")
-            mapping.update_average(torch.where(mean.isfinite(), mean, mapping.average))
+        mapping: Any = self.generator.mapping
+        mean = reduced(self.trainer, batch_mean, "mean")
+        mapping.update_average(torch.where(mean.isfinite(), mean, mapping.average))
 
     def _log_terms(self, terms: dict[str, Tensor]) -> None:
         for name, value in terms.items():

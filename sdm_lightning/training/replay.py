@@ -28,7 +28,8 @@ def stopped_by_divergence(module: "SDMModule", batch: dict[str, Any]) -> Diverge
     """Write what it takes to repeat the last step; return the error to raise.
 
     ``diverged/batch-rankN.pt`` in the run directory holds this process's batch and what its step
-    depended on; ``diverged/state.ckpt`` the networks, which the skipped batches left as they were.
+    depended on; ``diverged/state.ckpt`` the networks as they were before the step, or before the
+    part of it that failed first.
 
     Args:
         module: After the step.
@@ -45,6 +46,7 @@ def stopped_by_divergence(module: "SDMModule", batch: dict[str, Any]) -> Diverge
         "num_iterations": module.num_iterations(before),
         "num_micro_batches": module.num_micro_batches,
         "penalty": module.penalty_due(),
+        "precision": str(trainer.precision),
         "terms": module.health.terms,
     }
     try:
@@ -92,6 +94,7 @@ def replay_step(file: str, checkpoint: str | None = None) -> None:
         trainer = pl.Trainer(
             max_steps=1, accelerator="auto", devices=1, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,
+            precision=saved.get("precision", "32-true"),
         )  # fmt: skip
         trainer.fit(module, DataLoader([saved["batch"]], batch_size=None))  # type: ignore[arg-type]
     report.print()

@@ -91,6 +91,29 @@ def test_defaults_of_the_trainer(build: Callable[..., SDMCommandLine]) -> None:
         assert names.count(name) == 1
 
 
+def test_torchrun_inside_slurm_tells_the_ranks(
+    build: Callable[..., SDMCommandLine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One srun task on each node, which starts torchrun: SLURM knows only of the tasks."""
+    slurm = {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
+             "SLURM_JOB_NAME": "sdm", "SLURM_NTASKS_PER_NODE": "1"}  # fmt: skip
+    elastic = {"TORCHELASTIC_RUN_ID": "1", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4",
+               "GROUP_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+               "MASTER_PORT": "12345"}  # fmt: skip
+    for name, value in (slurm | elastic).items():
+        monkeypatch.setenv(name, value)
+    demo = with_bases(CONFIGS / "model" / "demo.yaml")
+    trainer = build(*demo, "--trainer.devices=2", "--trainer.num_nodes=2").trainer
+    environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
+    assert type(environment).__name__ == "TorchElasticEnvironment"
+    assert environment.global_rank() == 3
+
+
+def test_ddp_on_one_device_is_ours_too(build: Callable[..., SDMCommandLine]) -> None:
+    trainer = build(*with_bases(CONFIGS / "model" / "demo.yaml"), "--trainer.strategy=ddp").trainer
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"]
+
+
 def test_two_processes_get_the_ddp_that_two_optimizers_need(
     build: Callable[..., SDMCommandLine],
 ) -> None:

@@ -159,6 +159,61 @@ def test_sigterm_during_validation(sdm, monkeypatch, capsys, tmp_path):
     assert "val/psnr" not in (run / "metrics.csv").read_text()
 
 
+@pytest.mark.parametrize("call", [1, 4])
+def test_early_stopping_does_not_see_a_validation_cut_short(sdm, monkeypatch, tmp_path, call):
+    """Neither in the first validation, which leaves it no score, nor in a later one."""
+    at(monkeypatch, SDMModule, "validation_step", kill_self(signal.SIGTERM), call=call)
+    stopping = (
+        "--trainer.callbacks+=EarlyStopping",
+        "--trainer.callbacks.monitor=val/psnr",
+        "--trainer.callbacks.mode=max",
+        "--trainer.val_check_interval=1",
+    )
+    with pytest.raises(SystemExit) as end:
+        sdm("fit", *stopping)
+    assert end.value.code == 75
+    saved = torch.load(tmp_path / "runs/run/checkpoints/preempted.ckpt", weights_only=True)
+    (state,) = (s for name, s in saved["callbacks"].items() if name.startswith("EarlyStopping"))
+    assert state["wait_count"] == 0
+    assert state["best_score"].isfinite() == (call > 1)
+
+
+def test_a_run_that_ends_early_keeps_its_last_state(sdm, tmp_path):
+    """By early stopping, and by a number of epochs; checkpoints are far apart."""
+    few = ("--checkpoint.every_n_batches=100", "--budget.max_images=100")
+    stopping = (
+        "--trainer.callbacks+=EarlyStopping",
+        "--trainer.callbacks.monitor=val/psnr",
+        "--trainer.callbacks.mode=min",  # so that nothing is ever better than the first
+        "--trainer.callbacks.min_delta=100",
+        "--trainer.callbacks.patience=1",
+        "--trainer.val_check_interval=2",
+    )
+    run = sdm("fit", *few, *stopping)
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["images_seen"] == 8
+    epochs = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=3")
+    run = sdm("fit", *few, *epochs, name="epochs")
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["images_seen"] == 6
+
+
+def test_a_start_that_left_no_checkpoint_gives_way_to_the_next(sdm, monkeypatch, capsys):
+    """The config beside the checkpoints is the one that they were trained with."""
+
+    def fails():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with monkeypatch.context() as patch:
+        at(patch, SDMModule, "_generator_phase", fails, call=2)
+        status_and_line(lambda: sdm("fit", "--model.test_iterations=7"), capsys)
+    run = sdm("fit")
+    assert "test_iterations: 2" in (run / "config.yaml").read_text()
+    assert "test_iterations: 7" in (run / "config-before1.yaml").read_text()
+    assert (run / "metrics-before1.csv").is_file()
+    rows = (run / "metrics.csv").read_text().splitlines()
+    sdm("fit", "--ckpt_path=last", "--budget.max_images=12")
+    assert (run / "metrics.csv").read_text().splitlines()[: len(rows)] == rows
+
+
 def test_sigterm_during_a_checkpoint(sdm, monkeypatch, capsys, tmp_path):
     original = torch.save
 

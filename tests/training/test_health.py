@@ -159,14 +159,15 @@ def test_too_many_in_a_row_stop_the_run(tmp_path, capsys):
     assert file.stat().st_size < 300_000
 
 
-def test_the_step_can_be_replayed(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_step_can_be_replayed(tmp_path, capsys, monkeypatch, precision):
     """With the same numbers, from the files alone."""
     module = tiny_module(max_skipped_batches=0, random_iterations=(1, 3))
     seen = []
     look = module.health.look
     module.health.look = lambda name, value: (seen.append((name, float(value))), look(name, value))
     with pytest.raises(DivergedError):
-        trainer_in(tmp_path, [], max_steps=9).fit(module, loader(9))
+        trainer_in(tmp_path, [], max_steps=9, precision=precision).fit(module, loader(9))
     last = seen[-(len(seen) - [name for name, _ in seen].index("r1") - 2) :]  # of the third batch
     capsys.readouterr()
 

@@ -211,6 +211,27 @@ def test_bad_settings_are_named(make_module):
         make_module(perceptual=None)
     with pytest.raises(InputError, match=r"test_iterations is 0"):
         make_module(test_iterations=0)
+    nothing = LossSettings(adversarial=0, perceptual=0)
+    with pytest.raises(InputError, match=r"model\.losses: no loss is left"):
+        make_module(losses=nothing, decoupled=False)
+    make_module(losses=nothing)  # the likelihood
+
+
+def test_signs_of_real_logits_of_all_processes_are_kept_once(make_module, monkeypatch):
+    """ADA's statistics are each process's own; a resumed run must not count the first's for all."""
+    monkeypatch.setattr("sdm_lightning.training.module.reduced", lambda _, value, how: 2 * value)
+    module = make_module(augment=AdaptiveAugment())
+    module.trainer = pl.Trainer(logger=False, enable_checkpointing=False)
+    module.real_signs += torch.tensor([1.0, 3.0])
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    assert checkpoint["state_dict"]["real_signs"].tolist() == [2.0, 6.0]
+    assert module.real_signs.tolist() == [1.0, 3.0]
+    module.on_load_checkpoint(checkpoint)
+    assert checkpoint["state_dict"]["real_signs"].tolist() == [2.0, 6.0]
+    monkeypatch.setattr(type(module), "global_rank", 1)
+    module.on_load_checkpoint(checkpoint)
+    assert checkpoint["state_dict"]["real_signs"].tolist() == [0.0, 0.0]
 
 
 def test_batch_that_does_not_split_is_named(make_module, make_loader):

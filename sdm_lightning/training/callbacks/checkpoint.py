@@ -25,7 +25,6 @@ class RunCheckpoint(ModelCheckpoint):
     Args:
         every_n_batches: Batches between two checkpoints.
         keep: How many of them stay; those of earlier starts of the run count.
-        dirpath: Folder; ``checkpoints`` in the run directory if None.
         monitor: Score of a validation, such as ``val/kid_quick[efficientnet-lite2]``: the
             checkpoint with its best value is kept as ``best.ckpt``, the value in ``best.json``.
             None: no such file.
@@ -40,14 +39,12 @@ class RunCheckpoint(ModelCheckpoint):
         self,
         every_n_batches: int = 1000,
         keep: int = 2,
-        dirpath: str | None = None,
         monitor: str | None = None,
         mode: Literal["min", "max"] | None = None,
     ) -> None:
         if every_n_batches < 1 or keep < 1:
             raise InputError("checkpoint.every_n_batches and checkpoint.keep must be at least 1")
         super().__init__(
-            dirpath=dirpath,
             filename="{images_seen:09.0f}",
             monitor="images_seen",
             mode="max",
@@ -57,6 +54,7 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self.every_n_batches = every_n_batches
         self.keep = keep
+        self._ended_at = -1  # batch after which last.ckpt was written
         self.score = monitor
         self.score_mode = (mode or score_direction(monitor)) if monitor is not None else None
 
@@ -103,22 +101,41 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         """Save when it is due, and once more at the last batch of a run."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        ends = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self._save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save at the end of a run that was to take so many epochs."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs:
+            self._save_last(trainer)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        """Write ``last.ckpt``, once for the state that a run ends with."""
         stopped_by_signal = any(getattr(c, "requested", False) for c in trainer.callbacks)  # type: ignore[attr-defined]
-        if ends and not stopped_by_signal and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        done = stopped_by_signal or trainer.fast_dev_run or self._ended_at == trainer.global_step  # type: ignore[attr-defined]
+        if not done:
             trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+            self._ended_at = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save ``best.ckpt`` where the monitored score is better than all before.
+
+        And ``last.ckpt`` where the validation ends the run.
 
         Raises:
             InputError: If the validation has no such score.
         """
         super().on_validation_end(trainer, pl_module)
-        if self.score is None or trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.sanity_checking or trainer.state.fn != "fit" or validation_cut_short(trainer):
             return
-        if validation_cut_short(trainer):
-            return
+        if self.score is not None:
+            self._save_best(trainer, pl_module)
+        if trainer.should_stop:  # by early stopping, after this validation
+            self._save_last(trainer)
+
+    def _save_best(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self.score is not None
         if self.score not in trainer.callback_metrics:
             known = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
             raise InputError(

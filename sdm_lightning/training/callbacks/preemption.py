@@ -8,7 +8,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
+
+from sdm_lightning.inference.checkpoints import FOLDER
 
 
 class Preemption(pl.Callback):
@@ -18,11 +21,10 @@ class Preemption(pl.Callback):
     whose generator has stepped and whose discriminator has not), and wait for each other forever
     when the signal reaches all ranks, as SLURM's does.
 
-    A validation that is running is cut short and gives no score. Ctrl-C once more stops at once,
-    without saving.
+    A validation that is running is cut short and gives no score, and early stopping does not see
+    it. Ctrl-C once more stops at once, without saving.
 
     Args:
-        path: Checkpoint to write; relative to the trainer's root directory.
         every_n_batches: How often the ranks check whether one of them received a signal.
         signals: Names of the signals.
         exit_code: Status that the process should end with, for the launch script to requeue by;
@@ -31,12 +33,10 @@ class Preemption(pl.Callback):
 
     def __init__(
         self,
-        path: str = "checkpoints/preempted.ckpt",
         every_n_batches: int = 1,
         signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1", "SIGINT"),
         exit_code: int = 75,
     ) -> None:
-        self.path = path
         self.every_n_batches = every_n_batches
         self.signals = signals
         self.exit_code = exit_code
@@ -55,10 +55,13 @@ class Preemption(pl.Callback):
         return self._received != 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Keep Lightning from installing its handlers for the time before the first batch."""
+        """Keep Lightning's handlers from being installed, and cut validations from counting."""
         connector = getattr(trainer, "_signal_connector", None)
         if stage == "fit" and connector is not None:
             connector.register_signal_handlers = lambda: None
+        for callback in trainer.callbacks if stage == "fit" else ():  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                ignore_cut_validations(callback)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the handlers, until training ends."""
@@ -99,7 +102,7 @@ class Preemption(pl.Callback):
         if not on_any_process(trainer, self.signalled):
             return
         self.requested = True
-        path = Path(trainer.default_root_dir) / self.path
+        path = Path(trainer.default_root_dir) / FOLDER / "preempted.ckpt"
         trainer.save_checkpoint(path, weights_only=False)
         rank_zero_info(f"Stopped by a signal; continue with --ckpt_path {path}")
         trainer.should_stop = True
@@ -107,6 +110,8 @@ class Preemption(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the previous handlers."""
+        if self.signalled and not self.requested:
+            rank_zero_info("The signal came after the last batch: only a validation was cut short")
         self._restore()
 
     def on_exception(
@@ -121,8 +126,24 @@ class Preemption(pl.Callback):
         self._previous.clear()
 
 
+def ignore_cut_validations(stopping: EarlyStopping) -> None:
+    """Let early stopping pass over a validation that was cut short: it gave no score."""
+    original = stopping.on_validation_end
+    if getattr(original, "ignores_cut_validations", False):
+        return
+
+    def on_validation_end(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not validation_cut_short(trainer):
+            original(trainer, pl_module)
+
+    on_validation_end.ignores_cut_validations = True  # type: ignore[attr-defined]
+    stopping.on_validation_end = on_validation_end  # type: ignore[method-assign]
+
+
 def on_any_process(trainer: pl.Trainer, flag: bool) -> bool:
     """Say whether a flag is raised on any process; all have to ask."""
+    if trainer.world_size == 1:
+        return flag  # without a GPU's answer to wait for
     value = torch.tensor(float(flag), device=trainer.strategy.root_device)
     return float(trainer.strategy.reduce(value, reduce_op="sum")) > 0
 

@@ -13,7 +13,7 @@ import json
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def cut_out(known: np.ndarray, least: int) -> tuple[int, int, int, int]:
@@ -63,8 +63,9 @@ if __name__ == "__main__":
     for name in ("model", "photo", "mask", "output"):
         parser.add_argument(name)
     args = parser.parse_args()
-    photo = np.asarray(Image.open(args.photo).convert("RGB"))
-    mask = np.asarray(Image.open(args.mask).convert("L")) >= 128
+    # As viewers show them: cameras store a photo as it came from the sensor and note its rotation.
+    photo = np.asarray(ImageOps.exif_transpose(Image.open(args.photo)).convert("RGB"))
+    mask = np.asarray(ImageOps.exif_transpose(Image.open(args.mask)).convert("L")) >= 128
     if mask.shape != photo.shape[:2]:
         raise SystemExit(f"{args.mask}: another size than {args.photo}")
     model = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])

@@ -1,7 +1,7 @@
 """A photo that is open in the page: its reduced picture, and the hole that is painted over it."""
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -27,8 +27,8 @@ class Photo:
     """An open photo.
 
     Attributes:
-        picture: At full size; opaque, see ``given``.
-        preview: ``(h, w, 3)``, reduced for the page.
+        picture: At full size, with its transparency.
+        preview: ``(h, w, 3)``, reduced for the page, without it.
         given: ``(H, W)``, True = hole: what was transparent in the photo or black in the mask that
             was uploaded last; None without either.
     """
@@ -45,6 +45,13 @@ class Photo:
     def given_preview(self) -> Bools | None:
         """Reduce the given hole ``(h, w)`` for the page."""
         return None if self.given is None else shrink_mask(self.given, self.preview)
+
+    def opaque_in(self, hole: Bools) -> Picture:
+        """Return the picture, opaque in the hole ``(H, W)``: what is filled is to be seen."""
+        if self.picture.alpha is None:
+            return self.picture
+        alpha = np.where(hole, self.picture.highest, self.picture.alpha)
+        return replace(self.picture, alpha=alpha.astype(self.picture.alpha.dtype))
 
     def hole(self, painted: str) -> Bools:
         """Return the hole at full size, ``(H, W)``, True = fill.
@@ -84,13 +91,12 @@ def open_photo(path: Path, max_pixels: int) -> Photo:
         picture = read_picture(image)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from error
-    picture, hole = opaque(picture)
+    _, hole = opaque(picture)
     colours = picture.pixels
     if colours.dtype == np.uint16:
         colours = (colours >> 8).astype(np.uint8)
     preview = shrink_picture(np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours)
-    named = Picture(picture.pixels, picture.alpha, picture.shape, picture.info, path.name)
-    return Photo(named, preview, hole if hole.any() else None)
+    return Photo(replace(picture, name=path.name), preview, hole if hole.any() else None)
 
 
 def read_hole(path: Path, photo: Photo, max_pixels: int) -> Bools:

@@ -195,7 +195,7 @@ class Service:
         session.images, session.variants, session.stop = [], [], threading.Event()
         frames = [Frames(photo.preview, hole, num_iterations) for _ in range(num_samples)]
         events = run(
-            self.inpainter(weights), photo.picture, hole, session.stop,
+            self.inpainter(weights), photo.opaque_in(hole), hole, session.stop,
             num_iterations=num_iterations, num_samples=num_samples, seed=seed,
             precision=precision,
         )  # fmt: skip

@@ -83,3 +83,9 @@ def holds_key(content: Any, key: str) -> bool:
             return False
         content = content[part]
     return True
+
+
+def max_time(minutes: float) -> str:
+    """Write minutes as ``--trainer.max_time`` takes them: DD:HH:MM:SS, a second at least."""
+    days, rest = divmod(max(1, round(minutes * 60)), 86400)
+    return f"{days:02d}:{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sdm_lightning.cli.configs import max_time
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 
@@ -76,7 +77,7 @@ def run_demo(
     data += [f"--data.{split}={shards / 'test'}" for split in ("val", "test")]
     configs = _configs("model/demo.yaml", "data/demo.yaml", "trainer/cpu.yaml")
     place = ("--runs_dir", folder, "--name", name)
-    options: list[Any] = ["--trainer.accelerator", "auto", "--trainer.max_time", _clock(minutes)]
+    options: list[Any] = ["--trainer.accelerator", "auto", "--trainer.max_time", max_time(minutes)]
     options += ["--seed_everything", seed]
     if start == "pretrained":
         options += ["--start_from", "demo"]
@@ -144,12 +145,6 @@ def _free_name(folder: Path) -> str:
     while (folder / f"run-{number}").exists():
         number += 1
     return f"run-{number}"
-
-
-def _clock(minutes: float) -> str:
-    seconds = max(1, round(minutes * 60))
-    days, rest = divmod(seconds, 86400)
-    return f"{days:02d}:{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
 
 
 def _time(seconds: float) -> str:

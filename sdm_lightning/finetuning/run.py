@@ -1,6 +1,8 @@
 """The verb ``sdm finetune``: photos to shards, shards to a model, through ``sdm fit``."""
 
 import copy
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,7 @@ def finetune(
         device: cpu, cuda, or auto.
         seed: Of order, masks and noise.
     """
+    from sdm_lightning.cli.configs import max_time
     from sdm_lightning.cli.trainer import run_trainer
     from sdm_lightning.inference.export import export_model
     from sdm_lightning.inference.weights import load_generator
@@ -72,10 +75,12 @@ def finetune(
         print(f"{result}: this run is finished; choose another --name for another one")
         _say_how(result)
         return
-    _, info = load_generator(start_from)
+    network, info = load_generator(start_from)
     side = resolution or info.resolution
     if side is None:
         raise InputError(f"{start_from}: does not say its resolution; give --resolution")
+    if side % (stride := int(network.stride)):  # type: ignore[arg-type]
+        raise InputError(f"resolution {side} is not divisible by the generator's stride {stride}")
 
     found = find_photos(photos)
     train, held_out = split_photos(found)
@@ -97,8 +102,13 @@ def finetune(
     words += ["--trainer.accelerator", {"cuda": "gpu"}.get(device, device)]
     words += ["--seed_everything", str(seed), "--ckpt_path", "auto"]
     if minutes is not None:
-        words += ["--trainer.max_time", f"00:00:{int(minutes)}:{round(minutes % 1 * 60)}"]
-    run_trainer(words, {"fit": "Train a model"})
+        words += ["--trainer.max_time", max_time(minutes)]
+    try:
+        run_trainer(words, {"fit": "Train a model"})
+    except SystemExit as end:
+        if end.code in (75, 130):
+            print("Stopped; the same sdm finetune command goes on from here", file=sys.stderr)
+        raise
 
     best = run / "checkpoints" / "best.ckpt"
     export_model(
@@ -167,4 +177,5 @@ def _settings(
 
 
 def _say_how(result: Path) -> None:
-    print(f"\nFill holes with it:\n  sdm inpaint photo.jpg mask.png --weights {result}")
+    weights = shlex.quote(str(result))
+    print(f"\nFill holes with it:\n  sdm inpaint photo.jpg mask.png --weights {weights}")

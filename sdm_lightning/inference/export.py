@@ -67,6 +67,9 @@ def export_model(
     """
     path = Path(output)
     chosen = _format(path, format)
+    for name, value in (("height", height), ("width", width), ("num_iterations", num_iterations)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; --overwrite true replaces it")
     generator, info = load_generator(weights, parameters=parameters)

@@ -3,9 +3,8 @@
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
@@ -19,20 +18,17 @@ from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.certainty import HoleDeviations, read_calibration
 from sdm_lightning.inference.holes import HoleSource
 from sdm_lightning.inference.inpainter import Inpainter
+from sdm_lightning.inference.jobs import (
+    Extra,
+    Job,
+    extra_path,
+    folder_jobs,
+    refuse_replaced_inputs,
+    single_job,
+)
 from sdm_lightning.inference.precision import Precision
-from sdm_lightning.inference.results import Inpainting
+from sdm_lightning.inference.results import Inpainting, InpaintingSample
 from sdm_lightning.inference.writing import LOSSY, encoded, save_picture, side_by_side
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One picture to fill: where it is, its mask, and where the result goes."""
-
-    image: Path
-    mask: Path | None
-    output: Path
 
 
 def inpaint_files(
@@ -96,8 +92,8 @@ def inpaint_files(
         grow: Fill so many pixels around the hole, too. Default: 2 with --mask_color, whose brush
             may have a soft edge, else 0.
         json: Print what was done as JSON, and nothing else, on the standard output.
-        overwrite: Replace results that exist. Without it, a single one is refused and those of a
-            folder are skipped.
+        overwrite: Replace results that exist. Without it, a single photo with one is refused; of a
+            folder, what exists stays and what is missing is made.
         parameters: Of a .ckpt: the moving average (ema) or the raw weights.
         device: cpu, cuda, mps, or auto.
         precision: 32-true, bf16-mixed (half the time for large networks where the processor
@@ -114,12 +110,17 @@ def inpaint_files(
     single = not Path(image).is_dir()
     problems: list[str] = []
     if single:
-        jobs = [_single_job(image, mask_file, output)]
+        jobs = [single_job(image, mask_file, output)]
     else:
-        jobs, problems = _folder_jobs(image, mask_file, output)
-    waiting = [job for job in jobs if overwrite or not _existing(job, num_samples)]
-    if single and not waiting:
-        raise InputError(f"{jobs[0].output}: exists already; --overwrite true replaces it")
+        jobs, problems = folder_jobs(image, mask_file, output)
+    wanted: dict[Extra, bool] = {"uncertainty": uncertainty, "step": steps, "compare": compare}
+    extras = [kind for kind, asked in wanted.items() if asked]
+    targets = {job: job.targets(num_samples, extras) for job in jobs}
+    refuse_replaced_inputs(jobs, [path for paths in targets.values() for path in paths])
+    waiting = [job for job in jobs if overwrite or not all(p.exists() for p in targets[job])]
+    existing = [] if overwrite or not single else [p for p in targets[jobs[0]] if p.exists()]
+    if existing:
+        raise InputError(f"{existing[0]}: exists already; --overwrite true replaces it")
     if len(jobs) > len(waiting):
         say(f"{len(jobs) - len(waiting)} done already, skipped (--overwrite true redoes them)")
     inpainter = Inpainter.from_pretrained(weights, device, parameters=parameters)
@@ -149,7 +150,7 @@ def inpaint_files(
                     keep_steps=steps,
                     on_step=deviations,
                 )
-            written = _write(job, result, steps, uncertainty, compare)
+            written = _write(job, result, extras, overwrite)
         except InputError as error:
             if single:
                 raise
@@ -202,100 +203,34 @@ def inpaint_files(
         raise InputError(f"{len(problems)} photos were not filled:\n  {shown}")
 
 
-def _single_job(image: str, mask: str | None, output: str | None) -> Job:
-    source, mask_path = Path(image), None if mask is None else Path(mask)
-    inputs = [source] if mask_path is None else [source, mask_path]
-    for path in inputs:
-        if not path.is_file():
-            what = "is a folder, but the other is a file" if path.is_dir() else "no such file"
-            raise InputError(f"{path}: {what}")
-    name = f"{source.stem}-inpainted.png"
-    if output is None:
-        target = source.with_name(name)
-    elif output.endswith("/") or Path(output).is_dir():
-        target = Path(output) / name
-    else:
-        target = Path(output)
-        if target.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{output}: cannot write that format; choose .png, .tif or .jpg")
-    for path in inputs:
-        if target.exists() and target.samefile(path):
-            raise InputError(f"{output}: is an input; the result would replace it")
-    return Job(source, mask_path, target)
-
-
-def _folder_jobs(image: str, mask: str | None, output: str | None) -> tuple[list[Job], list[str]]:
-    """Pair files by name without suffix; what has no partner is reported at the end."""
-    source, masks = Path(image), None if mask is None else Path(mask)
-    target = Path(output) if output else source.with_name(source.name + "-inpainted")
-    if target.exists() and target.samefile(source):
-        raise InputError(f"{target}: is the input folder; name another")
-    if target.is_file():
-        raise InputError(f"{target}: is a file; the results of a folder go into a folder")
-    photos = _pictures(source)
-    if not photos:
-        raise InputError(f"{source}: holds no pictures ({', '.join(SUFFIXES)})")
-    if masks is not None and not masks.exists():
-        raise InputError(f"{masks}: no such file or folder")
-    for_all = masks is None or masks.is_file()
-    by_stem: dict[str, list[Path | None]] = {}
-    for path in [] if masks is None or for_all else _pictures(masks):
-        by_stem.setdefault(path.stem, []).append(path)
-    jobs, problems, stems = [], [], set()
-    for photo in photos:
-        partners = [masks] if for_all else by_stem.get(photo.stem, [])
-        if len(partners) != 1:
-            found = f"{len(partners)} masks" if partners else "no mask"
-            problems.append(f"{photo}: {found} named {photo.stem}.* in {masks}")
-        elif photo.stem in stems:
-            problems.append(f"{photo}: another photo has that name with another suffix")
-        else:
-            stems.add(photo.stem)
-            jobs.append(Job(photo, partners[0], target / f"{photo.stem}.png"))
-    if not jobs:
-        raise InputError(
-            f"{source} and {masks}: no photo and mask have the same name ({problems[0]})"
-        )
-    return jobs, problems
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-
-
-def _sample_path(output: Path, index: int, count: int) -> Path:
-    return output if count == 1 else output.with_stem(f"{output.stem}-{index + 1}")
-
-
-def _existing(job: Job, num_samples: int) -> bool:
-    return all(
-        _sample_path(job.output, index, num_samples).exists() for index in range(num_samples)
-    )
-
-
 def _write(
-    job: Job, result: Inpainting, steps: bool, uncertainty: bool, compare: bool
+    job: Job, result: Inpainting, extras: Sequence[Extra], overwrite: bool
 ) -> list[dict[str, Any]]:
     """Write everything requested; return what was written, sample by sample."""
     written = []
     for index, sample in enumerate(result.samples):
-        path = _sample_path(job.output, index, len(result.samples))
-        save_picture(path, sample)
+        path = job.sample_path(index, len(result.samples))
         record: dict[str, Any] = {"file": str(path), "seed": sample.seed}
-        extra: dict[str, list[Image.Image]] = {}
-        if uncertainty:
-            extra["uncertainty"] = [sample.uncertainty_image]
-        if steps:
-            extra["step"] = [step.image for step in sample.steps]
-        if compare:
-            extra["compare"] = [side_by_side(sample)]
-        for kind, images in extra.items():
-            for number, image in enumerate(images, start=1):
-                name = f"{path.stem}-{kind}{number if kind == 'step' else ''}.png"
-                write_atomically(path.with_name(name), encoded(image, ".png"))
-                record.setdefault(kind, []).append(str(path.with_name(name)))
+        if overwrite or not path.exists():
+            save_picture(path, sample)
+        else:
+            record["kept"] = (
+                True  # of an earlier call, which did not make all that is asked for now
+            )
+        for kind in extras:
+            for number, image in enumerate(_extra_images(sample, kind), start=1):
+                target = extra_path(path, kind, number)
+                if overwrite or not target.exists():
+                    write_atomically(target, encoded(image, ".png"))
+                record.setdefault(kind, []).append(str(target))
         written.append(record)
     return written
+
+
+def _extra_images(sample: InpaintingSample, kind: Extra) -> list[Image.Image]:
+    if kind == "uncertainty":
+        return [sample.uncertainty_image]
+    return [step.image for step in sample.steps] if kind == "step" else [side_by_side(sample)]
 
 
 def _files(written: list[dict[str, Any]]) -> list[str]:

@@ -55,7 +55,7 @@ class InpaintingGraph(nn.Module):
         super().__init__()
         self.generator = generator
         self.diffusion = diffusion
-        self.num_iterations = num_iterations or diffusion.num_iterations
+        self.num_iterations = diffusion.num_iterations if num_iterations is None else num_iterations
 
     def forward(
         self, image: Tensor, mask: Tensor, latent: Tensor, noise: Tensor

@@ -170,6 +170,8 @@ class Inpainter:
             raise InputError(f"num_samples is {num_samples}; it must be at least 1")
         if num_iterations is not None and num_iterations < 1:
             raise InputError(f"num_iterations is {num_iterations}; it must be at least 1")
+        if not 0 <= seed < 2**63:
+            raise InputError(f"seed is {seed}; choose a whole number from 0 to 2**63 - 1")
         if context < 0 or feather < 0:
             raise InputError(f"context {context} and feather {feather} must not be negative")
         bfloat16 = wants_bfloat16(precision, self.device)

@@ -44,8 +44,11 @@ def test_transparent_pixels_are_the_hole_to_the_pixel_until_painted_over(
     hole = photo.hole(painted(shown))
     assert hole[25:35, 25:35].all()
     assert not hole[500:580, 500:580].any()
-    # The result shows what was filled: it is opaque.
-    assert (photo.picture.alpha == 255).all()
+    # The result shows what was filled; everything else is the photo's.
+    filled = photo.opaque_in(hole).alpha
+    assert filled is not None
+    assert (filled[hole] == 255).all()
+    np.testing.assert_array_equal(filled[~hole], array[:, :, 3][~hole])
 
 
 def test_an_uploaded_mask_is_kept_to_the_pixel(upload: Callable[..., Path]) -> None:

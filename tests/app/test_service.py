@@ -86,6 +86,19 @@ def test_grey_and_transparent_photos(
         assert (result[:, :, 3] == 255).all()
 
 
+def test_transparency_outside_the_hole_is_kept(
+    service: Service, upload: Callable[..., Path]
+) -> None:
+    """The given hole was erased and another one painted: what was transparent stays so."""
+    array = photo_array(4)
+    array[:, :, 3] = np.where(HOLE, 255, 100)
+    service.open("a", upload(array))
+    filled(service, samples=1)
+    result = np.asarray(Image.open(service.downloads("a", 0)[0]))
+    np.testing.assert_array_equal(result[~HOLE], array[~HOLE])
+    assert (result[HOLE][:, 3] == 255).all()
+
+
 def test_an_uploaded_mask_is_painted(service: Service, upload: Callable[..., Path]) -> None:
     service.open("a", upload(photo_array(3)))
     mask = upload(~HOLE * np.uint8(255), "mask.png")

@@ -7,9 +7,11 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 
 from sdm_lightning import shipped
+from sdm_lightning.cli.configs import max_time
 from sdm_lightning.cli.main import main
 from sdm_lightning.cli.trainer import SDMCommandLine, wants_many_processes
 from sdm_lightning.models import Discriminator
@@ -139,6 +141,17 @@ def test_wants_many_processes(devices: Any, nodes: int, many: bool) -> None:
 def test_launchers_world_size_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert wants_many_processes({"devices": 1, "num_nodes": 1, "accelerator": "cpu"})
+
+
+@pytest.mark.parametrize(
+    ("minutes", "written"),
+    [(0.001, "00:00:00:01"), (2, "00:00:02:00"), (30, "00:00:30:00"), (59.999, "00:01:00:00"),
+     (130, "00:02:10:00"), (2000.25, "01:09:20:15")],
+)  # fmt: skip
+def test_minutes_as_lightning_takes_them(minutes: float, written: str) -> None:
+    assert max_time(minutes) == written
+    seconds = Timer(written)._duration
+    assert seconds == max(1, round(60 * minutes))
 
 
 def test_wandb_runs_in_the_run_directory(build: Callable[..., SDMCommandLine]) -> None:

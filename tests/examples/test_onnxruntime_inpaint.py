@@ -17,6 +17,22 @@ WITHOUT = (
 )
 
 
+def test_a_photo_taken_upside_down(onnx_model: Path, tmp_path: Path) -> None:
+    """The mask belongs to the photo as viewers show it, and so does the result."""
+    photo = np.random.default_rng(0).integers(0, 256, (48, 70, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.fromarray(photo[::-1, ::-1]).save(tmp_path / "photo.png", exif=exif)
+    known = np.ones((48, 70), dtype=bool)
+    known[10:20, 5:25] = False
+    Image.fromarray((known * 255).astype(np.uint8)).save(tmp_path / "mask.png")
+    names = [str(tmp_path / name) for name in ("photo.png", "mask.png", "filled.png")]
+    subprocess.run([sys.executable, str(EXAMPLE), str(onnx_model), *names], check=True)
+    filled = np.asarray(Image.open(names[2]))
+    np.testing.assert_array_equal(filled[known], photo[known])
+    assert (filled[~known] != photo[~known]).mean() > 0.9
+
+
 @pytest.mark.parametrize("hole", [(10, 40, 20, 60), (0, 3, 0, 3), (0, 48, 0, 70)])
 def test_fills_the_hole_and_nothing_else(
     onnx_model: Path, tmp_path: Path, hole: tuple[int, int, int, int]

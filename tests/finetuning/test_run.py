@@ -94,7 +94,8 @@ def test_few_photos_resumed_and_used(
     # Stopped before the result was written, the same command goes on from the checkpoint.
     content = result.read_bytes()
     result.unlink()
-    run(photos, "--images", "32", "--learning_rate", "0.01", "--licence", "CC-BY-4.0")
+    licence = ("--licence", "CC-BY-4.0")
+    run(photos, "--images", "32", "--learning_rate", "0.01", *licence, "--minutes", "30.5")
     assert "windows of these photos are there" in capsys.readouterr().out
     assert result.read_bytes() == content
     run(photos, "--images", "32")
@@ -174,6 +175,7 @@ def test_more_photos_mean_more_and_larger_steps() -> None:
         (["empty"], "no images in it"),
         (["empty", "--minutes", "0"], "minutes is 0"),
         (["file.png"], "is a file"),
+        (["empty", "--resolution", "100"], "resolution 100 is not divisible by the generator"),
     ],
 )
 def test_bad_input(workdir: Path, words: list[str], says: str, capsys) -> None:

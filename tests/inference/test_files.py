@@ -2,6 +2,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from sdm_lightning.cli.main import main
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.files import inpaint_files
+from sdm_lightning.inference.pictures import TIFF_LAYOUT, read_picture
 
 RNG = np.random.default_rng(0)
 
@@ -196,7 +198,7 @@ def test_no_hole_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("photos/none.png", "masks/a.png", None, "none.png: no such file"),
         ("photos/a.png", "masks", None, "is a folder"),
         ("photos", "masks/none.png", None, "no such file or folder"),
-        ("photos", "masks", "photos", "is the input folder"),
+        ("photos", "masks", "photos", "is an input folder"),
         ("empty", "masks", None, "holds no pictures"),
         ("photos", "empty", None, "no photo and mask have the same name"),
         ("photos/a.png", "masks/a.png", "a.psd", "cannot write that format"),
@@ -210,3 +212,112 @@ def test_what_cannot_be_done(
     target = None if output is None else str(tmp_path / output)
     with pytest.raises(InputError, match=says):
         inpaint_files(str(tmp_path / image), str(tmp_path / mask), target, str(tiny_weights))
+
+
+def test_no_result_takes_the_place_of_an_input(tmp_path: Path, tiny_weights: Path) -> None:
+    """Neither as one of several samples nor as a picture beside the result."""
+    write_pair(tmp_path, "a-1")
+    write_pair(tmp_path, "a-compare")
+    photos, mask = tmp_path / "photos", str(tmp_path / "masks/a-1.png")
+    kept = {path: path.read_bytes() for path in photos.iterdir()}
+    output, weights = str(photos / "a.png"), str(tiny_weights)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"a-1\.png: is an input"):
+            inpaint_files(
+                str(photos / "a-1.png"), mask, output, weights, num_samples=2, overwrite=overwrite
+            )
+        with pytest.raises(InputError, match=r"a-compare\.png: is an input"):
+            inpaint_files(
+                str(photos / "a-compare.png"), mask, output, weights, compare=True,
+                overwrite=overwrite,
+            )  # fmt: skip
+        masks = str(tmp_path / "masks")
+        with pytest.raises(InputError, match="is an input folder"):
+            inpaint_files(str(photos), masks, masks, weights, overwrite=overwrite)
+    assert {path: path.read_bytes() for path in photos.iterdir()} == kept
+
+
+def test_one_existing_sample_is_reason_enough(tmp_path: Path, tiny_weights: Path) -> None:
+    write_pair(tmp_path, "a")
+    photo, mask = str(tmp_path / "photos/a.png"), str(tmp_path / "masks/a.png")
+    inpaint_files(photo, mask, weights=str(tiny_weights), num_samples=2)
+    with pytest.raises(InputError, match=r"a-inpainted-1\.png: exists already"):
+        inpaint_files(photo, mask, weights=str(tiny_weights), num_samples=3, seed=7)
+    assert not (tmp_path / "photos/a-inpainted-3.png").exists()
+
+
+def test_what_a_folder_lacks_is_made_and_what_it_has_stays(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_pair(tmp_path, "a")
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    arguments = (photos, "--box=4,4,9,9", "--output", out, "--weights", tiny_weights)
+    inpaint(*arguments)
+    first = (out / "a.png").read_bytes()
+    capsys.readouterr()
+    inpaint(*arguments, "--uncertainty", "--seed", 5, "--json")
+    (sample,) = json.loads(capsys.readouterr().out)["photos"][0]["samples"]
+    assert sample["kept"] is True
+    assert (out / "a.png").read_bytes() == first
+    assert (out / "a-uncertainty.png").is_file()
+    inpaint(*arguments, "--uncertainty")
+    assert "1 done already" in capsys.readouterr().out
+
+
+def test_the_folder_that_one_is_in(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pair(tmp_path, "a")
+    monkeypatch.chdir(tmp_path / "photos")
+    inpaint(".", "--box=4,4,9,9", "--weights", tiny_weights)
+    assert (tmp_path / "photos-inpainted" / "a.png").is_file()
+
+
+def test_a_seed_out_of_range_is_told(tmp_path: Path, tiny_weights: Path) -> None:
+    write_pair(tmp_path, "a")
+    photo, mask = str(tmp_path / "photos/a.png"), str(tmp_path / "masks/a.png")
+    for seed in (-1, 10**20):
+        with pytest.raises(InputError, match="seed is"):
+            inpaint_files(photo, mask, weights=str(tiny_weights), seed=seed)
+
+
+def tiff(kind: str, path: Path) -> None:
+    """A TIFF file whose tags would be wrong for the colours that are written."""
+    colour = Image.fromarray(RNG.integers(0, 256, (32, 40, 3), dtype=np.uint8))
+    options: dict = {"description": "a photo", "artist": "somebody"}
+    if kind == "planar":
+        options["tiffinfo"] = {284: 2}
+    elif kind in ("CMYK", "LAB", "P"):
+        colour = colour.convert(kind)
+    elif kind == "I":
+        wide = RNG.integers(0, 65536, (32, 40)).astype(np.int32)
+        wide[0, :2] = 0, 65535
+        colour = Image.fromarray(wide)
+    elif kind == "predictor":
+        options |= {"compression": "tiff_lzw", "tiffinfo": {317: 2}}
+    elif kind == "jpeg":
+        options |= {"compression": "jpeg"}
+    colour.save(path, **options)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+@pytest.mark.parametrize("kind", ["RGB", "CMYK", "P", "LAB", "I", "predictor", "jpeg"])
+def test_known_pixels_of_a_tiff_file(
+    tmp_path: Path, tiny_weights: Path, kind: str, suffix: str
+) -> None:
+    """Its tags describe how its own pixels lie in it; the result's are other pixels."""
+    photo, result = tmp_path / "in.tif", tmp_path / f"out{suffix}"
+    tiff(kind, photo)
+    before = read_picture(photo).pixels
+    inpaint(photo, "--box=4,4,9,9", "--output", result, "--weights", tiny_weights)
+    known = np.ones(before.shape[:2], bool)
+    known[4:13, 4:13] = False
+    after = read_picture(result).pixels
+    np.testing.assert_array_equal(after[known], before[known])
+    other = cv2.imread(str(result), cv2.IMREAD_UNCHANGED)
+    other = other[:, :, None] if other.ndim == 2 else other[:, :, ::-1]
+    np.testing.assert_array_equal(other[known], before[known])
+    exif = Image.open(result).getexif()
+    assert exif[270] == "a photo"
+    if suffix == ".png":
+        assert not set(exif) & TIFF_LAYOUT

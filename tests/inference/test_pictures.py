@@ -60,6 +60,19 @@ def test_pil_modes(mode: str, expected: str) -> None:
         np.testing.assert_array_equal(np.asarray(result), np.asarray(image))
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_one_transparent_colour_of_a_png_file(mode: str, tmp_path: Path) -> None:
+    colours = RNG.integers(0, 200, (8, 6, 3) if mode == "RGB" else (8, 6), dtype=np.uint8)
+    colours[2:5, 1:4] = 255
+    transparent = (255, 255, 255) if mode == "RGB" else 255
+    Image.fromarray(colours).save(tmp_path / "a.png", transparency=transparent)
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels.squeeze(), colours)
+    assert picture.alpha is not None
+    assert (picture.alpha[2:5, 1:4] == 0).all()
+    assert (picture.alpha == 0).sum() == 9
+
+
 def test_exif_orientation_is_applied_and_then_gone(tmp_path: Path) -> None:
     array = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
     exif = Image.Exif()

@@ -80,9 +80,15 @@ def pair_masks(images: Sequence[str], masks: Sequence[str], place: str) -> dict[
         The path of the mask for the path of every image.
 
     Raises:
-        InputError: If an image has no mask.
+        InputError: If an image has no mask, or two masks have one path without extension.
     """
-    by_path = {_stem(name): name for name in masks}
+    by_path: dict[str, str] = {}
+    for name in masks:
+        if _stem(name) in by_path:
+            raise InputError(
+                f"{place}: {by_path[_stem(name)]} and {name} are two masks of one name; keep one"
+            )
+        by_path[_stem(name)] = name
     by_name: dict[str, list[str]] = {}
     for name in masks:
         by_name.setdefault(PurePosixPath(name).stem, []).append(name)

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
+from sdm_lightning.data.naming import unique_keys
 from sdm_lightning.data.transforms import UInt8Array, center_crop, pad_to
 from sdm_lightning.errors import InputError
 
@@ -131,6 +132,12 @@ class PairedFolders(Dataset):
         self.dropped = len(self.real.entries) + len(self.fake.entries) - 2 * len(common)
         self.keys = sorted(common)
         if self.masks is not None:
+            # A mask set is named by keys that are unique in upper and lower case alike.
+            unique = unique_keys(entry.name for entry in self.real.entries.values())
+            for key in self.keys:
+                other = unique[self.real.entries[key].name]
+                if key not in self.masks.entries and other in self.masks.entries:
+                    self.masks.entries[key] = self.masks.entries[other]
             self.masks.require(self.keys, "mask")
 
     def __len__(self) -> int:

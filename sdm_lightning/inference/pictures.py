@@ -37,8 +37,8 @@ TIFF_LAYOUT = frozenset(
      301, 317, 318, 319, 320, *range(321, 326), 330, 332, 333, 334, *range(336, 348), 347,
      *range(512, 522), *range(529, 533), 34675}
 )  # fmt: skip
-"""Tags of a TIFF file that say how its pixels lie in it, and nothing of the photo: wrong in any other
-file, and a TIFF file with them would not be readable."""
+"""Tags of a TIFF file that say how its pixels lie in it, and nothing of the photo: wrong in any
+other file, and a TIFF file with them cannot be read."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ def test_long_names_pair_whatever_their_extension():
     assert key_for_path(f"{name}.jpg") == key_for_path(f"{name}.png")
 
 
+def test_two_masks_of_one_name_are_refused():
+    with pytest.raises(InputError, match=r"m: a\.bmp and a\.png are two masks of one name"):
+        pair_masks(["a.jpg"], ["a.bmp", "a.png"], "m")
+
+
 def test_collisions_get_a_hash_and_nothing_else_does():
     names = ["a/b.jpg", "a__b.jpg", "A/B.jpg", "c.v1.jpg", "c_v1.png", "d.jpg"]
     keys = unique_keys(names)

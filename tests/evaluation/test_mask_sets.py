@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -48,6 +49,19 @@ def test_masks_of_shards_with_folders_in_their_keys(tmp_path, capsys):
     masks = FolderMasks(str(target))
     mask = masks(RawSample("zoo/000", b"", None, "0.tar"), 16)
     assert np.array_equal(mask, free_form_mask("mat256_small", 16, mask_seed(0, "zoo/000")))
+
+
+def test_masks_of_names_that_differ_in_case_are_found(folders):
+    """Such keys get a hash: two files of these names would be one on many systems."""
+    for folder in (folders.real, folders.fake):
+        Path(folder, "photo0.png").rename(Path(folder, "Photo1.png"))
+    target = folders.root / "set"
+    write_mask_set(str(target), folders.real, preset="mat256_small", size=48)
+    assert len(list(target.glob("[Pp]hoto1-*.png"))) == 2
+    evaluate_folders(
+        folders.real, folders.fake, masks=str(target), crop=48, features=None, lpips=None,
+        record=None, num_workers=0,
+    )  # fmt: skip
 
 
 def test_what_is_printed(folders, capsys):

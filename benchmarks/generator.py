@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import Line, Settings, compared, figure, interleaved, peak_memory
-from benchmarks.limits import Products
+from benchmarks.limits import Products, set_tf32, tf32
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.inference.precision import wants_bfloat16
 from sdm_lightning.memory import reuse_freed_memory
@@ -50,7 +50,9 @@ def run(settings: Settings) -> Iterator[Line]:
     peaks = {}
     precisions = _precisions(settings)
     for precision in precisions:
-        peaks[precision] = matmul_peak(settings, getattr(torch, precision))
+        with _precision(settings, precision):
+            dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+            peaks[precision] = matmul_peak(settings, dtype)
         yield figure("generator", f"matrix product, {precision}", peaks[precision], "TFLOP/s")
     batches = {size: [1, 8] if cuda and not settings.quick else [1] for size in settings.sizes}
     for size in settings.sizes:
@@ -96,7 +98,8 @@ def run(settings: Settings) -> Iterator[Line]:
 
 def _precisions(settings: Settings) -> list[str]:
     # Where bfloat16 is only imitated, it takes longer and tells nothing.
-    return ["float32"] + ["bfloat16"] * wants_bfloat16("auto", settings.device)
+    tf32 = ["tf32"] if settings.device.type == "cuda" else []
+    return ["float32", *tf32] + ["bfloat16"] * wants_bfloat16("auto", settings.device)
 
 
 def _deviations(like: Tensor) -> Tensor:
@@ -109,10 +112,17 @@ def _forward(settings: Settings, generator: nn.Module, precision: str, inputs: T
         return generator(inputs)
 
 
-def _precision(settings: Settings, precision: str) -> Any:
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(settings.device.type, torch.bfloat16)
+@contextmanager
+def _precision(settings: Settings, precision: str) -> Iterator[None]:
+    """Compute in float32, on a GPU also in TF32, or with autocast to bfloat16."""
+    before = tf32()
+    set_tf32(precision == "tf32", precision == "tf32")
+    try:
+        lower = precision == "bfloat16"
+        with torch.autocast(settings.device.type, torch.bfloat16, enabled=lower):
+            yield
+    finally:
+        set_tf32(*before)
 
 
 def _iterate(settings: Settings, network: Any, batch: int, size: int) -> None:

@@ -26,17 +26,30 @@ def is_product(name: str) -> bool:
     return name in _PRODUCTS or name.startswith(_FAMILIES)
 
 
+def tf32() -> tuple[bool, bool]:
+    """Return whether convolutions and matrix products may use TF32 on a GPU."""
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def set_tf32(convolutions: bool, products: bool) -> None:
+    """Set what :func:`tf32` returns."""
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.backends.cuda.matmul.allow_tf32 = products
+
+
 class Recorder(TorchDispatchMode):
-    """Collects the products that run inside it."""
+    """Collects the products that run inside it, and whether in TF32."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, Any, Any]] = []
+        self.tf32: list[tuple[bool, bool]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if is_product(func._schema.name):
             self.calls.append((func, *tree_map(_shape_of, (args, kwargs))))
+            self.tf32.append(tf32())
         return func(*args, **kwargs)
 
 
@@ -77,12 +90,19 @@ class Products:
         self.calls = [
             (func, *tree_map(tensor, (args, kwargs))) for func, args, kwargs in recorder.calls
         ]
+        self.tf32 = recorder.tf32
 
     def __len__(self) -> int:
         return len(self.calls)
 
     @torch.no_grad()
     def __call__(self) -> None:
-        """Run them all, in their order."""
-        for func, args, kwargs in self.calls:
-            func(*args, **kwargs)
+        """Run them all, in their order and with the arithmetic that they had."""
+        before = tf32()
+        # What autocast has cast was recorded as cast.
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            for (func, args, kwargs), kind in zip(self.calls, self.tf32, strict=True):
+                if kind != tf32():
+                    set_tf32(*kind)
+                func(*args, **kwargs)
+        set_tf32(*before)

@@ -135,9 +135,9 @@ class PairedFolders(Dataset):
             # A mask set is named by keys that are unique in upper and lower case alike.
             unique = unique_keys(entry.name for entry in self.real.entries.values())
             for key in self.keys:
-                other = unique[self.real.entries[key].name]
-                if key not in self.masks.entries and other in self.masks.entries:
-                    self.masks.entries[key] = self.masks.entries[other]
+                name = unique[self.real.entries[key].name]
+                if key not in self.masks.entries and name in self.masks.entries:
+                    self.masks.entries[key] = self.masks.entries[name]
             self.masks.require(self.keys, "mask")
 
     def __len__(self) -> int:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdm_lightning.features.images import full_float32
 from sdm_lightning.features.networks import PretrainedNetwork, enlarged
 
 
@@ -44,7 +43,7 @@ def reused_maps(active: bool = True) -> Iterator[None]:
 def stage_maps(
     network: PretrainedNetwork, images: Tensor, stages: Sequence[int], min_size: int
 ) -> list[Tensor]:
-    """Return a network's feature maps, computed in float32.
+    """Return a network's feature maps, computed without autocast.
 
     Args:
         network: On the device of the images.
@@ -56,7 +55,7 @@ def stage_maps(
         One ``(B, C_i, H_i, W_i)`` per stage; gradients reach the images.
     """
     computed = _computed.get()
-    with full_float32(images.device):
+    with torch.autocast(images.device.type, enabled=False):
         found = None if computed is None else _found(computed, network, images, stages, min_size)
         if found is None:
             levels = enlarged(images.float() * 127.5 + 127.5, min_size)

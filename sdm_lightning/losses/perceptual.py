@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sdm_lightning.constants import constant
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.frozen import UsesFrozenNetwork
-from sdm_lightning.features.images import full_float32
 from sdm_lightning.features.resnet50s import load_network
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -64,7 +64,11 @@ class PerceptualLoss(nn.Module, ABC):
 
 
 class NetworkPerceptualLoss(UsesFrozenNetwork, PerceptualLoss):
-    """A distance of a pretrained network's feature maps, always computed in float32."""
+    """A distance of a pretrained network's feature maps, computed without autocast.
+
+    TF32 stays as it is set: a loss does not need the digits that it costs, and scores use
+    :func:`~sdm_lightning.features.images.full_float32`.
+    """
 
     @abstractmethod
     def feature_maps(self, network: nn.Module, images: Tensor) -> list[Tensor]:
@@ -73,7 +77,7 @@ class NetworkPerceptualLoss(UsesFrozenNetwork, PerceptualLoss):
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the network's feature maps of images ``(B, 3, H, W)`` in [-1, 1]."""
         network = self.network_on(images.device)
-        with full_float32(images.device):
+        with torch.autocast(images.device.type, enabled=False):
             return self.feature_maps(network, images.float())
 
 
@@ -126,7 +130,7 @@ class ResNetPerceptualLoss(NetworkPerceptualLoss):
     def feature_maps(self, network: nn.Module, images: Tensor) -> list[Tensor]:
         """Return the four stages: strides 4, 8, 8, 8; 256, 512, 1024, 2048 channels."""
         mean, std = (
-            torch.tensor(values, device=images.device).view(1, 3, 1, 1)
+            constant(values, images.device).view(1, 3, 1, 1)
             for values in (_IMAGENET_MEAN, _IMAGENET_STD)
         )
         maps: list[Tensor] = network((images * 0.5 + 0.5 - mean) / std)

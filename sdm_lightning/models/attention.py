@@ -122,6 +122,8 @@ class AttentionBlock(nn.Module):
         qkv = qkv.reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(dim=0)
         bias = None if self.bias is None else self.bias(uncertainty)
+        if bias is None:  # fused kernels want vectors in one piece; a bias makes such copies anyway
+            query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         attended = biased_attention(query, key, value, bias).to(x.dtype)
         attended = attended.transpose(1, 2).reshape(batch, height, width, channels)
         return x + self.to_output(attended.permute(0, 3, 1, 2))

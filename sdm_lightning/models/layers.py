@@ -52,7 +52,9 @@ def fast_layout(x: Tensor) -> Tensor:
 
 def _binomial_kernel(x: Tensor, gain: float) -> Tensor:
     """Build the [1, 3, 3, 1] filter with sum ``gain``, one copy per channel of ``x``."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype)
+    # 1, 3, 3, 1, computed on the device: a copy from the host waits for a GPU, and cannot be part of
+    # a CUDA graph.
+    taps = 4 - (2 * torch.arange(4, device=x.device, dtype=x.dtype) - 3).abs()
     kernel = torch.outer(taps, taps) * (gain / 64.0)
     return kernel.expand(x.shape[1], 1, 4, 4)
 
@@ -78,7 +80,8 @@ def upsample(x: Tensor) -> Tensor:
     Away from the border, two-fold bilinear interpolation *is* that filter; at the border it
     repeats the edge pixel where a zero-padded filter would darken it.
     """
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+    # Autocast interpolates in float32; what follows would then be done in float32, too.
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False).to(x.dtype)
 
 
 def downsample(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdm_lightning.constants import constant
 from sdm_lightning.errors import InputError
 
 GEOMETRIC = ("flip", "rotate90", "translate", "scale", "rotate", "stretch", "shift")
@@ -144,7 +145,7 @@ class AdaptiveAugment(nn.Module):
         matrix, moved = self._draw_matrix(image.shape[0], height, width, image.device)
         # affine_grid measures each axis from -1 to 1; the matrix is in pixels, so that a rotation
         # of an oblong image is one.
-        half = torch.tensor([width / 2, height / 2, 1.0], device=image.device)
+        half = constant([width / 2, height / 2, 1.0], image.device)
         theta = (matrix * half / half[:, None])[:, :2]
         grid = F.affine_grid(theta, [image.shape[0], 1, height, width], align_corners=False)
         new_image = _Resample.apply(image, grid, self.interpolation)
@@ -167,7 +168,7 @@ class AdaptiveAugment(nn.Module):
         p = self.probability.to(device)
         # Rotating before and after the stretch: together they happen with probability p.
         p_half = 1 - torch.sqrt(1 - p)
-        side = torch.tensor([width, height], dtype=torch.float32, device=device)
+        side = constant([width, height], device)
         one = torch.ones(batch, device=device)
 
         def uniform(low: float, high: float, *size: int) -> Tensor:
@@ -189,8 +190,8 @@ class AdaptiveAugment(nn.Module):
             step(p, _scaling(sign.float(), one))
         if "rotate90" in self.transforms:
             turns = torch.randint(4, (batch,), device=device)
-            cosine = torch.tensor([1.0, 0.0, -1.0, 0.0], device=device)[turns]
-            sine = torch.tensor([0.0, 1.0, 0.0, -1.0], device=device)[turns]
+            cosine = constant([1.0, 0.0, -1.0, 0.0], device)[turns]
+            sine = constant([0.0, 1.0, 0.0, -1.0], device)[turns]
             step(p, _rotation(cosine, sine))
         if "translate" in self.transforms:
             step(p, _translation(torch.round(uniform(-_TRANSLATE_MAX, _TRANSLATE_MAX, 2) * side)))
@@ -221,7 +222,7 @@ class AdaptiveAugment(nn.Module):
         gray = torch.full((3, 1), 1 / math.sqrt(3), device=device)
         luma = gray @ gray.T  # projects a colour on the axis of greys
         eye = torch.eye(3, device=device)
-        cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=device)
+        cross = constant([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device)
         cross = cross / math.sqrt(3)
         matrix = eye.expand(batch, 3, 3)
         offset = torch.zeros(batch, 3, 1, device=device)

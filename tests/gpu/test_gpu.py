@@ -21,6 +21,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions use TF32 by default, in which two kernels differ in the third digit."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture(scope="module")
 def generator() -> Generator:
     torch.manual_seed(0)
@@ -45,14 +51,6 @@ def test_bfloat16_is_near_float32(generator: Generator) -> None:
     for one, other in zip(found, wanted, strict=True):
         assert one.dtype == torch.float32
         assert relative_error(one, other) < 0.05
-
-
-@torch.no_grad()
-def test_compiled_equals_eager(generator: Generator) -> None:
-    wanted = generator(network_input())
-    found = torch.compile(generator)(network_input())
-    for one, other in zip(found, wanted, strict=True):
-        assert relative_error(one, other) < 2e-3  # TF32 off; sums in another order
 
 
 @torch.no_grad()
@@ -125,7 +123,8 @@ def parameters(module: torch.nn.Module) -> torch.Tensor:
 
 
 def test_resume_continues(tmp_path: Path) -> None:
-    whole, first, second = tiny_module(), tiny_module(), tiny_module()
+    whole, first, second, other = (tiny_module() for _ in range(4))
+    start = parameters(whole.generator)
     # Four times the same batch: this loader, unlike the package's own, starts again on a resume.
     loader = DataLoader(ConcatDataset([TinyImages(4)] * 4), batch_size=4)
     trainer(tmp_path, 4).fit(whole, loader)
@@ -134,10 +133,16 @@ def test_resume_continues(tmp_path: Path) -> None:
     half.save_checkpoint(tmp_path / "half.ckpt")
     trainer(tmp_path, 4).fit(second, loader, ckpt_path=tmp_path / "half.ckpt")
     assert whole.images_seen == second.images_seen == 16
-    # The GPU's sums by atomic additions are in no fixed order.
-    torch.testing.assert_close(
-        parameters(second.generator), parameters(whole.generator), rtol=1e-2, atol=1e-3
-    )
+    # The GPU's sums by atomic additions are in no fixed order, and Adam's first steps turn the sign
+    # of a gradient into a whole step: single weights may differ by that, the way taken may not.
+    end = parameters(whole.generator)
+    off = (parameters(second.generator) - end).norm()
+    trainer(tmp_path, 2).fit(other, loader, ckpt_path=None)
+    stayed = (parameters(other.generator) - end).norm()
+    assert off < 0.2 * min((start - end).norm(), stayed)
+    states = [module.optimizers(use_pl_optimizer=False)[0].state for module in (whole, second)]
+    steps = [{float(state["step"]) for state in found.values()} for found in states]
+    assert steps[0] == steps[1] == {4.0}
 
 
 def test_bfloat16_training_stays_finite(tmp_path: Path) -> None:
@@ -166,3 +171,11 @@ def test_memory_is_flat_in_the_number_of_iterations(tmp_path: Path) -> None:
         trainer(tmp_path, 2).fit(module, tiny_loader(batch_size=32))
         peaks[iterations] = torch.cuda.max_memory_allocated()
     assert peaks[4] <= 1.10 * peaks[1]
+
+
+@torch.no_grad()
+def test_compiled_equals_eager(generator: Generator) -> None:
+    wanted = generator(network_input())
+    found = torch.compile(generator)(network_input())
+    for one, other in zip(found, wanted, strict=True):
+        assert relative_error(one, other) < 2e-3  # sums in another order

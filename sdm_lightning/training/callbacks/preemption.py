@@ -25,7 +25,8 @@ class Preemption(pl.Callback):
     it. Ctrl-C once more stops at once, without saving.
 
     Args:
-        every_n_batches: How often the ranks check whether one of them received a signal.
+        every_n_batches: How often several processes ask each other for a signal: each time they
+            wait for their GPUs. One process alone looks after every batch.
         signals: Names of the signals.
         exit_code: Status that the process should end with, for the launch script to requeue by;
             the command line reads it from ``status``. After Ctrl-C it is 130.
@@ -33,7 +34,7 @@ class Preemption(pl.Callback):
 
     def __init__(
         self,
-        every_n_batches: int = 1,
+        every_n_batches: int = 10,
         signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1", "SIGINT"),
         exit_code: int = 75,
     ) -> None:
@@ -97,7 +98,7 @@ class Preemption(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
     ) -> None:
         """Agree among all ranks, save together and stop."""
-        if self.requested or (i + 1) % self.every_n_batches:
+        if self.requested or (trainer.world_size > 1 and (i + 1) % self.every_n_batches):
             return
         if not on_any_process(trainer, self.signalled):
             return

@@ -46,13 +46,6 @@ class Photo:
         """Reduce the given hole ``(h, w)`` for the page."""
         return None if self.given is None else shrink_mask(self.given, self.preview)
 
-    def opaque_in(self, hole: Bools) -> Picture:
-        """Return the picture, opaque in the hole ``(H, W)``: what is filled is to be seen."""
-        if self.picture.alpha is None:
-            return self.picture
-        alpha = np.where(hole, self.picture.highest, self.picture.alpha)
-        return replace(self.picture, alpha=alpha.astype(self.picture.alpha.dtype))
-
     def hole(self, painted: str) -> Bools:
         """Return the hole at full size, ``(H, W)``, True = fill.
 

@@ -15,6 +15,7 @@ from PIL import Image
 from sdm_lightning.app.filling import Frames, overlay, reduced_result, run
 from sdm_lightning.app.photo import Bytes, Photo, data_url, open_photo, read_hole, shrink_mask
 from sdm_lightning.errors import InputError
+from sdm_lightning.inference.holes import opaque_in
 from sdm_lightning.inference.inpainter import Inpainter, Precision
 from sdm_lightning.inference.results import Bools, Inpainting
 from sdm_lightning.inference.weights import find_weights
@@ -195,7 +196,7 @@ class Service:
         session.images, session.variants, session.stop = [], [], threading.Event()
         frames = [Frames(photo.preview, hole, num_iterations) for _ in range(num_samples)]
         events = run(
-            self.inpainter(weights), photo.opaque_in(hole), hole, session.stop,
+            self.inpainter(weights), opaque_in(photo.picture, hole), hole, session.stop,
             num_iterations=num_iterations, num_samples=num_samples, seed=seed,
             precision=precision,
         )  # fmt: skip

@@ -67,6 +67,7 @@ def draw_figure(
     results: list[str] | None = None,
     scale: str | None = None,
     metrics: list[str] | None = None,
+    where: dict[str, Any] | None = None,
 ) -> None:
     """Draw a figure of the paper with your models, as PNG and PDF.
 
@@ -90,6 +91,7 @@ def draw_figure(
         results: For tables: JSON-lines files or folders; as for sdm table.
         scale: For tables: only runs of this scale.
         metrics: For tables: the metrics to draw; default: FID and PSNR in the hole.
+        where: For tables: only runs with these values, such as '{"images_seen": 16384}'.
 
     Raises:
         InputError: If what a figure needs is missing.
@@ -97,7 +99,7 @@ def draw_figure(
     if name == "fig7":
         figure = _schedules()
     elif name in ("table1", "table2", "table4"):
-        figure = _table(name, results, scale, metrics)
+        figure = _table(name, results, scale, metrics, where)
     elif name == "fig8":
         figure = _side_by_side(images, masks, methods, num_images)
     else:
@@ -201,10 +203,14 @@ def _schedules() -> Any:
 
 
 def _table(
-    name: str, results: list[str] | None, scale: str | None, metrics: list[str] | None
+    name: str,
+    results: list[str] | None,
+    scale: str | None,
+    metrics: list[str] | None,
+    where: dict[str, Any] | None,
 ) -> Any:
     table = read_paper_table(name)
-    lines = select_lines(gather(results), table, scale)
+    lines = select_lines(gather(results), table, scale, where)
     refuse_mixtures(table, lines)
     found = sorted({m for line in lines for m in metric_values(line)})
     chosen = metrics or [m for m in found if m.startswith("fid") or m in ("psnr_hole",)]

@@ -83,6 +83,8 @@ def write_mask_set(
         if not (target / MANIFEST_NAME).is_file():
             raise InputError(f"{target}: not a mask set, so it is not replaced; remove it yourself")
     names = sample_keys(images) if images is not None else [f"{i:08d}" for i in range(count or 0)]
+    # One file for two keys on a system that takes upper and lower case for one.
+    refuse_repeated((_file_name(name).casefold() for name in names), images or output)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Everything is written beside the target and put in place at once: no half-written set.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
@@ -124,12 +126,17 @@ def write_mask_set(
     )
 
 
+def _file_name(key: str) -> str:
+    """Return the name of a key's mask; keys of other programs' shards may hold folders."""
+    return f"{key_for_path(f'{key}.png')}.png"
+
+
 def _write_mask(name: str, folder: Path, preset: str, size: int, seed: int) -> MaskFile:
     mask = free_form_mask(preset, size, mask_seed(seed, name))
     done, data = cv2.imencode(".png", mask * 255)
     assert done
     content = data.tobytes()
-    file = f"{key_for_path(f'{name}.png')}.png"  # keys of other programs' shards may hold folders
+    file = _file_name(name)
     (folder / file).write_bytes(content)
     return MaskFile(file, hashlib.sha256(content).hexdigest(), round(hole_ratio(mask), 6))
 

@@ -9,6 +9,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -23,7 +24,7 @@ from sdm_lightning.inference.jobs import (
     Job,
     extra_path,
     folder_jobs,
-    refuse_replaced_inputs,
+    refuse_clashes,
     single_job,
 )
 from sdm_lightning.inference.precision import Precision
@@ -116,7 +117,7 @@ def inpaint_files(
     wanted: dict[Extra, bool] = {"uncertainty": uncertainty, "step": steps, "compare": compare}
     extras = [kind for kind, asked in wanted.items() if asked]
     targets = {job: job.targets(num_samples, extras) for job in jobs}
-    refuse_replaced_inputs(jobs, [path for paths in targets.values() for path in paths])
+    refuse_clashes(jobs, [path for paths in targets.values() for path in paths])
     waiting = [job for job in jobs if overwrite or not all(p.exists() for p in targets[job])]
     existing = [] if overwrite or not single else [p for p in targets[jobs[0]] if p.exists()]
     if existing:
@@ -213,9 +214,9 @@ def _write(
         record: dict[str, Any] = {"file": str(path), "seed": sample.seed}
         if overwrite or not path.exists():
             save_picture(path, sample)
-        else:
-            record["kept"] = (
-                True  # of an earlier call, which did not make all that is asked for now
+        elif not np.array_equal(np.asarray(Image.open(path)), np.asarray(sample.image)):
+            raise InputError(
+                f"{path}: exists, made with other settings; --overwrite true replaces it"
             )
         for kind in extras:
             for number, image in enumerate(_extra_images(sample, kind), start=1):

@@ -68,7 +68,8 @@ class HoleSource:
                 raise InputError(f"{image}: nothing in it is transparent; --mask alpha fills that")
             hole |= transparent
         grow = self.grow if self.grow is not None else SOFT_EDGE if self.colour else 0
-        return picture, ~grown(hole, grow)
+        hole = grown(hole, grow)
+        return opaque_in(picture, hole), ~hole
 
 
 def box_hole(boxes: Sequence[str], size: tuple[int, int]) -> Bools:
@@ -108,6 +109,14 @@ def opaque(picture: Picture) -> tuple[Picture, Bools]:
         return picture, np.zeros(picture.size, bool)
     highest = picture.highest
     return replace(picture, alpha=np.full_like(picture.alpha, highest)), picture.alpha < highest
+
+
+def opaque_in(picture: Picture, hole: Bools) -> Picture:
+    """Return the photo, opaque in the hole ``(H, W)``: what is filled is to be seen."""
+    if picture.alpha is None:
+        return picture
+    alpha = np.where(hole, picture.highest, picture.alpha).astype(picture.alpha.dtype)
+    return replace(picture, alpha=alpha)
 
 
 def painted_hole(picture: Picture, colour: str) -> Bools:

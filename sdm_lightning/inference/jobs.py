@@ -1,6 +1,7 @@
 """What ``sdm inpaint`` reads and writes: photos, their masks, and the names of the results."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +40,18 @@ def extra_path(sample: Path, kind: Extra, number: int = 1) -> Path:
     return sample.with_name(f"{sample.stem}-{kind}{number if kind == 'step' else ''}.png")
 
 
-def refuse_replaced_inputs(jobs: Sequence[Job], targets: Sequence[Path]) -> None:
-    """Refuse, with and without ``--overwrite``, to write over a photo or a mask.
+def refuse_clashes(jobs: Sequence[Job], targets: Sequence[Path]) -> None:
+    """Refuse, with and without ``--overwrite``, to write over a photo, a mask or another result.
 
     Raises:
-        InputError: If a file that would be written is one that is read.
+        InputError: If a file that would be written is one that is read, or is written twice.
     """
+    twice = [path for path, count in Counter(targets).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{twice[0]}: would be the result of one photo and a picture beside another's; "
+            "rename a photo"
+        )
     inputs = {_identity(p) for job in jobs for p in (job.image, job.mask) if p is not None}
     for target in targets:
         if target.exists() and _identity(target) in inputs:

@@ -34,7 +34,7 @@ GREY_FRACTION = 0.02
 
 TIFF_LAYOUT = frozenset(
     {*range(254, 260), 262, 263, 264, 265, 266, 273, *range(277, 282), 284, *range(288, 294), 297,
-     301, 317, 318, 319, 320, *range(321, 326), 330, 332, 333, 334, *range(336, 348), 347,
+     301, 317, 318, 319, 320, *range(321, 326), 330, 332, 333, 334, *range(336, 348),
      *range(512, 522), *range(529, 533), 34675}
 )  # fmt: skip
 """Tags of a TIFF file that say how its pixels lie in it, and nothing of the photo: wrong in any
@@ -158,9 +158,8 @@ def _from_pil(image: Image.Image, name: str) -> Picture:
     }
     try:
         exif = turned.getexif()
-        if image.format == "TIFF":
-            for tag in TIFF_LAYOUT & set(exif):
-                del exif[tag]
+        for tag in TIFF_LAYOUT & set(exif):
+            del exif[tag]
         if len(exif):
             info["exif"] = exif.tobytes()
     except Exception:  # damaged EXIF raises nearly anything, and is not worth a picture

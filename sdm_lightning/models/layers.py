@@ -52,8 +52,7 @@ def fast_layout(x: Tensor) -> Tensor:
 
 def _binomial_kernel(x: Tensor, gain: float) -> Tensor:
     """Build the [1, 3, 3, 1] filter with sum ``gain``, one copy per channel of ``x``."""
-    # 1, 3, 3, 1, computed on the device: a copy from the host waits for a GPU, and cannot be part of
-    # a CUDA graph.
+    # Computed on the device: a copy from the host waits for a GPU, and cannot be in a CUDA graph.
     taps = 4 - (2 * torch.arange(4, device=x.device, dtype=x.dtype) - 3).abs()
     kernel = torch.outer(taps, taps) * (gain / 64.0)
     return kernel.expand(x.shape[1], 1, 4, 4)

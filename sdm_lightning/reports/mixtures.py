@@ -4,17 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.reports.paper import PaperTable
-from sdm_lightning.reports.results import Line, label_of
+from sdm_lightning.reports.paper import PaperTable, same_value
+from sdm_lightning.reports.results import Line, distinct, label_of
 
 SETTINGS = (
     "scale", "protocol", "num_iterations", "images_seen", "num_images", "images_digest",
     "masks_digest",
 )  # fmt: skip
 """What all runs of a cell have in common."""
-
-SAME_LENGTH = 0.05
-"""Runs that a time limit ended saw nearly as many images; a shorter training is another one."""
 
 
 def refuse_mixtures(table: PaperTable, lines: Sequence[Line]) -> None:
@@ -37,10 +34,10 @@ def refuse_mixtures(table: PaperTable, lines: Sequence[Line]) -> None:
 
 def _refuse_cell(name: str, lines: Sequence[Line]) -> None:
     for key in SETTINGS:
-        values = list(dict.fromkeys(v for x in lines if (v := label_of(x, key)) is not None))
-        if len(values) < 2 or (key == "images_seen" and _close(values)):
+        values = distinct(lines, key)
+        if all(same_value(key, value, values[0]) for value in values):
             continue
-        listed = " and ".join(f"{value:.12}" if "digest" in key else str(value) for value in values)
+        listed = " and ".join(value[:12] if "digest" in key else value for value in values)
         choose = f"--scale {values[0]}" if key == "scale" else f"--where '{{\"{key}\": VALUE}}'"
         raise InputError(
             f"{name}: its results differ in {key} ({listed}) and are not averaged; choose with "
@@ -48,11 +45,12 @@ def _refuse_cell(name: str, lines: Sequence[Line]) -> None:
         )
     seeds = [label_of(line, "seed") for line in lines]
     for seed in dict.fromkeys(seeds):
-        if seed is not None and seeds.count(seed) > 1:
+        if seeds.count(seed) > 1 or (seed is None and len(seeds) > 1):
             paths = [_checkpoint(x) for x, s in zip(lines, seeds, strict=True) if s == seed]
+            whose = f"of seed {seed}" if seed is not None else "without a seed"
             raise InputError(
-                f"{name}: {len(paths)} results of seed {seed} ({', '.join(paths)}) are not "
-                "averaged; name the file of one with --results"
+                f"{name}: {len(paths)} results {whose} ({', '.join(paths)}) are not averaged; name "
+                "the file of one with --results"
             )
 
 
@@ -62,11 +60,6 @@ def _at(lines: Iterable[Line], where: Mapping[str, Any]) -> list[Line]:
 
 def _shown(where: Mapping[str, Any]) -> str:
     return "".join(f", {key} {value}" for key, value in where.items())
-
-
-def _close(values: Sequence[Any]) -> bool:
-    least, most = min(map(float, values)), max(map(float, values))
-    return most - least <= SAME_LENGTH * most
 
 
 def _checkpoint(line: Line) -> str:

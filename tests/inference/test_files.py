@@ -255,13 +255,21 @@ def test_what_a_folder_lacks_is_made_and_what_it_has_stays(
     inpaint(*arguments)
     first = (out / "a.png").read_bytes()
     capsys.readouterr()
-    inpaint(*arguments, "--uncertainty", "--seed", 5, "--json")
-    (sample,) = json.loads(capsys.readouterr().out)["photos"][0]["samples"]
-    assert sample["kept"] is True
+    with pytest.raises(SystemExit):
+        inpaint(*arguments, "--uncertainty", "--seed", 5)
+    assert "a.png: exists, made with other settings" in capsys.readouterr().err
+    assert not (out / "a-uncertainty.png").exists()
+    inpaint(*arguments, "--uncertainty")
     assert (out / "a.png").read_bytes() == first
     assert (out / "a-uncertainty.png").is_file()
+    capsys.readouterr()
     inpaint(*arguments, "--uncertainty")
     assert "1 done already" in capsys.readouterr().out
+    write_pair(tmp_path, "a-compare")
+    with pytest.raises(SystemExit):
+        inpaint(*arguments, "--compare", "--overwrite")
+    assert "a-compare.png: would be the result of one photo and" in capsys.readouterr().err
+    assert (out / "a.png").read_bytes() == first
 
 
 def test_the_folder_that_one_is_in(
@@ -285,9 +293,7 @@ def tiff(kind: str, path: Path) -> None:
     """A TIFF file whose tags would be wrong for the colours that are written."""
     colour = Image.fromarray(RNG.integers(0, 256, (32, 40, 3), dtype=np.uint8))
     options: dict = {"description": "a photo", "artist": "somebody"}
-    if kind == "planar":
-        options["tiffinfo"] = {284: 2}
-    elif kind in ("CMYK", "LAB", "P"):
+    if kind in ("CMYK", "LAB", "P"):
         colour = colour.convert(kind)
     elif kind == "I":
         wide = RNG.integers(0, 65536, (32, 40)).astype(np.int32)
@@ -298,6 +304,32 @@ def tiff(kind: str, path: Path) -> None:
     elif kind == "jpeg":
         options |= {"compression": "jpeg"}
     colour.save(path, **options)
+
+
+def test_a_jpeg_with_layout_tags_becomes_a_tiff(tmp_path: Path, tiny_weights: Path) -> None:
+    array = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif.update({256: 40, 257: 24, 274: 6, 338: 1, 270: "a photo"})
+    Image.fromarray(array).save(tmp_path / "a.jpg", exif=exif)
+    inpaint(
+        tmp_path / "a.jpg", "--box=4,4,9,9", "--output", tmp_path / "a.tif", "--weights",
+        tiny_weights,
+    )  # fmt: skip
+    before, after = (read_picture(tmp_path / name).pixels for name in ("a.jpg", "a.tif"))
+    assert before.shape == (40, 24, 3)
+    np.testing.assert_array_equal(before[20:], after[20:])
+    assert Image.open(tmp_path / "a.tif").getexif()[270] == "a photo"
+
+
+def test_what_is_filled_is_to_be_seen(tmp_path: Path, tiny_weights: Path) -> None:
+    """Also where the photo is transparent there; elsewhere it stays transparent."""
+    array = RNG.integers(0, 256, (32, 40, 4), dtype=np.uint8)
+    array[:, :, 3] = 0
+    Image.fromarray(array).save(tmp_path / "a.png")
+    inpaint(tmp_path / "a.png", "--box=4,4,9,9", "--weights", tiny_weights)
+    result = np.asarray(Image.open(tmp_path / "a-inpainted.png"))
+    assert (result[4:13, 4:13, 3] == 255).all()
+    assert (result[:, :, 3] == 255).sum() == 81
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png"])

@@ -159,15 +159,23 @@ def test_sigterm_during_validation(sdm, monkeypatch, capsys, tmp_path):
     assert "val/psnr" not in (run / "metrics.csv").read_text()
 
 
+EACH_EPOCH = ("--trainer.limit_train_batches=2", "--trainer.check_val_every_n_epoch=1",
+              "--trainer.val_check_interval=1.0")  # fmt: skip
+
+
+@pytest.mark.parametrize("interval", [("--trainer.val_check_interval=1",), EACH_EPOCH])
 @pytest.mark.parametrize("call", [1, 4])
-def test_early_stopping_does_not_see_a_validation_cut_short(sdm, monkeypatch, tmp_path, call):
+def test_early_stopping_does_not_see_a_validation_cut_short(
+    sdm, monkeypatch, tmp_path, call, interval
+):
     """Neither in the first validation, which leaves it no score, nor in a later one."""
     at(monkeypatch, SDMModule, "validation_step", kill_self(signal.SIGTERM), call=call)
     stopping = (
         "--trainer.callbacks+=EarlyStopping",
         "--trainer.callbacks.monitor=val/psnr",
         "--trainer.callbacks.mode=max",
-        "--trainer.val_check_interval=1",
+        "--budget.max_images=100",
+        *interval,
     )
     with pytest.raises(SystemExit) as end:
         sdm("fit", *stopping)
@@ -178,7 +186,8 @@ def test_early_stopping_does_not_see_a_validation_cut_short(sdm, monkeypatch, tm
     assert state["best_score"].isfinite() == (call > 1)
 
 
-def test_a_run_that_ends_early_keeps_its_last_state(sdm, tmp_path):
+@pytest.mark.parametrize("interval", [("--trainer.val_check_interval=2",), EACH_EPOCH])
+def test_a_run_that_ends_early_keeps_its_last_state(sdm, tmp_path, interval):
     """By early stopping, and by a number of epochs; checkpoints are far apart."""
     few = ("--checkpoint.every_n_batches=100", "--budget.max_images=100")
     stopping = (
@@ -187,7 +196,7 @@ def test_a_run_that_ends_early_keeps_its_last_state(sdm, tmp_path):
         "--trainer.callbacks.mode=min",  # so that nothing is ever better than the first
         "--trainer.callbacks.min_delta=100",
         "--trainer.callbacks.patience=1",
-        "--trainer.val_check_interval=2",
+        *interval,
     )
     run = sdm("fit", *few, *stopping)
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["images_seen"] == 8

@@ -289,9 +289,9 @@ def test_paper_lines_select_by_table() -> None:
     ("facts", "said"),
     [
         ({"scale": "tiny"}, "differ in scale (paper and tiny)"),
-        ({"protocol": "other"}, "differ in protocol (p and other)"),
+        ({"protocol": "other"}, "differ in protocol (other and p)"),
         ({"num_iterations": 4}, "differ in num_iterations (3 and 4)"),
-        ({"images_seen": 3000000}, "differ in images_seen (6000000 and 3000000)"),
+        ({"images_seen": 3000000}, "differ in images_seen (3000000 and 6000000)"),
         ({"masks_digest": "ffff"}, "differ in masks_digest (0000 and ffff)"),
         ({"seed": 0, "checkpoint": {"path": "b.ckpt"}}, "2 results of seed 0 (last.ckpt, b.ckpt)"),
     ],
@@ -310,6 +310,17 @@ def test_one_setting_is_chosen(tmp_path: Path) -> None:
     lines = [line("A", 0, metrics={"fid": 2.0}), line("A", 0, images_seen=1000, metrics={"fid": 9})]
     found = cells("table1", lines, tmp_path, where={"images_seen": 6000000})
     assert found["A (full)"]["FID, ours"] == "2.00"
+    lines = [line("A", seed, images_digest=d * 64) for seed, d in enumerate("ab")]
+    chosen = {"images_digest": "b" * 12}  # as the message shows it
+    assert "seeds 1." in table_text("table1", results=[write(tmp_path / "d", lines)], where=chosen)
+    with pytest.raises(InputError, match="none of 2 results has"):
+        table_text("table1", results=[str(tmp_path / "d")], where={"images_seen": 5})
+
+
+def test_results_without_a_seed_are_not_averaged(tmp_path: Path) -> None:
+    lines = [line("A", 0), {**line("A", 0), "seed": None, "checkpoint": {"path": "x"}}]
+    with pytest.raises(InputError, match=r"1 results without a seed \(x\) are not averaged"):
+        table_text("table1", results=[write(tmp_path / "r.jsonl", lines)])
 
 
 def test_validations_and_copies_of_a_checkpoint_are_no_runs(tmp_path: Path) -> None:

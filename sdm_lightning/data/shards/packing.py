@@ -183,7 +183,8 @@ def pack_shards(
         raise
     finally:
         # Nothing was built yet if the input itself was refused: leave no trace of it.
-        unpacked = stopped and (partial / WORK / "unpacked").exists()
+        begun = stopped or (partial / WORK / "plan.json").exists()
+        unpacked = begun and (partial / WORK / "unpacked").exists()
         started = unpacked or any(partial.glob("*.tar"))
         if fresh and not started:
             shutil.rmtree(partial, ignore_errors=True)

@@ -25,6 +25,7 @@ class RunCheckpoint(ModelCheckpoint):
     Args:
         every_n_batches: Batches between two checkpoints.
         keep: How many of them stay; those of earlier starts of the run count.
+        dirpath: Nothing; config files of older runs have it.
         monitor: Score of a validation, such as ``val/kid_quick[efficientnet-lite2]``: the
             checkpoint with its best value is kept as ``best.ckpt``, the value in ``best.json``.
             None: no such file.
@@ -39,9 +40,15 @@ class RunCheckpoint(ModelCheckpoint):
         self,
         every_n_batches: int = 1000,
         keep: int = 2,
+        dirpath: str | None = None,
         monitor: str | None = None,
         mode: Literal["min", "max"] | None = None,
     ) -> None:
+        if dirpath is not None:
+            raise InputError(
+                "checkpoint.dirpath: checkpoints are found in the run directory only; for another "
+                "disk, make its folder checkpoints a link"
+            )
         if every_n_batches < 1 or keep < 1:
             raise InputError("checkpoint.every_n_batches and checkpoint.keep must be at least 1")
         super().__init__(
@@ -105,9 +112,10 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the end of a run that was to take so many epochs."""
+        """Save where early stopping or the number of epochs ends a run."""
         super().on_train_epoch_end(trainer, pl_module)
-        if trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs:
+        most = trainer.max_epochs
+        if trainer.should_stop or (most not in (None, -1) and trainer.current_epoch + 1 >= most):
             self._save_last(trainer)
 
     def _save_last(self, trainer: pl.Trainer) -> None:

@@ -4,14 +4,12 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
-
-from sdm_lightning.inference.checkpoints import FOLDER
 
 
 class Preemption(pl.Callback):
@@ -25,6 +23,7 @@ class Preemption(pl.Callback):
     it. Ctrl-C once more stops at once, without saving.
 
     Args:
+        path: As it is; config files of older runs have it.
         every_n_batches: How often several processes ask each other for a signal: each time they
             wait for their GPUs. One process alone looks after every batch.
         signals: Names of the signals.
@@ -34,10 +33,12 @@ class Preemption(pl.Callback):
 
     def __init__(
         self,
+        path: Literal["checkpoints/preempted.ckpt"] = "checkpoints/preempted.ckpt",
         every_n_batches: int = 10,
         signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1", "SIGINT"),
         exit_code: int = 75,
     ) -> None:
+        self.path = path
         self.every_n_batches = every_n_batches
         self.signals = signals
         self.exit_code = exit_code
@@ -103,7 +104,7 @@ class Preemption(pl.Callback):
         if not on_any_process(trainer, self.signalled):
             return
         self.requested = True
-        path = Path(trainer.default_root_dir) / FOLDER / "preempted.ckpt"
+        path = Path(trainer.default_root_dir) / self.path
         trainer.save_checkpoint(path, weights_only=False)
         rank_zero_info(f"Stopped by a signal; continue with --ckpt_path {path}")
         trainer.should_stop = True
@@ -129,16 +130,17 @@ class Preemption(pl.Callback):
 
 def ignore_cut_validations(stopping: EarlyStopping) -> None:
     """Let early stopping pass over a validation that was cut short: it gave no score."""
-    original = stopping.on_validation_end
+    # What both of its hooks call, after a validation and at the end of an epoch.
+    original = stopping._run_early_stopping_check
     if getattr(original, "ignores_cut_validations", False):
         return
 
-    def on_validation_end(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def check(trainer: pl.Trainer) -> None:
         if not validation_cut_short(trainer):
-            original(trainer, pl_module)
+            original(trainer)
 
-    on_validation_end.ignores_cut_validations = True  # type: ignore[attr-defined]
-    stopping.on_validation_end = on_validation_end  # type: ignore[method-assign]
+    check.ignores_cut_validations = True  # type: ignore[attr-defined]
+    stopping._run_early_stopping_check = check  # type: ignore[method-assign]
 
 
 def on_any_process(trainer: pl.Trainer, flag: bool) -> bool:

@@ -5,10 +5,13 @@ import hashlib
 import io
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from sdm_lightning.errors import InputError
 
 _EARLY = 8 << 20
 
@@ -106,6 +109,25 @@ def append_lines(path: str | Path, lines: bytes) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse a place where no file can be written, before hours of work and not after.
+
+    Its folder is created if missing; nothing else is left behind.
+
+    Raises:
+        InputError: If it is a folder or cannot be written.
+    """
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            file.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror}); name another") from error
 
 
 def sha256_of_file(path: str | Path) -> str:

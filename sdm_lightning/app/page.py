@@ -11,7 +11,7 @@ import numpy as np
 
 from sdm_lightning.app.filling import Stopped
 from sdm_lightning.app.service import MAX_ITERATIONS, MAX_SAMPLES, Service
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.inference.results import heat_map
 
 HERE = Path(__file__).parent
@@ -149,6 +149,10 @@ def build_page(service: Service) -> gr.Blocks:
                 gr.Warning(str(error))
                 yield {status: _status(""), **idle}
                 return
+            except Exception as error:  # the page must not stay without its button
+                gr.Warning(f"Failed: {one_line(error)}")
+                yield {status: _status(""), **idle}
+                raise
             variants = service.session(key).variants
             share = service.session(key).share
             several = len(variants) > 1
@@ -168,7 +172,7 @@ def build_page(service: Service) -> gr.Blocks:
             return {
                 chosen: index,
                 slider: (service.photo(key).preview, one.picture),
-                step: gr.update(maximum=count, value=count, visible=count > 1),
+                step: gr.update(maximum=max(count, 2), value=count, visible=count > 1),
                 frame: one.frames[-1],
                 map_: one.overlay,
                 picture_file: gr.update(interactive=False, value=None),

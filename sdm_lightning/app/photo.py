@@ -148,15 +148,21 @@ def decode_hole(url: str, size: tuple[int, ...]) -> Bools:
     Raises:
         InputError: If it is no PNG data URL, or has another size.
     """
-    head, _, content = url.partition(",")
     try:
+        head, _, content = url.partition(",")
         if head != "data:image/png;base64":
             raise ValueError
         image = Image.open(BytesIO(base64.b64decode(content, validate=True)), formats=["PNG"])
         if (image.height, image.width) != tuple(size):
             raise ValueError
         alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        AttributeError,
+        ValueError,
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
         raise InputError("the painted hole does not fit the photo: open the photo again") from error
     return alpha >= 128
 

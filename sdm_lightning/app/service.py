@@ -188,7 +188,7 @@ class Service:
             ("iterations", num_iterations, MAX_ITERATIONS),
             ("variants", num_samples, MAX_SAMPLES),
         ):
-            if not 1 <= value <= limit:
+            if not isinstance(value, int) or not 1 <= value <= limit:
                 raise InputError(f"{name} is {value}; choose 1 to {limit}")
         if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
             raise InputError(f"seed is {seed}; choose a whole number from 0 to {MAX_SEED - 1}")

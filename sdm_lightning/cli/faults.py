@@ -4,6 +4,11 @@ import errno
 import re
 import sys
 
+PLACES = (
+    FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
+)  # fmt: skip
+"""A path that cannot be read or written as it was asked for."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -18,6 +23,9 @@ def explain_fault(error: BaseException) -> str | None:
         if (line := _explain(seen)) is not None:
             return line
         seen = seen.__cause__ or seen.__context__
+    # Not of what it was raised from: that may have been handled.
+    if isinstance(error, PLACES) and error.filename:
+        return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
     return None
 
 

@@ -96,6 +96,9 @@ def draw_figure(
     Raises:
         InputError: If what a figure needs is missing.
     """
+    for key, value in (("num_images", num_images), ("num_samples", num_samples)):
+        if value < 1:
+            raise InputError(f"{key} is {value}; it must be at least 1")
     if name == "fig7":
         figure = _schedules()
     elif name in ("table1", "table2", "table4"):
@@ -214,6 +217,8 @@ def _table(
     refuse_mixtures(table, lines)
     found = sorted({m for line in lines for m in metric_values(line)})
     chosen = metrics or [m for m in found if m.startswith("fid") or m in ("psnr_hole",)]
+    if unknown := [m for m in metrics or [] if lines and m not in found]:
+        raise InputError(f"no result has {unknown[0]!r}; there are {', '.join(found)}")
     shown = "mean and sample standard deviation" if name == "table2" else "each run, and means"
     notes = "Ours: not run yet."
     if lines:

@@ -17,9 +17,10 @@ from sdm_lightning.evaluation.mask_sets import MANIFEST_NAME, check_mask_set, re
 from sdm_lightning.evaluation.pairs import BadPair, PairedFolders, collate_pairs
 from sdm_lightning.evaluation.polarity import ENOUGH_IMAGES, PolarityGuard
 from sdm_lightning.evaluation.printing import remarks, table_lines
-from sdm_lightning.evaluation.record import append_record, check_record_place, make_record
+from sdm_lightning.evaluation.record import append_record, make_record
 from sdm_lightning.evaluation.workers import default_workers
 from sdm_lightning.features.extractors import build_features
+from sdm_lightning.files import check_writable
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
@@ -102,7 +103,7 @@ def evaluate_folders(
     if composite and masks is None:
         raise InputError("composite=true pastes known pixels: give masks, or leave it out")
     if record is not None:
-        check_record_place(record)
+        check_writable(record)
     pairs = PairedFolders(real, fake, masks, mask_convention, crop, fake_suffix, only_common)
     if features is not None and ids and not few_pairs and len(pairs) < MIN_PAIRS:
         raise InputError(

@@ -5,7 +5,6 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 
 from sdm_lightning import __version__
-from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.evaluator import Evaluation
 from sdm_lightning.files import append_lines
 
@@ -127,26 +125,6 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     does not corrupt the new one.
     """
     append_lines(path, to_json(record).encode() + b"\n")
-
-
-def check_record_place(path: str | Path) -> None:
-    """Refuse a place where no line can be appended, before hours of evaluation and not after.
-
-    Raises:
-        InputError: If it is a folder or cannot be written.
-    """
-    file = Path(path)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            file.open("ab").close()
-        else:
-            tempfile.TemporaryFile(dir=file.parent).close()
-    except OSError as error:
-        raise InputError(
-            f"{file}: the record cannot be written there ({error.strerror}); name another file, "
-            "or null for none"
-        ) from error
 
 
 def _plain(value: Any) -> Any:

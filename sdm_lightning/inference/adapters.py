@@ -7,6 +7,7 @@ of Table 3's systems are run and scored alike: ``sdm baseline`` writes a folder 
 
 import importlib
 import importlib.util
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -156,7 +157,7 @@ def load_method(name: str, **options: Any) -> Method:
     Raises:
         InputError: If there is no such method.
     """
-    if name in CLASSICAL:
+    if name in CLASSICAL and not options:
         return CLASSICAL[name]
     if Path(name).suffix in (".pt", ".pth", ".ts", ".torchscript"):
         return TorchScriptMethod(name, **options)
@@ -227,8 +228,9 @@ def run_baseline(
     with: sdm evaluate IMAGES OUTPUT --masks MASKS
 
     Args:
-        method: Mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, called with
-            uint8 (H, W, 3) and bool (H, W), True = known; or a TorchScript file such as LaMa's.
+        method: One of mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION,
+            called with uint8 (H, W, 3) and bool (H, W), True = known; or a TorchScript file such as
+            LaMa's.
         images: Folder of pictures.
         masks: Folder of masks with the pictures' names.
         output: Folder for the results.
@@ -251,6 +253,9 @@ def run_baseline(
         "device": device,
     }
     run = load_method(method, **{key: v for key, v in options.items() if v is not None})
+    for folder in (images, masks):
+        if Path(output).resolve() == Path(folder).resolve():
+            raise InputError(f"{output}: is an input folder; name another")
     pictures, holes = NamedImages(images), NamedImages(masks)
     holes.require(list(pictures.entries), "mask")
     started, done = time.perf_counter(), 0
@@ -262,9 +267,15 @@ def run_baseline(
         if known.shape != image.shape[:2]:
             raise InputError(f"{holes.label(key)}: its size is not that of {pictures.label(key)}")
         with atomic_file(target) as file:
-            Image.fromarray(checked(run, image, known, method)).save(file, format="PNG")
+            name = f"{method}, {pictures.label(key)}"
+            Image.fromarray(checked(run, image, known, name)).save(file, format="PNG")
         done += 1
     seconds = time.perf_counter() - started
     total = len(pictures.entries)
     print(f"{output}: {done} of {total} pictures filled by {method} in {seconds:.1f} s")
-    print(f"score them: sdm evaluate {images} {output} --masks {masks}")
+    if done < total:
+        print(f"{total - done} were there already, whoever made them; --overwrite replaces them")
+    words = ["sdm", "evaluate", images, output, "--masks", masks]
+    if mask_convention != "known-white":
+        words += ["--mask_convention", mask_convention]
+    print(f"score them: {shlex.join(words)}")

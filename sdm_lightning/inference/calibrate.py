@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.data.masks.presets import free_form_mask
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import atomic_file
+from sdm_lightning.files import atomic_file, check_writable
 from sdm_lightning.inference.certainty import (
     Calibration,
     HoleDeviations,
@@ -62,21 +62,30 @@ def calibrate(
         seed: Of the masks and fillings.
         device: cpu, cuda, mps, or auto.
     """
+    if not Path(photos).is_dir():
+        raise InputError(f"{photos}: no such folder")
     files = sorted(
         path
-        for path in (Path(photos).iterdir() if Path(photos).is_dir() else [])
+        for path in Path(photos).iterdir()
         if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
     )
     groups: dict[str, list[Path]] = {}
     for path in files:
         groups.setdefault(re.sub(r"-\d+$", "", path.stem), []).append(path)
     if len(groups) < MIN_PHOTOS:
-        raise InputError(f"{photos}: holds {len(groups)} photos; at least {MIN_PHOTOS} are needed")
+        more = f" ({len(files)} files: NAME-0, NAME-1, ... are windows of one photo)"
+        raise InputError(
+            f"{photos}: holds {len(groups)} photos{more if len(files) > len(groups) else ''}; at "
+            f"least {MIN_PHOTOS} are needed"
+        )
     if windows < 1:
         raise InputError(f"windows is {windows}; it must be at least 1")
     inpainter = Inpainter.from_pretrained(weights, device)
     info = inpainter.info
     assert info is not None  # from_pretrained gives it
+    target = Path(output) if output else calibration_file(info.path)
+    for place in (target, *([Path(figure)] if figure else [])):
+        check_writable(place)  # now, and not after all the filling
     side = info.resolution or 256
     presets = masks or list(DEFAULT_MASKS)
     rows: list[tuple[int, float, float]] = []
@@ -89,13 +98,12 @@ def calibrate(
             rows += [(number, *row) for row in score_window(inpainter, path, known, seed)]
     table = np.array(rows)
     calibration, probability = fit(table[:, 0], table[:, 1], table[:, 2], info.sha256)
-    target = Path(output) if output else calibration_file(info.path)
-    write_calibration(target, calibration)
     print(f"{calibration.num_holes} holes in {calibration.num_photos} photos")
     print(f"rank correlation of deviation and error (Spearman): {calibration.spearman:.3f}")
     print(f"bad: mean absolute error above {calibration.bad_error:.3f} (the worst quarter)")
     print(f"finding the bad ones (AUROC): {calibration.auroc:.3f}")
     print(f"calibration error: {calibration.calibration_error:.3f}")
+    write_calibration(target, calibration)
     print(target)
     if figure:
         draw(Path(figure), table[:, 1], table[:, 2], probability, calibration)

@@ -312,9 +312,8 @@ class SDMModule(InpaintingModule):
         """Read what the device found since the last look; keep the counters of all processes."""
         self.health.read()
         super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"]["real_signs"] = reduced(
-            self.trainer, self.real_signs.clone(), "sum"
-        )
+        signs = reduced(self.trainer, self.real_signs.clone(), "sum")
+        checkpoint["state_dict"]["real_signs"] = signs
         checkpoint["health"] = self.health.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -133,9 +133,9 @@ def test_unreadable_members_are_skipped(folders, where):
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(folders, monkeypatch):
     monkeypatch.setattr("sdm_lightning.evaluation.folders.run_pairs", None)
-    with pytest.raises(InputError, match="masks: the record cannot be written there"):
+    with pytest.raises(InputError, match="masks: cannot be written"):
         evaluate(folders, record=folders.masks)
-    with pytest.raises(InputError, match="record cannot be written there"):
+    with pytest.raises(InputError, match="cannot be written"):
         evaluate(folders, record=f"{folders.masks}/photo0.png/results.jsonl")
     assert "give masks" in refused(folders, composite=True, masks=None)
 

@@ -134,7 +134,18 @@ def test_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (result[KNOWN] == IMAGE[KNOWN]).all()
     assert (result[~KNOWN] == np.rint(IMAGE[KNOWN].mean(axis=0))).all()
     adapters.run_baseline("mean", *places)
-    assert "0 of 2 pictures" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0 of 2 pictures" in printed
+    assert "2 were there already" in printed
+    for folder in places[:2]:
+        with pytest.raises(InputError, match="is an input folder"):
+            adapters.run_baseline("mean", *places[:2], folder, overwrite=True)
+    with pytest.raises(InputError, match="device are for TorchScript files only"):
+        adapters.run_baseline("mean", *places, device="cuda")
+    adapters.run_baseline("mean", *places, mask_convention="hole-white", overwrite=True)
+    masks, out = places[1:]
+    said = f"{out} --masks {masks} --mask_convention hole-white"
+    assert said in capsys.readouterr().out
     (tmp_path / "masks" / "b.png").unlink()
     with pytest.raises(InputError, match=r"no mask for 1 of 2 images, the first is b;"):
         adapters.run_baseline("mean", *places)

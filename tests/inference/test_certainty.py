@@ -141,3 +141,11 @@ def test_too_few_photos(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main(["calibrate", str(tmp_path)])
     assert capsys.readouterr().err.endswith("holds 0 photos; at least 10 are needed\n")
+    for number in range(12):
+        (tmp_path / f"photo-{number}.png").touch()
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(tmp_path)])
+    assert "holds 1 photos (12 files: NAME-0, NAME-1, ..." in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(tmp_path / "nowhere")])
+    assert "nowhere: no such folder" in capsys.readouterr().err

@@ -270,7 +270,11 @@ def test_wandb_out_of_reach_or_token_wrong(sdm, monkeypatch, capsys):
 
 def test_faults_that_are_not_known_keep_their_traceback():
     assert explain_fault(RuntimeError("shape mismatch")) is None
-    assert explain_fault(OSError(13, "Permission denied", "/x")) is None
+    assert explain_fault(OSError(5, "Input/output error", "/x")) is None
+    assert explain_fault(OSError(13, "Permission denied", "/x")) == "/x: permission denied"
+    handled = KeyError("a bug")
+    handled.__context__ = FileNotFoundError(2, "No such file or directory", "/x")
+    assert explain_fault(handled) is None
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]")
     assert "another process of this training has ended" in explain_fault(lost)
     assert "/x: No space left" in explain_fault(OSError(28, "No space left on device", "/x"))

@@ -165,7 +165,7 @@ def test_facts_cannot_take_the_records_own_names(tmp_path):
 
 def test_a_record_that_cannot_be_written_is_refused_before_the_test(tmp_path):
     callback = EvaluationCallback(record=".")
-    with pytest.raises(InputError, match="the record cannot be written there"):
+    with pytest.raises(InputError, match="cannot be written"):
         trainer(tmp_path, callback).test(Module(), loader(), verbose=False)
 
 

@@ -16,12 +16,11 @@ from sdm_lightning.evaluation.mask_sets import read_manifest
 from sdm_lightning.evaluation.record import (
     RESERVED,
     append_record,
-    check_record_place,
     make_record,
     to_json,
 )
 from sdm_lightning.features.extractors import build_features
-from sdm_lightning.files import sha256_of_file
+from sdm_lightning.files import check_writable, sha256_of_file
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
 from sdm_lightning.training.callbacks.preemption import validation_cut_short
@@ -140,7 +139,7 @@ class EvaluationCallback(pl.Callback):
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         if trainer.state.fn != "fit" and self.record is not None:
-            check_record_place(Path(trainer.default_root_dir) / self.record)
+            check_writable(Path(trainer.default_root_dir) / self.record)
         self.evaluator.reset()
         self._padding = torch.zeros(2)
         self._judged_after = batches_of_all(trainer, split, PADDING_BATCHES)

@@ -16,13 +16,16 @@ for seed in ${SEEDS:-0 1}; do for row in ${ROWS:-A B C D}; do
     --config configs/trainer/default.yaml --config configs/logger/wandb.yaml \
     --config configs/scale/photos.yaml --config experiments/table1/photos.yaml \
     --config "experiments/table1/$row.yaml" --evaluation.facts.scale continued \
-    --evaluation.facts.table continued --evaluation.cache runs/continued/features \
-    --trainer.accelerator cpu --data.num_workers 0 \
+    --evaluation.cache runs/continued/features --trainer.accelerator cpu --data.num_workers 0 \
     --runs_dir runs/continued --name "$name" --seed_everything "$seed"
   sdm fit "$@" --start_from demo --budget.max_images "${IMAGES:-10000}" --ckpt_path auto \
     --model.optimizer_g.lr 3e-4 --model.optimizer_d.lr 3e-4
   for iterations in ${ITERATIONS:-1 2 3 8}; do
-    sdm test "$@" --ckpt_path last --model.test_iterations "$iterations"
+    case "$row$iterations" in A3 | B1 | C2 | D3) table=table1 ;; *) table=continued ;; esac
+    sdm test "$@" --ckpt_path last --model.test_iterations "$iterations" \
+      --evaluation.facts.table "$table"
   done
   touch "runs/continued/$name/done"
 done; done
+sdm table table1 --scale continued --results '["runs/continued"]' \
+  --metrics '["fid[efficientnet-lite2]", "kid[efficientnet-lite2]", "psnr_hole"]'

@@ -118,8 +118,7 @@ def push_to_hub(
     Raises:
         InputError: In one line, if the hub refuses or cannot be reached.
     """
-    if split_revision(repository) is None or "@" in repository:
-        raise InputError(f"{repository}: not the name of a repository; write user/repo")
+    _refuse_bad_name(repository)
     with temporary_folder() as folder:
         save_pretrained(inpainter, folder, repository=repository, **options)
         return upload_folder(
@@ -131,6 +130,11 @@ def push_to_hub(
             branch=branch,
             create_pr=create_pr,
         )
+
+
+def _refuse_bad_name(repository: str) -> None:
+    if split_revision(repository) is None or "@" in repository:
+        raise InputError(f"{repository}: not the name of a repository; write user/repo")
 
 
 def push_weights(
@@ -172,6 +176,7 @@ def push_weights(
     """
     from sdm_lightning.inference.inpainter import Inpainter
 
+    _refuse_bad_name(repository)
     inpainter = Inpainter.from_pretrained(weights, parameters=parameters)
     options: dict[str, Any] = {
         "licence": licence, "data": data, "results": results, "half": half,

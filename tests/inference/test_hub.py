@@ -167,6 +167,9 @@ def test_the_command(
 
 def test_what_cannot_be_pushed(tiny_weights: Path, tmp_path: Path) -> None:
     inpainter = Inpainter.from_pretrained(tiny_weights)
+    with pytest.raises(SystemExit):  # the rehearsal refuses what the upload would
+        main(["push", str(tiny_weights), "holes", "--folder", str(tmp_path / "look")])
+    assert not (tmp_path / "look").exists()
     with pytest.raises(InputError, match="write user/repo"):
         inpainter.push_to_hub("just-a-name")
     (tmp_path / "results.jsonl").write_text("{}\n")

@@ -98,8 +98,9 @@ def run(settings: Settings) -> Iterator[Line]:
 
 def _precisions(settings: Settings) -> list[str]:
     # Where bfloat16 is only imitated, it takes longer and tells nothing.
-    tf32 = ["tf32"] if settings.device.type == "cuda" else []
-    return ["float32", *tf32] + ["bfloat16"] * wants_bfloat16("auto", settings.device)
+    on_gpu = settings.device.type == "cuda"
+    bfloat16 = wants_bfloat16("auto", settings.device)
+    return ["float32"] + ["tf32"] * on_gpu + ["bfloat16"] * bfloat16
 
 
 def _deviations(like: Tensor) -> Tensor:

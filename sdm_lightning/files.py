@@ -3,10 +3,11 @@
 import fcntl
 import hashlib
 import io
+import itertools
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -109,6 +110,11 @@ def append_lines(path: str | Path, lines: bytes) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def free_path(numbered: Callable[[int], Path]) -> Path:
+    """Return the first of ``numbered(1)``, ``numbered(2)``, ... that does not exist."""
+    return next(path for path in map(numbered, itertools.count(1)) if not path.exists())
 
 
 def check_writable(path: str | Path) -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from sdm_lightning import __version__
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.record import git_commit
-from sdm_lightning.files import write_atomically
+from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.inference.checkpoints import FOLDER, newest_checkpoint
 
 
@@ -128,12 +128,8 @@ class RunRecord(SaveConfigCallback):
 
 def set_aside(file: Path) -> None:
     """Rename what an abandoned start of a run left: ``metrics.csv`` to ``metrics-before1.csv``."""
-    if not file.exists():
-        return
-    number = 1
-    while (kept := file.with_name(f"{file.stem}-before{number}{file.suffix}")).exists():
-        number += 1
-    file.rename(kept)
+    if file.exists():
+        file.rename(free_path(lambda n: file.with_name(f"{file.stem}-before{n}{file.suffix}")))
 
 
 def write_config(text: str, directory: Path, verb: str, fresh: bool = False) -> Path:

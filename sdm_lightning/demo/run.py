@@ -21,7 +21,7 @@ from PIL import Image
 
 from sdm_lightning.cli.configs import max_time
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import write_atomically
+from sdm_lightning.files import free_path, write_atomically
 
 SHOWN = 8
 
@@ -70,7 +70,7 @@ def run_demo(
     shell.sdm("shards", images / "train", shards / "train")
     shell.sdm("shards", images / "test", shards / "test", "--shuffle", "false")
 
-    name = _free_name(folder)
+    name = free_path(lambda number: folder / f"run-{number}").name
     whence = "from the weights in this package" if start == "pretrained" else "from random weights"
     _say(3, f"Training: {minutes:g} minutes, {whence}, by the same command as on a cluster")
     data = [f"--data.train={shards / 'train'}"]
@@ -138,13 +138,6 @@ def _say(step: int, text: str) -> None:
 
 def _configs(*names: str) -> list[str]:
     return [word for name in names for word in ("--config", f"configs/{name}")]
-
-
-def _free_name(folder: Path) -> str:
-    number = 1
-    while (folder / f"run-{number}").exists():
-        number += 1
-    return f"run-{number}"
 
 
 def _time(seconds: float) -> str:

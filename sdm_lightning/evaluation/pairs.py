@@ -132,13 +132,16 @@ class PairedFolders(Dataset):
         self.dropped = len(self.real.entries) + len(self.fake.entries) - 2 * len(common)
         self.keys = sorted(common)
         if self.masks is not None:
-            # A mask set is named by keys that are unique in upper and lower case alike.
-            unique = unique_keys(entry.name for entry in self.real.entries.values())
-            for key in self.keys:
-                name = unique[self.real.entries[key].name]
-                if key not in self.masks.entries and name in self.masks.entries:
-                    self.masks.entries[key] = self.masks.entries[name]
+            self._find_masks_by_unique_keys(self.masks)
             self.masks.require(self.keys, "mask")
+
+    def _find_masks_by_unique_keys(self, masks: NamedImages) -> None:
+        """Let names that differ in case alone find their masks: a mask set tells them apart."""
+        missing = [key for key in self.keys if key not in masks.entries]
+        if missing:
+            unique = unique_keys(entry.name for entry in self.real.entries.values())
+            found = {key: unique[self.real.entries[key].name] for key in missing}
+            masks.entries |= {k: masks.entries[n] for k, n in found.items() if n in masks.entries}
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -27,6 +27,7 @@ from sdm_lightning.inference.jobs import (
     refuse_clashes,
     single_job,
 )
+from sdm_lightning.inference.pictures import open_image
 from sdm_lightning.inference.precision import Precision
 from sdm_lightning.inference.results import Inpainting, InpaintingSample
 from sdm_lightning.inference.writing import LOSSY, encoded, save_picture, side_by_side
@@ -214,7 +215,7 @@ def _write(
         record: dict[str, Any] = {"file": str(path), "seed": sample.seed}
         if overwrite or not path.exists():
             save_picture(path, sample)
-        elif not np.array_equal(np.asarray(Image.open(path)), np.asarray(sample.image)):
+        elif not np.array_equal(np.asarray(open_image(path)), np.asarray(sample.image)):
             raise InputError(
                 f"{path}: exists, made with other settings; --overwrite true replaces it"
             )

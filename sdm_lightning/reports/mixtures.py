@@ -1,11 +1,12 @@
 """Results that must not be averaged: a cell is a mean over training seeds and nothing else."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.paper import PaperTable, same_value
 from sdm_lightning.reports.results import Line, distinct, label_of
+from sdm_lightning.reports.seeds import cell_lines
 
 SETTINGS = (
     "scale", "protocol", "num_iterations", "images_seen", "num_images", "images_digest",
@@ -27,9 +28,9 @@ def refuse_mixtures(table: PaperTable, lines: Sequence[Line]) -> None:
     """
     places = {str(column.where): column.where for column in table.columns}
     for row in dict.fromkeys(str(label_of(line, "row")) for line in lines):
-        own = [line for line in lines if str(label_of(line, "row")) == row]
         for where in places.values():
-            _refuse_cell(f"{table.name}, row {row}{_shown(where)}", _at(own, where))
+            name = f"{table.name}, row {row}{_shown(where)}"
+            _refuse_cell(name, cell_lines(lines, row, where))
 
 
 def _refuse_cell(name: str, lines: Sequence[Line]) -> None:
@@ -52,10 +53,6 @@ def _refuse_cell(name: str, lines: Sequence[Line]) -> None:
                 f"{name}: {len(paths)} results {whose} ({', '.join(paths)}) are not averaged; name "
                 "the file of one with --results"
             )
-
-
-def _at(lines: Iterable[Line], where: Mapping[str, Any]) -> list[Line]:
-    return [x for x in lines if all(str(label_of(x, k)) == str(v) for k, v in where.items())]
 
 
 def _shown(where: Mapping[str, Any]) -> str:

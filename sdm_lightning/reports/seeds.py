@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,14 +75,18 @@ def change(
     return Ours(mean.mean - base_mean.mean, None, min(mean.count, base_mean.count))
 
 
+def cell_lines(lines: Iterable[Line], row: str, where: Mapping[str, Any]) -> list[Line]:
+    """Select the lines of a row that belong to a column; see :func:`ours`."""
+    wanted = {"row": row, **where}
+    return [x for x in lines if all(str(label_of(x, k)) == str(v) for k, v in wanted.items())]
+
+
 def _values(
     lines: Sequence[Line], row: str, where: dict[str, Any], metric: str
 ) -> list[tuple[str, float]]:
     """List seed and value of each run of a row."""
     return [
         (str(label_of(line, "seed")), metric_values(line)[metric])
-        for line in lines
-        if str(label_of(line, "row")) == row
-        and all(str(label_of(line, k)) == str(v) for k, v in where.items())
-        and metric in metric_values(line)
+        for line in cell_lines(lines, row, where)
+        if metric in metric_values(line)
     ]

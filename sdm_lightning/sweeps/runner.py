@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import write_atomically
+from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.reports.results import label_of, read_result_lines
 from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep
 from sdm_lightning.sweeps.processes import Process, preload, start_process
@@ -179,7 +179,7 @@ class Plan:
         """Return whether an earlier call finished these command lines with these configs."""
         state = self.state()
         finished = all(words[0] in state.get("stages", []) for words in self.commands())
-        return finished and "fingerprint" in state and not self.is_changed()
+        return state.get("status") == "done" and finished and not self.is_changed()
 
     def is_changed(self) -> bool:
         """Return whether an earlier call ran another recipe in this folder."""
@@ -295,12 +295,8 @@ def _run_process(plan: Plan, words: list[str], place: str | None, running: set[P
 
 def _set_aside(folder: Path) -> None:
     """Rename a run's folder: nothing that was trained is ever deleted."""
-    if not folder.exists():
-        return
-    number = 1
-    while (kept := folder.with_name(f".{folder.name}.before{number}")).exists():
-        number += 1
-    folder.rename(kept)
+    if folder.exists():
+        folder.rename(free_path(lambda number: folder.with_name(f".{folder.name}.before{number}")))
 
 
 def _tail(log: Path) -> str:

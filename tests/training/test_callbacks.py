@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -146,3 +147,17 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path):
         AtomicCheckpointIO().save_checkpoint({"step": 2, "other": Unwritable()}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_several_processes_ask_each_other_however_short_an_epoch_is(monkeypatch):
+    """The count of batches goes on over epochs, that of an epoch would never reach ten."""
+    asked = []
+    monkeypatch.setattr(
+        "sdm_lightning.training.callbacks.preemption.on_any_process",
+        lambda trainer, flag: asked.append(trainer.global_step),
+    )
+    preemption = Preemption(every_n_batches=10)
+    for step in range(1, 31):
+        trainer = SimpleNamespace(world_size=2, global_step=step)
+        preemption.on_train_batch_end(trainer, None, None, None, step % 3)
+    assert asked == [10, 20, 30]

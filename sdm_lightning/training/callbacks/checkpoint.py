@@ -25,7 +25,7 @@ class RunCheckpoint(ModelCheckpoint):
     Args:
         every_n_batches: Batches between two checkpoints.
         keep: How many of them stay; those of earlier starts of the run count.
-        dirpath: Nothing; config files of older runs have it.
+        dirpath: Cannot be given; it is here for config files of older runs, in which it is null.
         monitor: Score of a validation, such as ``val/kid_quick[efficientnet-lite2]``: the
             checkpoint with its best value is kept as ``best.ckpt``, the value in ``best.json``.
             None: no such file.

@@ -23,7 +23,7 @@ class Preemption(pl.Callback):
     it. Ctrl-C once more stops at once, without saving.
 
     Args:
-        path: As it is; config files of older runs have it.
+        path: Cannot be changed; it is here for config files of older runs.
         every_n_batches: How often several processes ask each other for a signal: each time they
             wait for their GPUs. One process alone looks after every batch.
         signals: Names of the signals.
@@ -99,7 +99,10 @@ class Preemption(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
     ) -> None:
         """Agree among all ranks, save together and stop."""
-        if self.requested or (trainer.world_size > 1 and (i + 1) % self.every_n_batches):
+        # Counted over epochs: an epoch may have fewer batches than that.
+        if self.requested or (
+            trainer.world_size > 1 and trainer.global_step % self.every_n_batches
+        ):
             return
         if not on_any_process(trainer, self.signalled):
             return

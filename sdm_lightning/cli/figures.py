@@ -268,6 +268,10 @@ def _models(name: str, weights: dict[str, str] | str | None) -> dict[str, Any]:
         weights = {Path(weights).stem: weights}
     if name == "fig5" and len(weights) < 2:
         raise InputError('fig5 compares models: give weights as \'{"D": "d.ckpt", "A": "a.ckpt"}\'')
+    if name != "fig5" and len(weights) > 1:
+        raise InputError(
+            f"{name} shows one model, weights name {len(weights)}; fig5 compares several"
+        )
     return {label: Inpainter.from_pretrained(place, "auto") for label, place in weights.items()}
 
 

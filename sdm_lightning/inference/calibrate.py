@@ -1,6 +1,7 @@
 """The verb ``sdm calibrate``: how certain a filling is, measured on held-out photos."""
 
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,13 +90,24 @@ def calibrate(
     side = info.resolution or 256
     presets = masks or list(DEFAULT_MASKS)
     rows: list[tuple[int, float, float]] = []
+    problems: list[str] = []
     for number, members in enumerate(tqdm(groups.values(), unit="photo", disable=None)):
         # Spread over the photo: neighbouring windows show much the same.
         chosen = members[:: max(1, len(members) // windows)][:windows]
         for turn, path in enumerate(chosen):
             key = stable_seed(seed, path.name)
             known = free_form_mask(presets[turn % len(presets)], side, key).astype(bool)
-            rows += [(number, *row) for row in score_window(inpainter, path, known, seed)]
+            try:
+                rows += [(number, *row) for row in score_window(inpainter, path, known, seed)]
+            except InputError as error:
+                problems.append(str(error))
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    found = len({number for number, *_ in rows})
+    if found < MIN_PHOTOS:
+        raise InputError(
+            f"{photos}: {found} photos could be used; at least {MIN_PHOTOS} are needed"
+        )
     table = np.array(rows)
     calibration, probability = fit(table[:, 0], table[:, 1], table[:, 2], info.sha256)
     print(f"{calibration.num_holes} holes in {calibration.num_photos} photos")

@@ -6,7 +6,7 @@ iteration, ranks fillings by their error; a logistic function, fitted on held-ou
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +69,34 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def read_calibration(info: WeightsInfo | None) -> Calibration | None:
-    """Read what ``sdm calibrate`` wrote beside a weights file.
+    """Read what ``sdm calibrate`` wrote beside a weights file, or what a copy carries inside.
 
     Returns:
         None if there is none, or if it was made for other weights.
 
     Raises:
-        InputError: If the file is damaged.
+        InputError: If it is damaged.
     """
-    path = None if info is None else calibration_file(info.path)
-    if info is None or path is None or not path.is_file():
+    if info is None:
         return None
+    path = calibration_file(info.path)
     try:
-        calibration = Calibration(**json.loads(path.read_text(encoding="utf-8")))
+        if path.is_file():
+            beside = Calibration(**json.loads(path.read_text(encoding="utf-8")))
+            if beside.weights_sha256 == info.sha256:
+                return beside
+        inside = info.extra.get("calibration")
+        return None if inside is None else Calibration(**inside)
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not written by sdm calibrate: {error}") from error
-    return calibration if calibration.weights_sha256 == info.sha256 else None
+
+
+def with_calibration(info: WeightsInfo) -> WeightsInfo:
+    """Return a description that holds the calibration, so that a copy of the weights keeps it."""
+    found = read_calibration(info)
+    if found is None or info.parameters == "raw":  # fillings are by the average
+        return info
+    return replace(info, extra={**info.extra, "calibration": asdict(found)})
 
 
 class HoleDeviations:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
+from sdm_lightning.inference.certainty import with_calibration
 from sdm_lightning.inference.discriminators import (
     load_discriminator_config,
     load_discriminator_state,
@@ -80,7 +81,7 @@ def export_model(
             other["discriminator_config"] = load_discriminator_config(weights)
             if other["discriminator_state"] is None:
                 raise InputError(f"{weights}: holds no discriminator")
-        state = generator.state_dict()
+        state, info = generator.state_dict(), with_calibration(info)
         save_described(path, info, state, licence=licence, data=data, half=half, **other)
         _compare_stored(path, state)
         return
@@ -89,6 +90,8 @@ def export_model(
             raise InputError(f"--half is for .safetensors and .onnx, not for {chosen}")
         generator.half().float()  # so that the comparison below is with what is stored
     graph = InpaintingGraph(generator, info.build_diffusion(), num_iterations)
+    iterations = f"{graph.num_iterations} iterations"
+    print(f"{path}: making a graph of {iterations}, for up to minutes ...", flush=True)
     stride = int(generator.stride)  # type: ignore[arg-type]
     if chosen == "onnx" and height is None and width is None:
         refuse_old_torch()

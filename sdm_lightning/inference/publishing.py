@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.inference.certainty import with_calibration
 from sdm_lightning.inference.hub import (
     split_revision,
     temporary_folder,
@@ -53,7 +54,7 @@ def save_pretrained(
     """
     if inpainter.info is None:
         raise InputError("this Inpainter was built in Python: its weights have no configuration")
-    info = inpainter.info
+    info = with_calibration(inpainter.info)
     scores = Scores() if results is None else read_scores(results)
     picture = example_picture(inpainter, example, example_mask)
     target = Path(folder)

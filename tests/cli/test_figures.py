@@ -128,6 +128,7 @@ def test_side_by_side_from_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("fig8", {"methods": "wrong"}, "a.png: 24x8 pixels, but the original has 24x16"),
         ("fig8", {"methods": "none"}, "none: does not exist"),
         ("fig5", {"weights": "x.ckpt"}, "fig5 compares models"),
+        ("fig2", {"weights": {"a": "demo", "b": "demo"}}, "fig2 shows one model, weights name 2"),
     ],
 )
 def test_bad_input(tmp_path: Path, name: Any, options: dict[str, Any], message: str) -> None:

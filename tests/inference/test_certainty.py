@@ -77,6 +77,24 @@ def test_a_calibration_belongs_to_its_weights(tiny_weights: Path) -> None:
         path.unlink()
 
 
+def test_copies_of_the_weights_keep_the_calibration(
+    tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = tmp_path / "own.safetensors"
+    weights.write_bytes(tiny_weights.read_bytes())
+    own = replace(CALIBRATION, weights_sha256=load_generator(weights)[1].sha256)
+    write_calibration(calibration_file(weights), own)
+    main(["export", str(weights), str(tmp_path / "copy.safetensors"), "--half", "true"])
+    Inpainter.from_pretrained(weights).save_pretrained(tmp_path / "repository")
+    for copy in ("copy.safetensors", "repository"):
+        assert read_calibration(Inpainter.from_pretrained(tmp_path / copy).info) == own
+    # Made anew for the copy: that one counts.
+    path, info = tmp_path / "copy.safetensors", load_generator(tmp_path / "copy.safetensors")[1]
+    anew = replace(own, slope=1.0, weights_sha256=info.sha256)
+    write_calibration(calibration_file(path), anew)
+    assert read_calibration(info) == anew
+
+
 def test_the_packaged_calibration_is_that_of_the_packaged_weights() -> None:
     _, info = load_generator("demo")
     calibration = read_calibration(info)
@@ -117,9 +135,11 @@ def test_calibrate_and_the_json_of_inpaint(
             size = (32, 32) if turn else (50, 40)
             array = RNG.integers(0, 20 * number + 10, (*size, 3)).astype(np.uint8)
             Image.fromarray(array).save(photos / f"p{number}-{turn}.png")
-    words = ["calibrate", photos, "--weights", weights, "--windows", 2, "--masks", "lama_medium"]
+    (photos / "p3-2.png").write_bytes(b"no picture")
+    words = ["calibrate", photos, "--weights", weights, "--windows", 3, "--masks", "lama_medium"]
     main([*map(str, words), "--figure", str(tmp_path / "figure.png")])
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert f"left out: {photos / 'p3-2.png'}: " in err
     assert re.search(r"^\d+ holes in 1[012] photos$", out, re.MULTILINE)
     assert Image.open(tmp_path / "figure.png").width > 600
     written = json.loads((tmp_path / "own.safetensors.certainty.json").read_text())
@@ -146,6 +166,11 @@ def test_too_few_photos(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main(["calibrate", str(tmp_path)])
     assert "holds 1 photos (12 files: NAME-0, NAME-1, ..." in capsys.readouterr().err
+    for number in range(12):
+        (tmp_path / f"photo{number}.png").touch()
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(tmp_path)])
+    assert "0 photos could be used; at least 10 are needed" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["calibrate", str(tmp_path / "nowhere")])
     assert "nowhere: no such folder" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def find_score(name: str) -> Score | None:
     """Find a score by the name under which it is logged or recorded; None if it is unknown.
 
     Args:
-        name: Such as ``val/kid_quick[efficientnet-lite2]`` or ``fid/places36k5-large``.
+        name: Such as ``val/kid_quick[efficientnet-lite2]`` or ``fid/places36500-512-large``.
     """
     bases = (part.partition("[")[0].removesuffix("_quick") for part in name.split("/"))
     return next((SCORES[base] for base in bases if base in SCORES), None)

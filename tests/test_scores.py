@@ -11,7 +11,7 @@ from sdm_lightning.scores import SCORES, Score, find_score
     [
         ("fid", Score("lower")),
         ("val/kid_quick[efficientnet-lite2]", Score("lower", "x 1000")),
-        ("p_ids[inception,n<2500]/places36k5-large", Score("higher", "%")),
+        ("p_ids[inception,n<2500]/places36500-512-large", Score("higher", "%")),
         ("psnr_hole/custom", Score("higher", "dB")),
         ("val/beauty", None),
     ],

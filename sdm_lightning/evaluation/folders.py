@@ -88,7 +88,7 @@ def evaluate_folders(
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS of fewer pairs, under names that say so.
         download: Fetch missing weights into torch hub's cache.
-        protocol: Data, number and masks, such as places36k5-large; part of each recorded name.
+        protocol: Data, number and masks, such as places36500-512-large; part of each recorded name.
         method: Name of the method, for tables.
         record: File to append the record to; null writes none.
         cache: Folder for the originals' features; null keeps none.

@@ -34,7 +34,7 @@ RESERVED = frozenset(
 
 
 def protocol_name(name: str, protocol: str) -> str:
-    """Join a metric and its protocol: ``fid/places36k5-large``."""
+    """Join a metric and its protocol: ``fid/places36500-512-large``."""
     return f"{name}/{protocol}"
 
 
@@ -87,7 +87,7 @@ def make_record(
 
     Args:
         evaluation: The scores.
-        protocol: Data, number and masks, such as ``places36k5-large``.
+        protocol: Data, number and masks, such as ``places36500-512-large``.
         seconds: Wall time.
         facts: What else the numbers depend on: ``command``, ``checkpoint``, ``parameters`` (``ema``
             or ``raw``), ``num_iterations``, ``alpha``, ``seed``, ``crop``, ``mask_set``, ...

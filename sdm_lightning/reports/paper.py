@@ -183,6 +183,19 @@ def _as_row_of(line: Line, table: PaperTable) -> Line | None:
     return None
 
 
+def evaluations_left_out(lines: Sequence[Line], table: PaperTable) -> list[Line]:
+    """List what ``sdm evaluate`` scored under a method or protocol that this table lacks.
+
+    Tables without protocols have no place for such results at all: none are listed.
+    """
+    evaluated = [line for line in lines if line.get("command") == "evaluate" and table.protocols]
+    return [
+        line
+        for line in evaluated
+        if label_of(line, "table") is None and _as_row_of(line, table) is None
+    ]
+
+
 def _plain(name: str) -> str:
     """Reduce a name to letters and digits: ``DeepFill v2`` and ``deepfill-v2`` are one method."""
     return "".join(character for character in name.lower() if character.isalnum())

@@ -1,6 +1,7 @@
 """``sdm table``: the paper's tables with our numbers beside them, from result lines alone."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sdm_lightning.files import write_atomically
@@ -9,6 +10,7 @@ from sdm_lightning.reports.mixtures import refuse_mixtures
 from sdm_lightning.reports.paper import (
     Column,
     PaperTable,
+    evaluations_left_out,
     read_paper_table,
     select_lines,
     with_own_rows,
@@ -78,7 +80,14 @@ def table_text(
 ) -> str:
     """Return the text that ``print_table`` prints; takes its arguments."""
     table = read_paper_table(name)
-    lines = select_lines(gather(results), table, scale, where)
+    gathered = gather(results)
+    lines = select_lines(gathered, table, scale, where)
+    scales = distinct(select_lines(gathered, table, None, where), "scale")
+    notes = []
+    if scale is not None and scales and scale not in scales:
+        notes.append(f"No run has scale {scale}; there are runs of scale {', '.join(scales)}.")
+    if left_out := evaluations_left_out(gathered, table):
+        notes.append(_left_out_note(left_out, table))
     refuse_mixtures(table, lines)
     table = with_own_rows(table, lines)
     if metrics is None:
@@ -90,7 +99,7 @@ def table_text(
         metrics = own if any(m in found for m in own) or not found else []
         metrics = [*metrics, *stand_ins, *(paired if not metrics or stand_ins else [])]
     grid = build_grid(table, lines, metrics)
-    return FORMATS[format](grid)
+    return FORMATS[format](replace(grid, notes=[*grid.notes, *notes]))
 
 
 def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> Grid:
@@ -221,6 +230,14 @@ def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> 
     return notes
 
 
+def _left_out_note(lines: Sequence[Line], table: PaperTable) -> str:
+    names = sorted({f"{x.get('method') or 'no method'} ({x.get('protocol')})" for x in lines})
+    return (
+        f"Left out: {len(lines)} result(s) of sdm evaluate with a method or protocol that this "
+        f"table does not have: {_first_of(names)}. Its protocols: {', '.join(table.protocols)}."
+    )
+
+
 def _hardware(lines: Sequence[Line]) -> list[str]:
     machines = set()
     for line in lines:
@@ -236,4 +253,8 @@ def _hardware(lines: Sequence[Line]) -> list[str]:
 def _commits(lines: Sequence[Line]) -> str:
     commits = {str(line.get("git_commit") or "unknown") for line in lines}
     short = sorted({c[:10] + ("+ (changed)" if c.endswith("+") else "") for c in commits})
-    return ", ".join(short[:4]) + (f" and {len(short) - 4} more" if len(short) > 4 else "")
+    return _first_of(short)
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -17,13 +17,13 @@ EVALUATION = Evaluation(
 
 
 def test_metrics_carry_the_protocol_and_the_line_is_strict_json(tmp_path):
-    record = make_record(EVALUATION, "places36k5-large", 1.5, seed=7)
+    record = make_record(EVALUATION, "places36500-512-large", 1.5, seed=7)
     append_record(tmp_path / "runs" / "r.jsonl", record)
     text = (tmp_path / "runs" / "r.jsonl").read_text()
     line = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert line["metrics"]["fid[random-conv]/places36k5-large"] == 1.25
-    assert float(line["metrics"]["psnr/places36k5-large"]) == math.inf
-    assert line["refused"] == {"p_ids[random-conv]/places36k5-large": "3 pairs"}
+    assert line["metrics"]["fid[random-conv]/places36500-512-large"] == 1.25
+    assert float(line["metrics"]["psnr/places36500-512-large"]) == math.inf
+    assert line["refused"] == {"p_ids[random-conv]/places36500-512-large": "3 pairs"}
     assert line["seed"] == 7
     assert line["wall_seconds"] == 1.5
     assert {"torch", "torchmetrics", "sdm-lightning", "python"} <= line["versions"].keys()

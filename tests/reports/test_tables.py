@@ -166,6 +166,19 @@ def test_other_methods_come_from_evaluated_folders(tmp_path: Path) -> None:
     )
 
 
+def test_evaluated_folders_that_are_left_out_are_named(tmp_path: Path) -> None:
+    protocols = {"places36k5-large": "LaMa", "places36500-512-large": "mine"}
+    lines = [
+        {"metrics": {f"fid/{p}": 3.0}, "protocol": p, "method": m, "command": "evaluate"}
+        for p, m in {**protocols, "places36500-512-small": "LaMa"}.items()
+    ]
+    place = write(tmp_path / "r.jsonl", lines)
+    text = table_text("table3", results=[place])
+    assert "Left out: 2 result(s) of sdm evaluate" in text
+    assert "LaMa (places36k5-large), mine (places36500-512-large). Its protocols: places36" in text
+    assert "Left out" not in table_text("table1", results=[place])
+
+
 def test_lpips_of_table3s_runs_fill_c2(tmp_path: Path) -> None:
     run = line("sdm", 0, "table3", setting="places2-large", metrics={"lpips": 0.1654})
     found = cells("tableC2", [run], tmp_path)["SDM/places2-large"]
@@ -176,6 +189,8 @@ def test_scale_is_a_filter(tmp_path: Path) -> None:
     lines = [line("A", 0), line("A", 0, scale="tiny", metrics={"fid": 50.0})]
     assert cells("table1", lines, tmp_path, scale="tiny")["A (full)"]["FID, ours"] == "50.00"
     assert cells("table1", lines, tmp_path, scale="paper")["A (full)"]["FID, ours"] == "2.50"
+    text = table_text("table1", "tny", results=[write(tmp_path / "r.jsonl", lines)])
+    assert "No run has scale tny; there are runs of scale paper, tiny." in text
 
 
 def test_a_sweeps_label_stands_in_for_facts(tmp_path: Path) -> None:

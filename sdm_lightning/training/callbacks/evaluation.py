@@ -64,7 +64,7 @@ class EvaluationCallback(pl.Callback):
         ids: P-IDS and U-IDS; with fewer than 2,500 images they are left out with the reason.
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS of fewer images too, as ``p_ids[n<2500]``.
-        protocol: Names data, number and masks in the record, such as ``places36k5-large``.
+        protocol: Names data, number and masks in the record, such as ``places36500-512-large``.
         record: File that ``validate`` and ``test`` append to, relative to the trainer's root
             directory; None writes nothing.
         record_fit: Append the validations during training too.

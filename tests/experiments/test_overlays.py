@@ -98,7 +98,7 @@ EXPECTED = {
         "size": 512,
         "masks": "mat512_large",
     },
-    "table3_places2_test/sdm": {"test_iterations": 4, "size": 1024, "masks": "mat512_large"},
+    "tableB1/run": {"test_iterations": 4, "size": 1024, "masks": "mat512_large"},
     "table3_celebahq_test/celebahq-small": {"size": 512, "masks": "mat512_small"},
     "table3_celebahq_test/celebahq-large": {"size": 512, "masks": "mat512_large"},
     "tableD3_train/run": {"num_iterations": 2, "size": 256, "images": 12_000_000},
@@ -153,7 +153,7 @@ def test_row_at_small_scale(
     """A row that names a size must name another one here, in its protocol too."""
     name = request.node.callspec.id
     cli = build(*cell.argv, *WITHOUT_DOWNLOADS)
-    size = 256 if name == "table3_places2_test/sdm" else 128
+    size = 256 if name == "tableB1/run" else 128
     assert cli.datamodule.resolution == size
     assert f"-{size}-" in cli.settings.evaluation.protocol
     masks = cli.datamodule.masks["test"]
@@ -228,7 +228,8 @@ def test_every_row_trains_and_tests_at_tiny_scale(
         "--trainer.logger=false",
         "--trainer.limit_val_batches=0",
     ]
-    trained = {"table2A": "table1", "table2B": "table1", "tableD3": "tableD3_train"}
+    trained = {"table2A": "table1", "table2B": "table1"}
+    trained |= {"tableB1": "table3_places2", "tableD3": "tableD3_train"}
     source = trained.get(path.stem, path.stem.removesuffix("_test"))
     extra = [*data, *short]
     names = ",".join(cell.name for cell in first_of_each_row(path, "tiny"))

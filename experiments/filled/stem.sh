@@ -17,7 +17,7 @@ for seed in ${SEEDS:-0 1}; do for row in A B C D E F; do for zero in false true;
     --config "experiments/table1/$row.yaml" --evaluation.facts.scale cpu --evaluation.facts.table stem \
     --model.generator.init_args.zero_state_channels "$zero" \
     --runs_dir runs/stem --name "$name" --seed_everything "$seed"
-  sdm fit "$@" --budget.max_images 2048
+  sdm fit "$@" --budget.max_images 2048 --ckpt_path auto
   for iterations in 1 3 4; do
     sdm test "$@" --ckpt_path last --model.test_iterations "$iterations"
   done

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sdm_lightning.errors import InputError, parse_yaml
-from sdm_lightning.shipped import find_config
+from sdm_lightning.shipped import find_config, shipped_folder
 
 ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -69,6 +69,46 @@ def _values_of(words: Sequence[str], flag: str) -> list[str]:
     """List the values of a flag, in order."""
     values = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
     return values + [value for word, value in itertools.pairwise(words) if word == flag]
+
+
+def _missing_configs(words: Sequence[str]) -> list[str]:
+    """List the config files of a command line that do not exist."""
+    files = [name for name in _values_of(words, "--config") if not name.lstrip().startswith("{")]
+    return [name for name in files if not Path(find_config(name)).is_file()]
+
+
+def setting(words: Sequence[str], key: str) -> Any:
+    """Return the value of a key, such as ``trainer.devices``, as config files and flags set it.
+
+    Args:
+        words: A command line; what comes later in it wins.
+        key: Names of nested keys, joined by dots.
+
+    Returns:
+        The value; None if the key is not set.
+
+    Raises:
+        InputError: If a config file is not YAML.
+    """
+    found = None
+    for word, following in itertools.pairwise([*words, ""]):
+        flag, equals, text = word.partition("=")
+        text = text if equals else following
+        if flag == f"--{key}":
+            found = parse_yaml(text)
+        elif flag == "--config":
+            value = _read_yaml(Path(find_config(text)))
+            for name in key.split("."):
+                value = value.get(name) if isinstance(value, dict) else None
+            found = found if value is None else value
+    return found
+
+
+def _read_yaml(file: Path) -> Any:
+    try:
+        return parse_yaml(file.read_bytes().decode())
+    except ValueError as error:
+        raise InputError(f"{file}: not valid YAML: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -136,6 +176,27 @@ class Sweep:
         found = words[words.index(self.program) + 1 :]
         return with_scaled_files(found, scale)
 
+    def refuse_missing_configs(
+        self, cells: Sequence[Cell], scale: str, extra: Sequence[str] = ()
+    ) -> None:
+        """Refuse cells, or further arguments, that name a config file which does not exist.
+
+        Raises:
+            InputError: The message names the file, and the scales at which every cell has its own.
+        """
+        for name in _missing_configs(extra):
+            raise InputError(f"extra: config file {name}: no such file")
+        missing = [name for cell in cells for name in _missing_configs(cell.argv)]
+        if not missing:
+            return
+        folders = (Path("configs"), shipped_folder("configs"))
+        names = sorted({file.stem for top in folders for file in top.glob("scale/*.yaml")})
+        scales = [s for s in names if not any(_missing_configs(c.argv) for c in self.cells(s))]
+        raise InputError(
+            f"{missing[0]}: no such file, but {self.path} needs it at scale {scale}"
+            + (f"; it can run at the scales {', '.join(scales)}" if scales else "")
+        )
+
 
 def with_scaled_files(words: Sequence[str], scale: str) -> list[str]:
     """Put ``--config=X.SCALE.yaml`` behind each ``--config=X.yaml`` that has such a sibling.
@@ -161,13 +222,11 @@ def read_sweep(path: str | Path) -> Sweep:
     """
     file = Path(find_config(str(path)))
     try:
-        content = parse_yaml(file.read_bytes().decode())
+        content = _read_yaml(file)
     except FileNotFoundError:
         raise InputError(
             f"{file}: no such file; give a sweep file of experiments/sweeps/"
         ) from None
-    except ValueError as error:
-        raise InputError(f"{file}: not valid YAML: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
         raise InputError(f"{file}: not a W&B sweep file (method, command and parameters)")
     values: dict[str, list[Any]] = {}

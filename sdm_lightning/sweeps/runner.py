@@ -67,21 +67,21 @@ def run_sweep(
         extra: More arguments for every run, such as '["--trainer.max_epochs=1"]'.
         test: Test each trained cell on its last checkpoint.
         again: Run finished cells once more.
-        only: Only these cells: names or parts of names, separated by commas.
+        only: Only these cells: names or parts of names, separated by commas; each has to match.
         dry_run: Print the commands and run nothing.
-        slurm: Write a SLURM array script to this file instead of running; each cell is one task.
+        slurm: Write a SLURM array script to this file instead of running; each cell is one task on
+            one node, with as many GPUs as its trainer.devices.
         table: Table printed at the end; default: those that the results belong to.
         fork: Start cells as copies of this process, with the libraries loaded: saves some seconds
             per cell in grids of short runs on a CPU. Not with GPUs.
 
     Raises:
-        InputError: If the sweep is not a grid, or no cell is selected.
+        InputError: If the sweep is not a grid, no cell is selected, or a config file is missing.
         SystemExit: With status 1 if a cell failed, 75 if one was stopped by a signal.
     """
     sweep = read_sweep(file)
     cells = select(sweep.cells(scale), only)
-    if not cells:
-        raise InputError(f"{file}: no cell's name contains {only!r}")
+    sweep.refuse_missing_configs(cells, scale, extra or ())
     folder = Path(output or f"runs/{scale}/{sweep.name}")
     plans = [
         Plan(sweep, cell, folder / cell.name, scale, tuple(extra or ()), test, fork)
@@ -95,6 +95,11 @@ def run_sweep(
     if slurm is not None:
         from sdm_lightning.sweeps.slurm import write_array
 
+        here = {"devices": devices, "workers": workers != 1, "again": again, "fork": fork}
+        if unused := [name for name, given in {**here, "table": table}.items() if given]:
+            raise InputError(
+                f"{', '.join(unused)}: only for cells that run here; cannot be given with slurm"
+            )
         write_array(Path(slurm), sweep, cells, scale, folder, test, tuple(extra or ()))
         return
 
@@ -116,16 +121,24 @@ def run_sweep(
 
 
 def select(cells: Sequence[Cell], only: str | None) -> list[Cell]:
-    """Select the cells that ``only`` names: whole names where they match, else parts of names."""
+    """Select the cells that ``only`` names: whole names where they match, else parts of names.
+
+    Raises:
+        InputError: If a word matches no cell, or there is no word.
+    """
     if only is None:
         return list(cells)
-    wanted = [word.strip() for word in only.split(",") if word.strip()]
-    names = {cell.name for cell in cells}
-    return [
-        cell
-        for cell in cells
-        if any(cell.name == w if w in names else w in cell.name for w in wanted)
-    ]
+    names = [cell.name for cell in cells]
+    selected: set[str] = set()
+    for word in [word.strip() for word in only.split(",") if word.strip()] or [only]:
+        found = {word} if word in names else {name for name in names if word and word in name}
+        if not found:
+            raise InputError(
+                f"only: no cell's name contains {word!r}; the sweep's {len(names)} cells are "
+                f"{names[0]} to {names[-1]}"
+            )
+        selected |= found
+    return [cell for cell in cells if cell.name in selected]
 
 
 @dataclass(frozen=True)
@@ -256,6 +269,10 @@ def _run_cell(
         words = plan.commands()[stage]
         if words[0] in done_stages:
             continue
+        if stop.is_set():  # the signal came after the last batch of the stage before
+            plan.write_state(status="preempted", stages=done_stages, returncode=PREEMPTED)
+            say(index, f"{name}: stopped before {words[0]}")
+            return Outcome(plan.cell, "preempted", PREEMPTED, time.monotonic() - started)
         say(index, f"{name}: {words[0]} ..." + (f" on device {place}" if place else ""))
         code = _run_process(plan, words, place, running)
         if code:

@@ -4,22 +4,28 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sdm_lightning.files import write_atomically
-from sdm_lightning.sweeps.grid import Cell, Sweep
+from sdm_lightning.reports.paper import has_table
+from sdm_lightning.sweeps.grid import Cell, Sweep, setting
 
 SCRIPT = """\
 #!/bin/bash
 # {name}: {count} cells, one array task each. Written by `sdm sweep`; start it with: sbatch {file}
 #SBATCH --job-name={name}
 #SBATCH --array=0-{last}
-#SBATCH --gpus=1
+#SBATCH --nodes=1
+#SBATCH --gpus={gpus}
+#SBATCH --cpus-per-gpu=10
 #SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --signal=B:TERM@120
 #SBATCH --output={folder}/slurm-%A_%a.txt
 
 cells=({cells})
 cell="${{cells[$SLURM_ARRAY_TASK_ID]}}"
+unset SLURM_NTASKS  # with several GPUs, the run itself starts a process for each
 
 # In the background, so that bash can pass the signal on while it waits.
 {command} --only "$cell" &
@@ -54,6 +60,7 @@ def write_array(
         test: As given to ``sdm sweep``.
         extra: As given to ``sdm sweep``.
     """
+    lines = [(*cell.argv, *extra) for cell in cells]
     words = ["sdm", "sweep", str(sweep.path), "--scale", scale, "--output", str(folder)]
     if not test:
         words += ["--test", "false"]
@@ -66,10 +73,24 @@ def write_array(
         last=len(cells) - 1,
         file=path,
         folder=folder,
+        gpus=max(_number_of_gpus(setting(line, "trainer.devices")) for line in lines),
         cells=" ".join(shlex.quote(cell.name) for cell in cells),
         command=shlex.join(words),
     )
     write_atomically(path, text)
     path.chmod(0o755)
     print(f"{len(cells)} cells; start them with: sbatch {path}")
-    print(f"then: {shlex.join(words)}  (skips what is done)")
+    print(f"sbatch's own options win over the script's: sbatch --time=24:00:00 --gpus=8 {path}")
+    for table in dict.fromkeys(setting(line, "evaluation.facts.table") for line in lines):
+        if has_table(table):
+            show = ["sdm", "table", table, "--scale", scale]
+            if folder.parts[:1] != ("runs",):  # where tables look by default
+                show += ["--results", json.dumps([str(folder)])]
+            print(f"then: {shlex.join(show)}")
+
+
+def _number_of_gpus(devices: Any) -> int:
+    """Read ``trainer.devices``: a number or a list; with ``auto``, one."""
+    if isinstance(devices, list):
+        return max(1, len(devices))
+    return max(1, devices) if isinstance(devices, int) else 1

@@ -17,7 +17,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from sdm_lightning.cli.trainer import SDMCommandLine
 from sdm_lightning.errors import InputError
 from sdm_lightning.sweeps import processes, read_sweep, runner
-from sdm_lightning.sweeps.grid import Cell, agent_command
+from sdm_lightning.sweeps.grid import Cell, agent_command, setting
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "experiments" / "sweeps").glob("*.yaml"))
@@ -84,8 +84,8 @@ def test_the_searchs_command_parses(
         build(*words, "--model.losses.likelyhood=1")
 
 
-def test_cell_script_names_the_run_and_tests_it(tmp_path: Path) -> None:
-    """What W&B's agent starts: training and test under the agent's own run id."""
+def cell_script_calls(tmp_path: Path, words: Sequence[str], scale: str = "paper") -> list[str]:
+    """The command lines that ``cell.sh`` starts, with a stand-in for ``sdm``."""
     stub = tmp_path / "sdm"
     stub.write_text('#!/bin/sh\necho "$@ RESUME=$WANDB_RESUME" >> "$CALLS"\n')
     stub.chmod(stub.stat().st_mode | stat.S_IEXEC)
@@ -95,13 +95,56 @@ def test_cell_script_names_the_run_and_tests_it(tmp_path: Path) -> None:
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "CALLS": str(calls),
         "WANDB_RUN_ID": "abc123",
+        "SDM_SCALE": scale,
     }
     script = ROOT / "experiments" / "sweeps" / "cell.sh"
-    subprocess.run(["sh", script, "fit", "--config=a b.yaml", "--x=1"], env=environment, check=True)
-    assert calls.read_text().splitlines() == [
+    subprocess.run(["sh", script, *words], env=environment, cwd=ROOT, check=True)
+    return calls.read_text().splitlines()
+
+
+def test_cell_script_names_the_run_and_tests_it(tmp_path: Path) -> None:
+    """What W&B's agent starts: training and test under the agent's own run id."""
+    assert cell_script_calls(tmp_path, ["fit", "--config=a b.yaml", "--x=1"]) == [
         "fit --config=a b.yaml --x=1 --name abc123 --ckpt_path auto RESUME=allow",
         "test --config=a b.yaml --x=1 --name abc123 --ckpt_path last RESUME=allow",
     ]
+
+
+@pytest.mark.parametrize("name", ["table1", "tableD3", "tableB1"])
+def test_cell_script_adds_the_files_for_the_scale(name: str, tmp_path: Path) -> None:
+    """Agents know only the file's own command; ``sdm sweep`` adds the files by itself."""
+    sweep = read_sweep(ROOT / "experiments" / "sweeps" / f"{name}.yaml")
+    parameters = {key: values[-1] for key, values in sweep.values.items()}
+    command = agent_command(sweep.command, sweep.program, parameters, {"SDM_SCALE": "small"})
+    words = command[command.index(sweep.program) + 1 :]
+    expected = sweep.argv(parameters, "small")
+    assert expected != words
+    first = cell_script_calls(tmp_path, words, "small")[0]
+    assert first.startswith(" ".join(expected) + " --name abc123")
+
+
+def test_the_search_stops_runs_early_at_small_scale() -> None:
+    """Hyperband compares runs after ``min_iter`` validations, so some must come before the end."""
+    sweep = read_sweep(ROOT / "experiments" / "sweeps" / "search.yaml")
+    stop = yaml.safe_load(sweep.path.read_text())["early_terminate"]
+    words = sweep.argv({}, "small")
+    names = ("budget.max_images", "data.global_batch_size", "trainer.val_check_interval")
+    images, batch, interval = (setting(words, name) for name in names)
+    assert images // batch // interval > stop["min_iter"]
+
+
+def test_scripts_that_are_called_again_continue_their_runs() -> None:
+    scripts = sorted((ROOT / "experiments").rglob("*.sh"))
+    texts = {path.name: path.read_text().replace("\\\n", " ") for path in scripts}
+    fits = [(n, x) for n, text in texts.items() for x in text.splitlines() if "sdm fit " in x]
+    assert {"cell.sh", "stem.sh", "continued.sh"} <= {name for name, _ in fits}
+    assert [line for line in fits if "--ckpt_path auto" not in line[1]] == []
+
+
+def test_the_slurm_script_logs_where_a_new_checkout_has_a_folder() -> None:
+    """SLURM makes no folder for a log: the job would fail without a word."""
+    text = (ROOT / "experiments" / "cluster" / "slurm.sbatch").read_text()
+    assert "\n#SBATCH --output=slurm-%j.txt\n" in text
 
 
 # ---------------------------------------------------------------------- reading
@@ -170,6 +213,15 @@ def test_bad_sweeps_are_named(workdir: Path, changes: dict[str, Any], message: s
         read_sweep(path).cells()
 
 
+def test_the_last_config_or_flag_sets_a_key(workdir: Path) -> None:
+    Path("a.yaml").write_text("trainer: {devices: 4}")
+    Path("b.yaml").write_text("trainer: {precision: 32-true}\nmodel: null")
+    words = ["fit", "--config=a.yaml", "--config", "b.yaml"]
+    assert setting(words, "trainer.devices") == 4
+    assert setting([*words, "--trainer.devices=[0, 2]"], "trainer.devices") == [0, 2]
+    assert setting(words, "model.seed") is None
+
+
 def test_missing_and_broken_files(workdir: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_sweep("none.yaml")
@@ -184,7 +236,7 @@ def test_missing_and_broken_files(workdir: Path) -> None:
 # ---------------------------------------------------------------------- running
 
 FAKE = """
-import json, os, pathlib, sys
+import json, os, pathlib, signal, sys
 verb, *rest = sys.argv[1:]
 options = dict(word.removeprefix("--").split("=", 1) for word in rest)
 folder = pathlib.Path(options["runs_dir"]) / options["name"]
@@ -193,6 +245,10 @@ with open("calls.txt", "a") as calls:
 if verb == "fit" and options["name"] in os.environ.get("FAIL", "").split(","):
     print("the disk is full")
     sys.exit(int(os.environ.get("CODE", "1")))
+if verb == "fit" and "STOP" in os.environ:  # by a signal that comes after the last batch
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.sigwait([signal.SIGTERM])
 if verb == "test":
     row = pathlib.Path(options["config"]).stem
     line = {"metrics": {"psnr_hole/x": 10 + int(options["seed_everything"])}, "table": "table1",
@@ -319,6 +375,21 @@ def test_a_run_that_was_asked_to_stop_is_taken_up_again(
     assert calls(fake_runs)[-2:] == ["fit A-seed0 -", "test A-seed0 -"]
 
 
+def test_a_signal_after_the_last_batch_leaves_the_test_for_the_next_call(
+    fake_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_sweep(fake_runs))
+    monkeypatch.setenv("STOP", "1")
+    with pytest.raises(SystemExit) as end:
+        runner.run_sweep(path, "tiny", "out", only="A-seed0")
+    assert end.value.code == 75
+    state = json.loads((fake_runs / "out" / "A-seed0" / "cell.json").read_text())
+    assert (state["status"], state["stages"]) == ("preempted", ["fit"])
+    monkeypatch.delenv("STOP")
+    runner.run_sweep(path, "tiny", "out", only="A-seed0")
+    assert calls(fake_runs) == ["fit A-seed0 -", "test A-seed0 -"]
+
+
 def test_devices_are_shared_out(fake_runs: Path) -> None:
     runner.run_sweep(str(write_sweep(fake_runs)), "tiny", "out", devices="2,5")
     made = [call.split() for call in calls(fake_runs)]
@@ -339,8 +410,29 @@ def test_dry_run_and_unknown_cells(fake_runs: Path, capsys: pytest.CaptureFixtur
     )
     assert test.endswith("--runs_dir=out --name=A-seed1 --ckpt_path=last")
     assert calls(fake_runs) == []
-    with pytest.raises(InputError, match="no cell's name contains 'C'"):
-        runner.run_sweep(path, "tiny", "out", only="C")
+    for only in ("C", "A-seed0,C", "C,"):
+        with pytest.raises(InputError, match=r"no cell's name contains 'C'; .* A-seed0 to B-seed1"):
+            runner.run_sweep(path, "tiny", "out", only=only)
+    assert [c.name for c in runner.select(read_sweep(path).cells(), "A-seed1,")] == ["A-seed1"]
+    with pytest.raises(InputError, match="no cell's name contains ''"):
+        runner.run_sweep(path, "tiny", "out", only="")
+
+
+def test_missing_configs_are_named_before_anything_starts(
+    fake_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = {"config": {"values": ["rows/A.yaml", "rows/C.yaml"]}}
+    path = str(write_sweep(fake_runs, parameters=parameters))
+    for options in ({}, {"dry_run": True}, {"slurm": "array.sh"}):
+        with pytest.raises(InputError, match=r"rows/C.yaml: no such file, but .* at scale tiny$"):
+            runner.run_sweep(path, "tiny", "out", **options)
+    with pytest.raises(InputError, match=r"extra: config file none.yaml: no such file"):
+        runner.run_sweep(path, "tiny", "out", only="A", extra=["--config", "none.yaml"])
+    assert not (fake_runs / "out").exists()
+    assert not (fake_runs / "array.sh").exists()
+    for name, scales in (("table1", "cpu, paper, photos, small"), ("tableD3", "paper, small")):
+        with pytest.raises(InputError, match=rf"scale/x.yaml: no such file.* the scales {scales}"):
+            runner.run_sweep(f"experiments/sweeps/{name}.yaml", "x", "out")
 
 
 def test_slurm_array_requeues_by_exit_status(
@@ -354,9 +446,13 @@ def test_slurm_array_requeues_by_exit_status(
     command = shlex.join([*words, "--extra", json.dumps(extra)])
     printed = capsys.readouterr().out
     assert "4 cells; start them with: sbatch array.sh" in printed
-    assert f"then: {command}".replace("sweep.yaml", path) in printed
+    assert "sbatch --time=24:00:00 --gpus=8 array.sh" in printed
+    assert "then:" not in printed, "its rows are of no table"
     text = (fake_runs / "array.sh").read_text()
+    assert command in text.replace(path, "sweep.yaml")
     assert "#SBATCH --array=0-3" in text
+    assert "#SBATCH --gpus=1" in text
+    assert "#SBATCH --open-mode=append" in text
     for name, body in {
         "sdm": 'echo "sdm $@" >> calls.txt; exit $CODE',
         "scontrol": 'echo "scontrol $@" >> calls.txt',
@@ -376,6 +472,21 @@ def test_slurm_array_requeues_by_exit_status(
         expected += ["scontrol requeue 17_2"] if code == 75 else []
         found = [call.replace(f"{fake_runs}/", "") for call in calls(fake_runs)]
         assert found == expected
+
+
+def test_slurm_array_has_the_gpus_of_its_cells_and_names_the_table(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, extra = "experiments/sweeps/table2A.yaml", ["--config=configs/trainer/8gpu.yaml"]
+    runner.run_sweep(path, "paper", slurm="array.sh", extra=extra)
+    assert "#SBATCH --gpus=8\n" in Path("array.sh").read_text()
+    assert "then: sdm table table2 --scale paper\n" in capsys.readouterr().out
+    runner.run_sweep(path, "paper", "out", slurm="array.sh")
+    assert """table2 --scale paper --results '["out"]'\n""" in capsys.readouterr().out
+    for option in ({"workers": 2}, {"devices": "0"}, {"again": True}, {"fork": True}):
+        with pytest.raises(InputError, match=f"{next(iter(option))}: only for cells that run here"):
+            runner.run_sweep(path, "paper", slurm="other.sh", **option)
+    assert not Path("other.sh").exists()
 
 
 def test_forked_runs_end_with_their_own_status(tmp_path: Path) -> None:

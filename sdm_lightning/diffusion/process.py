@@ -207,8 +207,9 @@ def pick(
         m_t and u_t, each ``(B, 1, H, W)``: u_t is 1 where still missing, 0 where initially known,
         and the preliminary uncertainty elsewhere.
     """
-    missing = (1 - state.mask).flatten(1)
-    hole = (1 - initial_mask).flatten(1).sum(dim=1)
+    # Half types cannot count the pixels of a large hole.
+    missing = (1 - state.mask).flatten(1).float()
+    hole = (1 - initial_mask).flatten(1).sum(dim=1, dtype=torch.float32)
     still_missing = hole - torch.round(hole * known_fraction)
     count = (missing.sum(dim=1) - still_missing).clamp_min(0)
 
@@ -218,7 +219,7 @@ def pick(
     order = torch.sort(score, dim=1, stable=True).indices
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, places)
-    picked = (rank < count[:, None]).to(state.mask.dtype) * missing
+    picked = ((rank < count[:, None]) * missing).to(state.mask.dtype)
 
     mask = (state.mask.flatten(1) + picked).view_as(state.mask)
     uncertainty = torch.where(

@@ -227,7 +227,13 @@ class Evaluator:
         label = self.features.label
         found: dict[str, float] = {}
         if count < 2:
-            refused[metric_name("fid", label)] = "needs at least 2 images"
+            asked = {
+                "fid": True, "p_ids": self.ids, "u_ids": self.ids, "kid": self.kid,
+                "kid_deviation": self.kid, "precision": self.precision_recall,
+                "recall": self.precision_recall,
+            }  # fmt: skip
+            names = [metric_name(name, label) for name, wanted in asked.items() if wanted]
+            refused.update(dict.fromkeys(names, "needs at least 2 images"))
             return found
         heavy = not dist.is_initialized() or dist.get_rank() == 0
         with self.fid.sync_context():

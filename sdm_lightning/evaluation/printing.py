@@ -65,7 +65,8 @@ def remarks(
             "average; published numbers are of results with the known pixels pasted back "
             "(composite=true does that)"
         )
-    if evaluator.features is not None and evaluation.num_images < MIN_PAIRS:
+    has_fid = any(name.startswith("fid") for name in evaluation.metrics)
+    if has_fid and evaluation.num_images < MIN_PAIRS:
         notes.append(
             f"note: FID of {evaluation.num_images} images is unreliable; it falls as their number "
             "grows, so compare it at equal numbers only"

@@ -91,7 +91,8 @@ class PretrainedNetwork(nn.Module):
         dim: Length of a pooled feature row.
 
     Raises:
-        InputError: If the name is unknown, or the weights are missing, damaged, or do not fit.
+        InputError: If the name is unknown, the weights are missing, damaged, or do not fit, or the
+            network takes images of one size only.
     """
 
     network: Any  # a timm model; its methods have no common class
@@ -118,6 +119,13 @@ class PretrainedNetwork(nn.Module):
                 _fill(self.network, read_state(file), file, name)
                 if known.package:
                     fold_batch_norms(self.network.eval())
+        embedding = getattr(self.network, "patch_embed", None)
+        if getattr(embedding, "strict_img_size", False):
+            height, width = embedding.img_size
+            raise InputError(
+                f"feature network {name!r} takes images of {width}x{height} pixels only; name one "
+                "that takes any size, such as a convolutional one"
+            )
         self.dim: int = self.network.head_hidden_size
         for key in ("mean", "std"):
             values = torch.tensor(getattr(known, key)).view(1, 3, 1, 1)

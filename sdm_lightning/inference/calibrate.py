@@ -93,10 +93,12 @@ def calibrate(
     problems: list[str] = []
     for number, members in enumerate(tqdm(groups.values(), unit="photo", disable=None)):
         # Spread over the photo: neighbouring windows show much the same.
-        chosen = members[:: max(1, len(members) // windows)][:windows]
+        count = min(windows, len(members))
+        chosen = [members[turn * len(members) // count] for turn in range(count)]
         for turn, path in enumerate(chosen):
             key = stable_seed(seed, path.name)
-            known = free_form_mask(presets[turn % len(presets)], side, key).astype(bool)
+            preset = presets[(number + turn) % len(presets)]
+            known = free_form_mask(preset, side, key).astype(bool)
             try:
                 rows += [(number, *row) for row in score_window(inpainter, path, known, seed)]
             except InputError as error:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.networks import (
     PretrainedNetwork,
-    find_network,
     squared_distance,
+    stage_channels,
     unit_length,
 )
 from sdm_lightning.features.reuse import stage_maps
@@ -30,7 +30,8 @@ class FeaturePerceptualLoss(NetworkPerceptualLoss):
         min_size: Images with a shorter side below it are enlarged to it, bicubically.
 
     Raises:
-        InputError: If the network is unknown; by ``prepare``, if its weights cannot be loaded.
+        InputError: If the network or a stage is unknown; by ``prepare``, if its weights cannot be
+            loaded.
 
     Source:
         Zhang et al. 2018 (LPIPS), Eq. 1, without its calibrated channel weights.
@@ -45,9 +46,12 @@ class FeaturePerceptualLoss(NetworkPerceptualLoss):
         min_size: int = 128,
     ) -> None:
         super().__init__()
-        find_network(network)
-        if not stages:
-            raise InputError("perceptual.stages is empty; name at least one stage, such as [0, 1]")
+        known = range(len(stage_channels(network)))
+        if not stages or not set(stages) <= set(known):
+            raise InputError(
+                f"perceptual.stages is {list(stages)}; name one or more of {list(known)}, the "
+                f"stages of {network}"
+            )
         self.network = network
         self.weights = weights
         self.sha256 = sha256

@@ -24,7 +24,7 @@ class FeatureDistance(nn.Module):
         network: Key of ``FEATURE_NETWORKS``, or an architecture of timm.
         weights: A weights file instead of the network's own.
         weights_sha256: First digits of that file's hash.
-        stages: Stages whose outputs are compared, counted from 0.
+        stages: Stages whose outputs are compared, counted from 0, as far as the network has them.
         min_size: Images with a shorter side below it are enlarged to it, bicubically.
 
     Attributes:
@@ -50,7 +50,8 @@ class FeatureDistance(nn.Module):
         self.network = PretrainedNetwork(network, weights, weights_sha256)
         self.label = self.network.name
         self.sha256 = self.network.sha256
-        self.stages = tuple(stages)
+        # Some networks have four.
+        self.stages = tuple(k for k in stages if k < len(self.network.network.feature_info))
         self.min_size = min_size
 
     def forward(self, completed: Tensor, image: Tensor) -> Tensor:

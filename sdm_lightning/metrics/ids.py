@@ -49,6 +49,8 @@ def inception_discriminative_scores(
             "expected the same (N, D)"
         )
     count = len(first)
+    if not count:
+        raise InputError("P-IDS needs at least 1 pair, got none")
     if count < MIN_PAIRS and not few_pairs:
         raise InputError(
             f"{count} pairs are too few for P-IDS and U-IDS, which are near 0 for any images "
@@ -69,7 +71,7 @@ def inception_discriminative_scores(
 
 def _as_array(features: Tensor | npt.NDArray) -> npt.NDArray:
     if isinstance(features, Tensor):
-        return features.detach().cpu().numpy()
+        return features.detach().cpu().double().numpy()
     return np.asarray(features)
 
 

@@ -1,10 +1,13 @@
 """Settings and trainers that a GAN with two optimizers cannot be trained by."""
 
+from collections.abc import Mapping
+
 import lightning.pytorch as pl
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import PerceptualLoss
-from sdm_lightning.training.settings import LossSettings
+from sdm_lightning.training.averaging import AverageSettings
+from sdm_lightning.training.settings import AdamSettings, LossSettings
 
 
 def refuse_unfit_settings(
@@ -47,6 +50,52 @@ def refuse_unfit_settings(
         raise InputError(
             f"model.random_iterations is {list(random_iterations)}; give the least and the "
             "most T, such as [1, 4]"
+        )
+
+
+def refuse_unfit_recipe(
+    losses: LossSettings,
+    optimizers: Mapping[str, AdamSettings],
+    average: AverageSettings,
+    gradient_clip: float | None,
+    style_mixing_probability: float,
+) -> None:
+    """Refuse numbers of the recipe that would train wrongly without a word.
+
+    Args:
+        losses: Weights.
+        optimizers: By their key under ``model``.
+        average: Half-life and ramp.
+        gradient_clip: None = off.
+        style_mixing_probability: In [0, 1].
+
+    Raises:
+        InputError: Naming the key.
+    """
+    above = {
+        "gradient_clip": gradient_clip,
+        "average.half_life_images": average.half_life_images,
+        "average.ramp_up": average.ramp_up,
+    }
+    for key, settings in optimizers.items():
+        above[f"{key}.lazy_interval"] = settings.lazy_interval
+        if not all(0 <= beta < 1 for beta in settings.betas):
+            raise InputError(
+                f"model.{key}.betas is {list(settings.betas)}; each must be at least 0 and below 1"
+            )
+    for name, value in above.items():
+        if value is not None and not value > 0:
+            off = "; null turns it off" if name == "gradient_clip" else ""
+            raise InputError(f"model.{name} is {value}; it must be above 0{off}")
+    names = ("adversarial", "perceptual", "likelihood", "r1_gamma")
+    at_least_0 = {f"losses.{name}": getattr(losses, name) for name in names}
+    at_least_0 |= {f"{key}.lr": settings.lr for key, settings in optimizers.items()}
+    for name, value in at_least_0.items():
+        if not value >= 0:
+            raise InputError(f"model.{name} is {value}; it must not be negative")
+    if not 0 <= style_mixing_probability <= 1:
+        raise InputError(
+            f"model.style_mixing_probability is {style_mixing_probability}; it must lie in [0, 1]"
         )
 
 

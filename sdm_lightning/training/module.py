@@ -25,7 +25,11 @@ from sdm_lightning.losses import (
 from sdm_lightning.seeding import stable_seed
 from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
-from sdm_lightning.training.checks import refuse_unfit_settings, refuse_unfit_trainer
+from sdm_lightning.training.checks import (
+    refuse_unfit_recipe,
+    refuse_unfit_settings,
+    refuse_unfit_trainer,
+)
 from sdm_lightning.training.distributed import gradient_sync, reduce_trained_network_only, reduced
 from sdm_lightning.training.health import StepHealth, gradient_norm
 from sdm_lightning.training.inpainting import InpaintingModule
@@ -73,7 +77,8 @@ class SDMModule(InpaintingModule):
             infinite, before training stops; 0 stops at the first.
 
     Raises:
-        InputError: If a perceptual weight is given without a perceptual loss, or a count is < 1.
+        InputError: If a perceptual weight is given without a perceptual loss, a count is < 1, or a
+            number of the recipe is out of range.
     """
 
     def __init__(
@@ -103,6 +108,8 @@ class SDMModule(InpaintingModule):
             num_micro_batches=num_micro_batches, max_skipped_batches=max_skipped_batches,
             decoupled=decoupled,
         )  # fmt: skip
+        optimizers = {"optimizer_g": optimizer_g, "optimizer_d": optimizer_d}
+        refuse_unfit_recipe(losses, optimizers, average, gradient_clip, style_mixing_probability)
         with warnings.catch_warnings():
             # Built in Python these are modules, which on_save_checkpoint leaves out; built from a
             # config file they are class paths, from which a checkpoint rebuilds everything.

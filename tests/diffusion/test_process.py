@@ -84,6 +84,15 @@ def test_the_least_uncertain_are_picked_and_ties_go_in_row_major_order():
     torch.testing.assert_close(uncertainty.flatten(), torch.tensor([0.0, 0.5, 0.2, 1.0, 0.2]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_count_as_many_pixels(dtype):
+    mask = torch.zeros(1, 1, 300, 301, dtype=dtype)  # more than the largest float16
+    state = initial_state(torch.zeros(1, 3, 300, 301, dtype=dtype), mask)
+    new_mask, _ = pick(state, prediction_with_deviation(torch.rand(1, 1, 300, 301)), mask, 0.25)
+    assert new_mask.dtype == dtype
+    assert new_mask.float().sum() == round(300 * 301 / 4)
+
+
 def test_uncertainty_is_stretched_over_the_hole():
     mask = torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]])
     deviation = torch.tensor([[[[9.0, 0.1, 0.3, 0.2]]]])

@@ -116,8 +116,9 @@ def test_scores_that_mean_nothing_are_refused_and_the_rest_reported():
     assert "3 pairs; below 2500" in found.refused["p_ids[random-conv]"]
     assert "fid[random-conv]" in found.metrics
     assert not any(name.startswith(("p_ids", "u_ids")) for name in found.metrics)
-    one = feed(Evaluator(RandomConvFeatures(6)), samples(1), range(1)).compute()
-    assert "fid[random-conv]" in one.refused
+    one = feed(Evaluator(RandomConvFeatures(6), kid=True), samples(1), range(1)).compute()
+    asked = ("fid", "p_ids", "u_ids", "kid", "kid_deviation", "precision", "recall")
+    assert set(one.refused) == {f"{name}[random-conv]" for name in asked}
 
 
 def test_no_image_or_one_twice():

@@ -69,6 +69,13 @@ def test_training_mode_changes_nothing(lite0: PretrainedNetwork) -> None:
     assert torch.equal(lite0.train().pooled(image), before)
 
 
+def test_a_network_of_one_image_size_is_refused(tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224"
+    torch.save(timm.create_model(name).state_dict(), tmp_path / "vit.pth")
+    with pytest.raises(InputError, match=r"takes images of 224x224 pixels only"):
+        PretrainedNetwork(name, tmp_path / "vit.pth")
+
+
 def test_building_leaves_the_runs_random_numbers_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)

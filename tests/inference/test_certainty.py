@@ -11,7 +11,7 @@ from sdm_lightning.cli.main import main
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import Inpainter, load_generator
-from sdm_lightning.inference.calibrate import fit
+from sdm_lightning.inference.calibrate import calibrate, fit
 from sdm_lightning.inference.certainty import (
     Calibration,
     HoleDeviations,
@@ -155,6 +155,32 @@ def test_calibrate_and_the_json_of_inpaint(
             1 + np.exp(written["intercept"] + written["slope"] * np.log(hole["deviation"]))
         )
         assert hole["certainty"] == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("windows", [1, 8])
+def test_masks_and_windows_are_spread(
+    windows: int, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presets: list[str] = []
+    names: list[str] = []
+
+    def drawn(preset: str, side: int, seed: int) -> np.ndarray:
+        presets.append(preset)
+        return np.ones((side, side), bool)
+
+    def scored(inpainter: Inpainter, path: Path, known: np.ndarray, seed: int) -> list:
+        names.append(path.stem)
+        return [(0.1 * len(names), 0.2 * len(names))]
+
+    monkeypatch.setattr("sdm_lightning.inference.calibrate.free_form_mask", drawn)
+    monkeypatch.setattr("sdm_lightning.inference.calibrate.score_window", scored)
+    for number in range(10):
+        for turn in range(15):
+            (tmp_path / f"p{number}-{turn:02d}.png").touch()
+    calibrate(str(tmp_path), str(tiny_weights), windows=windows, output=str(tmp_path / "c.json"))
+    assert presets.count("mat256_small") == presets.count("mat256_large") == 5 * windows
+    if windows == 8:
+        assert names[:8] == [f"p0-{turn:02d}" for turn in (0, 1, 3, 5, 7, 9, 11, 13)]
 
 
 def test_too_few_photos(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

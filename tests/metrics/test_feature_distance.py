@@ -1,6 +1,7 @@
 """The uncalibrated feature distance."""
 
 import pytest
+import timm
 import torch
 
 from sdm_lightning.features.networks import PretrainedNetwork, resized_between
@@ -38,6 +39,18 @@ def test_equals_its_definition(images: torch.Tensor) -> None:
         a, b = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-4) for x in (a, b))
         expected += (a - b).norm(dim=1).square().mean(dim=(1, 2))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_of_four_stages_is_compared_by_them(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sdm_lightning.features.networks.from_hub",
+        lambda architecture, *_, **options: timm.create_model(architecture, **options),
+    )
+    distance = FeatureDistance("convnext_atto")
+    assert distance.stages == (0, 1, 2, 3)
+    assert distance(images, images.flip(3)).min() > 0
 
 
 def test_is_the_loss_with_the_same_settings(images: torch.Tensor) -> None:

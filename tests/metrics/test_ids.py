@@ -53,6 +53,14 @@ def test_order_of_pairs_matters_not_but_pairing_does():
     assert abs(broken[0] - paired[0]) > 5
 
 
+def test_no_pair_is_refused_and_half_types_are_read():
+    with pytest.raises(InputError, match="needs at least 1 pair"):
+        inception_discriminative_scores(features(0, 4, 0), features(0, 4, 0), few_pairs=True)
+    real, fake = (torch.from_numpy(features(60, 4, seed)).bfloat16() for seed in (0, 1))
+    found = inception_discriminative_scores(real, fake, few_pairs=True)
+    assert found == inception_discriminative_scores(real.float(), fake.float(), few_pairs=True)
+
+
 def test_few_pairs_are_refused():
     rows = features(2499, 2, 0)
     with pytest.raises(InputError, match="2499 pairs are too few"):

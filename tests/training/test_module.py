@@ -9,7 +9,12 @@ from lightning.pytorch.callbacks import Callback
 
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
-from sdm_lightning.training import AdamSettings, AdaptiveAugment, LossSettings
+from sdm_lightning.training import (
+    AdamSettings,
+    AdaptiveAugment,
+    AverageSettings,
+    LossSettings,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:Found .* in eval mode"
@@ -269,6 +274,26 @@ def test_random_iterations_are_drawn_for_each_batch_from_images_seen_alone(
     whole = drawn(0, 12)
     assert set(whole) == {1, 2, 3}
     assert drawn(16, 8) == whole[4:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"gradient_clip": 0.0}, r"model\.gradient_clip is 0\.0; .* above 0; null turns it off"),
+        ({"gradient_clip": -1.0}, r"model\.gradient_clip is -1\.0"),
+        ({"losses": LossSettings(r1_gamma=-10)}, r"model\.losses\.r1_gamma is -10; .* negative"),
+        ({"losses": LossSettings(adversarial=-1)}, r"model\.losses\.adversarial is -1"),
+        ({"average": AverageSettings(half_life_images=-5)}, r"average\.half_life_images is -5"),
+        ({"average": AverageSettings(ramp_up=float("nan"))}, r"average\.ramp_up is nan"),
+        ({"style_mixing_probability": 2.0}, r"style_mixing_probability is 2\.0; .* in \[0, 1\]"),
+        ({"optimizer_g": AdamSettings(lr=-1e-3)}, r"model\.optimizer_g\.lr is -0\.001"),
+        ({"optimizer_d": AdamSettings(lazy_interval=-1)}, r"optimizer_d\.lazy_interval is -1"),
+        ({"optimizer_d": AdamSettings(betas=(0, 1.0))}, r"optimizer_d\.betas is \[0, 1\.0\]"),
+    ],
+)
+def test_numbers_that_would_train_wrongly_are_refused(make_module, settings, says):
+    with pytest.raises(InputError, match=says):
+        make_module(**settings)
 
 
 def test_random_iterations_out_of_order_are_refused(make_module):

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sdm_lightning.data.masks.convention import MaskConvention
+from sdm_lightning.devices import choose_device
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluator
@@ -25,7 +26,7 @@ from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 def evaluate_folders(
@@ -201,7 +202,7 @@ def run_pairs(
     Raises:
         InputError: If a pair cannot be read and ``skip_bad`` is off, or masks look inverted.
     """
-    target = _device(device)
+    target = choose_device(device, float64=True)
     evaluator.to(target)
     workers = default_workers() if num_workers is None else num_workers
     loader = DataLoader(
@@ -253,9 +254,3 @@ def _mask_set(masks: str, convention: MaskConvention | None) -> dict[str, Any] |
     check_mask_set(masks)
     kept = ("digest", "preset", "size", "seed", "generator", "mean_hole_ratio")
     return {name: manifest[name] for name in kept}
-
-
-def _device(name: Device) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sdm_lightning.data.masks.convention import MaskConvention
+from sdm_lightning.devices import choose_device
 from sdm_lightning.diffusion import DiffusionStep, Network, SpatialDiffusion, standard_deviation_map
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import publishing
@@ -58,7 +59,7 @@ class Inpainter:
         device: str | torch.device = "cpu",
         info: WeightsInfo | None = None,
     ) -> None:
-        self.device = _device(device)
+        self.device = choose_device(device)
         self.generator = generator.to(self.device).eval()
         self.diffusion = diffusion if diffusion is not None else SpatialDiffusion()
         self.work_size = work_size
@@ -303,17 +304,3 @@ def _plane(tensor: Tensor, height: int, width: int) -> Floats:
     """Convert ``(1, C, H, W)`` to ``(H, W)`` or ``(H, W, 3)``, without the padding."""
     array = tensor[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
     return np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device {device!r}: choose cpu, cuda, mps or auto") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device}: this machine has no usable CUDA GPU; use cpu or auto")
-    return chosen

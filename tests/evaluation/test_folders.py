@@ -254,3 +254,8 @@ def test_every_argument_is_documented():
     documented = inspect.getdoc(evaluate_folders).split("Args:")[1]
     for name in inspect.signature(evaluate_folders).parameters:
         assert f"    {name}: " in documented
+
+
+def test_a_device_that_is_not_there(folders, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert refused(folders, device="cuda").startswith("device cuda: this machine has no usable")

@@ -1,0 +1,32 @@
+"""The device that a command runs on."""
+
+import torch
+
+from sdm_lightning.errors import InputError
+
+
+def choose_device(device: str | torch.device, *, float64: bool = False) -> torch.device:
+    """Return a device that this machine has.
+
+    Args:
+        device: Its name, or ``"auto"`` for the best there is.
+        float64: Whether it has to compute in float64, which ``mps`` cannot.
+
+    Raises:
+        InputError: If it is not a device, or not one that this machine can use.
+    """
+    mps = torch.backends.mps.is_available() and not float64
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r}: choose cpu, cuda, mps or auto") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device}: this machine has no usable CUDA GPU; use cpu or auto")
+    if chosen.type == "mps" and not mps:
+        reason = (
+            "cannot compute these scores" if float64 else "this machine has no usable Apple GPU"
+        )
+        raise InputError(f"device {device}: {reason}; use cpu or auto")
+    return chosen

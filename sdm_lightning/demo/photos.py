@@ -33,6 +33,7 @@ from sdm_lightning.demo.photo_crops import (
     tinted,
 )
 from sdm_lightning.errors import InputError
+from sdm_lightning.workers import usable_cores
 
 __all__ = [
     "PHOTOS",
@@ -270,7 +271,7 @@ def _write_all(
         (folder / f"{name}.png").write_bytes(data.tobytes())
 
     # Threads are enough: OpenCV releases the interpreter lock while it resizes and encodes.
-    workers = num_workers or os.cpu_count()
+    workers = num_workers or usable_cores()
     thread_map(
         write, range(count), max_workers=workers, desc=label, unit="img", disable=not progress
     )

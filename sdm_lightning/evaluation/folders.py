@@ -19,12 +19,12 @@ from sdm_lightning.evaluation.pairs import BadPair, PairedFolders, collate_pairs
 from sdm_lightning.evaluation.polarity import ENOUGH_IMAGES, PolarityGuard
 from sdm_lightning.evaluation.printing import remarks, table_lines
 from sdm_lightning.evaluation.record import append_record, make_record
-from sdm_lightning.evaluation.workers import default_workers
 from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import check_writable
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LpipsName, build_lpips
+from sdm_lightning.workers import default_workers
 
 Device = Literal["auto", "cpu", "cuda"]
 

@@ -25,8 +25,8 @@ from sdm_lightning.data.shards.indexing import refuse_repeated
 from sdm_lightning.data.shards.reading import ShardReader
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.errors import InputError, parse_json
-from sdm_lightning.evaluation.workers import default_workers
 from sdm_lightning.files import write_atomically
+from sdm_lightning.workers import default_workers
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "sdm_lightning.masks"

@@ -27,6 +27,7 @@ from sdm_lightning.data.masks.presets import hole_ratio
 from sdm_lightning.data.shards.reading import MASK_MEMBER
 from sdm_lightning.data.sources import Entry, ImageSource
 from sdm_lightning.files import sha256_of_file, write_atomically
+from sdm_lightning.workers import usable_cores
 
 __all__ = ["WORK", "Built", "Item", "Task", "build_shard", "run_all"]
 
@@ -181,7 +182,7 @@ def run_all(
     unit: str = "image",
 ) -> list[T]:
     """Run the function on every task, in processes, under one progress bar; keep the order."""
-    workers = min(os.cpu_count() or 1 if num_workers is None else num_workers, len(tasks))
+    workers = min(usable_cores() if num_workers is None else num_workers, len(tasks))
     results: dict[int, T] = {}
     with tqdm(total=sum(sizes), unit=unit, desc=title, file=sys.stderr) as bar:
         if workers <= 1:

@@ -102,15 +102,15 @@ def evaluate_folders(
     """
     started = time.monotonic()
     if composite and masks is None:
-        raise InputError("composite=true pastes known pixels: give masks, or leave it out")
+        raise InputError("--composite true pastes known pixels: give masks, or leave it out")
     if record is not None:
         check_writable(record)
     pairs = PairedFolders(real, fake, masks, mask_convention, crop, fake_suffix, only_common)
     if features is not None and ids and not few_pairs and len(pairs) < MIN_PAIRS:
         raise InputError(
             f"{fake}: {len(pairs)} pairs are too few for P-IDS and U-IDS, which are near 0 for any "
-            f"images below {MIN_PAIRS}; leave them out with ids=false, or report them with "
-            "few_pairs=true, under names that say so"
+            f"images below {MIN_PAIRS}; leave them out with --ids false, or report them with "
+            "--few_pairs true, under names that say so"
         )
     mask_set = None if masks is None else _mask_set(masks, mask_convention)
     extractor = build_features(features, features_weights, features_weights_sha256, download)
@@ -217,7 +217,7 @@ def run_pairs(
     with tqdm(total=len(pairs), unit="img", desc="evaluate", file=sys.stderr) as progress:
         for batches, bad in loader:
             if bad and not skip_bad:
-                raise InputError(f"{bad[0].reason}; skip_bad=true leaves such pairs out")
+                raise InputError(f"{bad[0].reason}; --skip_bad true leaves such pairs out")
             skipped += bad
             for batch in batches:
                 real = batch.real.to(target, non_blocking=True)

@@ -79,7 +79,7 @@ def write_mask_set(
     target = Path(output)
     if target.exists():
         if not overwrite:
-            raise InputError(f"{target}: exists; choose another folder, or set overwrite=true")
+            raise InputError(f"{target}: exists; choose another folder, or set --overwrite true")
         if not (target / MANIFEST_NAME).is_file():
             raise InputError(f"{target}: not a mask set, so it is not replaced; remove it yourself")
     names = sample_keys(images) if images is not None else [f"{i:08d}" for i in range(count or 0)]

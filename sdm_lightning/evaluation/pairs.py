@@ -127,7 +127,7 @@ class PairedFolders(Dataset):
                 raise InputError(
                     f"{other.source.path}: no {what} {len(missing)} of {len(owner.entries)} images "
                     f"in {owner.source.path}, the first is {name}; {hint}"
-                    "only_common=true scores the pairs that exist"
+                    "--only_common true scores the pairs that exist"
                 )
         self.dropped = len(self.real.entries) + len(self.fake.entries) - 2 * len(common)
         self.keys = sorted(common)
@@ -164,7 +164,7 @@ class PairedFolders(Dataset):
             fake = self._fit(fake)
         if fake.shape[:2] != wanted:
             hint = (
-                f"; crop={fake.shape[0]} cuts the centre out of the originals"
+                f"; --crop {fake.shape[0]} cuts the centre out of the originals"
                 if self.crop is None and fake.shape[0] == fake.shape[1]
                 else ""
             )

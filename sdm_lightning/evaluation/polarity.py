@@ -20,15 +20,13 @@ class PolarityGuard:
 
     Args:
         masks: Their path, for messages.
-        argument: The argument that states the convention, for messages.
 
     Attributes:
         num_images: Images added.
     """
 
-    def __init__(self, masks: str, argument: str = "mask_convention") -> None:
+    def __init__(self, masks: str) -> None:
         self.masks = masks
-        self.argument = argument
         self.num_images = 0
         self._sums = torch.zeros(4, dtype=torch.float64)
 
@@ -65,27 +63,18 @@ class PolarityGuard:
         if self.hole_ratio == 0:
             raise InputError(
                 f"{self.masks}: no mask has a hole if white means known; set "
-                f"{self.argument}=hole-white if white means hole"
+                "--mask_convention hole-white if white means hole"
             )
         if self.known_error > 0.5 and self.known_error > self.hole_error:
             raise InputError(
                 f"{self.masks}: looks inverted: results differ from their originals by "
                 f"{self.known_error:.1f} levels at known (white) pixels and by "
-                f"{self.hole_error:.1f} in the holes; set {self.argument}=hole-white if white "
-                f"means hole, or {self.argument}=known-white to keep this reading"
+                f"{self.hole_error:.1f} in the holes; set --mask_convention hole-white "
+                "if white means hole, or --mask_convention known-white to keep this reading"
             )
-        check_hole_ratio(self.masks, self.hole_ratio, self.argument)
-
-
-def check_hole_ratio(masks: str, ratio: float, argument: str = "mask_convention") -> None:
-    """Refuse a set of masks that is nearly all hole.
-
-    Raises:
-        InputError: If it is; the message names the argument to set.
-    """
-    if ratio > MOSTLY_HOLE_ON_AVERAGE:
-        raise InputError(
-            f"{masks}: looks inverted: {100 * ratio:.0f} % of the pixels are hole if white means "
-            f"known; set {argument}=hole-white if white means hole, or {argument}=known-white to "
-            "keep this reading"
-        )
+        if self.hole_ratio > MOSTLY_HOLE_ON_AVERAGE:
+            raise InputError(
+                f"{self.masks}: looks inverted: {100 * self.hole_ratio:.0f} % of the pixels are "
+                "hole if white means known; set --mask_convention hole-white if white means hole, "
+                "or --mask_convention known-white to keep this reading"
+            )

@@ -63,7 +63,7 @@ def remarks(
         notes.append(
             f"note: known pixels differ from the originals by {guard.known_error:.2f} levels on "
             "average; published numbers are of results with the known pixels pasted back "
-            "(composite=true does that)"
+            "(--composite true does that)"
         )
     has_fid = any(name.startswith("fid") for name in evaluation.metrics)
     if has_fid and evaluation.num_images < MIN_PAIRS:

@@ -254,7 +254,7 @@ def read_mask(
     if hole > MOSTLY_HOLE or (hole > 0.5 and border.mean() < 1 - RIM_HOLE):
         warnings.warn(
             f"{name}: {hole:.1%} of the picture is hole (mask_convention={convention}); if it is "
-            f"the other way round, set mask_convention={opposite_convention(convention)}",
+            f"the other way round, set --mask_convention {opposite_convention(convention)}",
             stacklevel=3,
         )
     return known

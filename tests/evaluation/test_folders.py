@@ -102,7 +102,7 @@ def test_corrupt_files(folders, capsys):
     path.write_bytes(path.read_bytes()[:200])
     text = refused(folders, num_workers=1)
     assert "fake/photo3.png" in text
-    assert "skip_bad=true" in text
+    assert "--skip_bad true" in text
     record = evaluate(folders, skip_bad=True)
     assert record["num_images"] == 5
     assert list(record["skipped"]) == ["photo3"]
@@ -158,7 +158,7 @@ def test_sizes(folders):
     for i in range(6):  # results of the published protocol: central squares
         real = Image.open(f"{folders.real}/photo{i}.png")
         real.crop((4, 8, 36, 40)).save(f"{folders.fake}/photo{i}.png")
-    assert "crop=32 cuts the centre" in refused(folders)
+    assert "--crop 32 cuts the centre" in refused(folders)
     record = evaluate(folders, crop=32, masks=None)
     assert record["metrics"]["l1/toy6"] == 0
     assert float(record["metrics"]["psnr/toy6"]) == np.inf
@@ -173,7 +173,7 @@ def test_inverted_masks(folders):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     text = refused(folders)
     assert "looks inverted" in text
-    assert "mask_convention=hole-white" in text
+    assert "--mask_convention hole-white" in text
     record = evaluate(folders, mask_convention="hole-white")
     assert record["metrics"]["hole_ratio/toy6"] == pytest.approx(320 / 1920)
     assert record["masks"]["convention"] == "hole-white"
@@ -190,7 +190,7 @@ def test_masks_without_hole(folders):
 def test_few_pairs(folders):
     text = refused(folders, few_pairs=False)
     assert "6 pairs are too few" in text
-    assert "few_pairs=true" in text
+    assert "--few_pairs true" in text
     record = evaluate(folders, few_pairs=False, ids=False)
     assert not any(name.startswith("p_ids") for name in record["metrics"])
 

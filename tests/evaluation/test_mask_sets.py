@@ -104,7 +104,7 @@ def test_what_is_refused(mask_set, folders):
         write_mask_set(str(folders.root / "none"), count=0, preset="mat256_small")
     with pytest.raises(InputError, match=r"no manifest\.json; `sdm masks` writes"):
         check_mask_set(folders.real)
-    with pytest.raises(InputError, match="overwrite=true"):
+    with pytest.raises(InputError, match="set --overwrite true"):
         write_mask_set(str(mask_set), folders.real)
     with pytest.raises(InputError, match="not a mask set, so it is not replaced"):
         write_mask_set(folders.real, folders.real, overwrite=True)

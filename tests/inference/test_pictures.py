@@ -139,14 +139,14 @@ def test_mask_forms_and_conventions(mask: np.ndarray | Image.Image) -> None:
 
 def test_all_known_and_all_hole_masks() -> None:
     assert read_mask(np.full((4, 4), 255, np.uint8), (4, 4)).all()
-    with pytest.warns(UserWarning, match=r"100\.0% .* set mask_convention=hole-white"):
+    with pytest.warns(UserWarning, match=r"100\.0% .* set --mask_convention hole-white"):
         assert not read_mask(np.zeros((4, 4), np.uint8), (4, 4)).any()
 
 
 def test_polarity_guard() -> None:
     strokes = np.zeros((50, 50), np.uint8)
     strokes[10:30, 10:30] = 255  # what a person paints to be removed
-    with pytest.warns(UserWarning, match=r"84\.0% .* set mask_convention=hole-white"):
+    with pytest.warns(UserWarning, match=r"84\.0% .* set --mask_convention hole-white"):
         read_mask(strokes, (50, 50))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

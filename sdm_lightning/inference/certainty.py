@@ -32,7 +32,7 @@ class Calibration:
         weights_sha256: Of the weights file.
         num_photos: Photos it was fitted on.
         num_holes: Holes in them.
-        spearman: Rank correlation of certainty and error, cross-validated over photos.
+        spearman: Rank correlation of deviation and error.
         auroc: Area under the ROC curve for finding bad fillings, cross-validated.
         calibration_error: Mean difference between the predicted probability and the share found,
             over ten bins of equal count, cross-validated.

@@ -114,7 +114,8 @@ class InpaintingDataModule(pl.LightningDataModule):
         for name, value, least in (
             ("resolution", resolution, 1), ("batch_size", batch_size, 1),
             ("global_batch_size", 1 if global_batch_size is None else global_batch_size, 1),
-            ("eval_batch_size", eval_batch_size or 1, 1), ("num_workers", num_workers, 0),
+            ("eval_batch_size", 1 if eval_batch_size is None else eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
         ):  # fmt: skip
             if value < least:
                 raise InputError(f"data.{name} must be at least {least}, got {value}")

@@ -235,7 +235,9 @@ def test_what_is_wrong_shows_before_training_starts(root: Path, tmp_path: Path):
         trainer(tmp_path).test(Recorder(), module(root, test=None))
     with pytest.raises(InputError, match="the shards carry no masks"):
         trainer(tmp_path).test(Recorder(), module(root, test_masks="sample"))
-    for name, value in (("resolution", 0), ("batch_size", 0), ("num_workers", -1)):
+    for name, value in (
+        ("resolution", 0), ("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=f"data.{name} must be at least"):
             module(root, **{name: value})
     with pytest.raises(InputError, match="mat512_large"):

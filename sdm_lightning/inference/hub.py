@@ -6,16 +6,12 @@ model card). Only the first is read: no pickle is ever fetched, and only classes
 built from its configuration.
 """
 
-import json
 import re
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import write_atomically
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -39,7 +35,6 @@ def download_weights(
     repository: str,
     *,
     revision: str | None = None,
-    filename: str = WEIGHTS_NAME,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     force_download: bool = False,
@@ -50,7 +45,6 @@ def download_weights(
     Args:
         repository: ``user/repo``, with or without ``@revision``.
         revision: Branch, tag or commit; the default branch if None. A commit is what pins weights.
-        filename: Which file.
         cache_dir: Instead of the hub's own cache (``HF_HOME``).
         token: For private repositories; by default the one that ``hf auth login`` stored.
         force_download: Fetch it again even if it is in the cache.
@@ -69,11 +63,11 @@ def download_weights(
     if revision is not None and pinned is not None and revision != pinned:
         raise InputError(f"{repository}: and revision {revision!r}: give one revision")
     revision = revision or pinned
-    with _one_line_errors(name, revision, filename):
+    with one_line_errors(name, revision):
         return Path(
             hf_hub_download(
                 name,
-                filename,
+                WEIGHTS_NAME,
                 revision=revision,
                 library_name="sdm-lightning",
                 cache_dir=cache_dir,
@@ -84,89 +78,19 @@ def download_weights(
         )
 
 
-def write_folder(
-    folder: str | Path,
-    save: Callable[[Path], None],
-    config: dict[str, Any],
-    card: Callable[[Path], str],
-    pictures: dict[str, bytes],
-) -> Path:
-    """Write a folder of the hub's layout.
-
-    Args:
-        folder: Made if missing; files of these names are replaced, others stay.
-        save: Writes the weights to the path that it is called with.
-        config: Content of ``config.json``.
-        card: Makes the content of ``README.md`` from the path of the written weights.
-        pictures: Further files by name, which the card shows.
-    """
-    target = Path(folder)
-    if target.is_file():
-        raise InputError(f"{target}: is a file; give a folder")
-    target.mkdir(parents=True, exist_ok=True)
-    save(target / WEIGHTS_NAME)
-    write_atomically(target / CONFIG_NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
-    for name, content in pictures.items():
-        write_atomically(target / name, content)
-    write_atomically(target / CARD_NAME, card(target / WEIGHTS_NAME))
-    return target
-
-
-def upload_folder(
-    folder: Path,
-    repository: str,
-    *,
-    commit_message: str = "Upload weights",
-    private: bool | None = None,
-    token: str | None = None,
-    branch: str | None = None,
-    create_pr: bool = False,
-) -> str:
-    """Make the repository if it is not there, and commit the folder to it.
-
-    Args:
-        folder: As :func:`write_folder` leaves it.
-        repository: ``user/repo``.
-        commit_message: Of the commit.
-        private: Whether a repository that is made is private; the account's default if None.
-        token: With write access; by default the one that ``hf auth login`` stored.
-        branch: Made if missing; the default branch if None.
-        create_pr: Open a pull request instead of committing.
-
-    Returns:
-        The address of the commit.
+def require_repository(name: str) -> None:
+    """Refuse what is no ``user/repo``.
 
     Raises:
-        InputError: In one line, if the hub refuses or cannot be reached.
+        InputError: If it is not, or names a revision.
     """
-    from huggingface_hub import HfApi
-
-    if split_revision(repository) is None or "@" in repository:
-        raise InputError(f"{repository}: not the name of a repository; write user/repo")
-    with _one_line_errors(repository, branch, None):
-        api = HfApi(token=token, library_name="sdm-lightning")
-        name = api.create_repo(repository, private=private, exist_ok=True).repo_id
-        if branch is not None:
-            api.create_branch(name, branch=branch, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=name,
-            folder_path=str(folder),
-            commit_message=commit_message,
-            revision=branch,
-            create_pr=create_pr,
-        )
-    return str(done.pr_url if create_pr and done.pr_url else done.commit_url)
+    if split_revision(name) is None or "@" in name:
+        raise InputError(f"{name}: not the name of a repository; write user/repo")
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Yield a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-@contextmanager
-def _one_line_errors(name: str, revision: str | None, filename: str | None) -> Iterator[None]:
+def one_line_errors(name: str, revision: str | None) -> Iterator[None]:
+    """Turn what the hub and its client raise into one line."""
     from huggingface_hub import errors
 
     at = f" at revision {revision!r}" if revision else ""
@@ -191,7 +115,7 @@ def _one_line_errors(name: str, revision: str | None, filename: str | None) -> I
         ) from error
     except errors.EntryNotFoundError as error:
         raise InputError(
-            f"{name}: this repository has no {filename}{at}; it was not made by push_to_hub"
+            f"{name}: this repository has no {WEIGHTS_NAME}{at}; it was not made by push_to_hub"
         ) from error
     except Exception as error:
         # The client lets through what its HTTP library raises, another one in every release.

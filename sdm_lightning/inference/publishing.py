@@ -1,15 +1,19 @@
 """The verb ``sdm push``: weights with their model card, to a folder or to the hub."""
 
+import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.certainty import with_calibration
 from sdm_lightning.inference.hub import (
-    split_revision,
-    temporary_folder,
-    upload_folder,
-    write_folder,
+    CARD_NAME,
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    one_line_errors,
+    require_repository,
 )
 from sdm_lightning.inference.model_card import Scores, example_picture, model_card, read_scores
 from sdm_lightning.inference.pictures import PictureLike
@@ -58,24 +62,11 @@ def save_pretrained(
     scores = Scores() if results is None else read_scores(results)
     picture = example_picture(inpainter, example, example_mask)
     target = Path(folder)
+    if target.is_file():
+        raise InputError(f"{target}: is a file; give a folder")
+    path = target / WEIGHTS_NAME
     state = inpainter.generator.state_dict()
-
-    def save(path: Path) -> None:
-        save_described(path, info, state, licence=licence, data=data, half=half)
-
-    def card(path: Path) -> str:
-        # The checksum of the file as it was written here.
-        written = load_generator(path)[1]
-        return model_card(
-            repository or target.resolve().name,
-            written,
-            sum(parameter.numel() for parameter in inpainter.generator.parameters()),
-            inpainter.diffusion.num_iterations,
-            scores,
-            EXAMPLE_NAME,
-            "Input, filling, and where the network is unsure",
-        )
-
+    save_described(path, info, state, licence=licence, data=data, half=half)
     config: dict[str, Any] = {
         "format": FORMAT,
         "library_name": "sdm-lightning",
@@ -87,7 +78,19 @@ def save_pretrained(
         "licence": licence or info.licence,
         "data": data or info.data,
     }
-    return write_folder(target, save, config, card, {EXAMPLE_NAME: picture})
+    write_atomically(target / CONFIG_NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_atomically(target / EXAMPLE_NAME, picture)
+    card = model_card(
+        repository or target.resolve().name,
+        load_generator(path)[1],  # with the checksum of the file as it was written here
+        sum(parameter.numel() for parameter in inpainter.generator.parameters()),
+        inpainter.diffusion.num_iterations,
+        scores,
+        EXAMPLE_NAME,
+        "Input, filling, and where the network is unsure",
+    )
+    write_atomically(target / CARD_NAME, card)
+    return target
 
 
 def push_to_hub(
@@ -119,23 +122,21 @@ def push_to_hub(
     Raises:
         InputError: In one line, if the hub refuses or cannot be reached.
     """
-    _refuse_bad_name(repository)
-    with temporary_folder() as folder:
+    from huggingface_hub import HfApi
+
+    require_repository(repository)
+    with tempfile.TemporaryDirectory() as folder:
         save_pretrained(inpainter, folder, repository=repository, **options)
-        return upload_folder(
-            folder,
-            repository,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            branch=branch,
-            create_pr=create_pr,
-        )
-
-
-def _refuse_bad_name(repository: str) -> None:
-    if split_revision(repository) is None or "@" in repository:
-        raise InputError(f"{repository}: not the name of a repository; write user/repo")
+        with one_line_errors(repository, branch):
+            api = HfApi(token=token, library_name="sdm-lightning")
+            name = api.create_repo(repository, private=private, exist_ok=True).repo_id
+            if branch is not None:
+                api.create_branch(name, branch=branch, exist_ok=True)
+            done = api.upload_folder(
+                repo_id=name, folder_path=folder, commit_message=commit_message, revision=branch,
+                create_pr=create_pr,
+            )  # fmt: skip
+    return str(done.pr_url if create_pr and done.pr_url else done.commit_url)
 
 
 def push_weights(
@@ -177,7 +178,7 @@ def push_weights(
     """
     from sdm_lightning.inference.inpainter import Inpainter
 
-    _refuse_bad_name(repository)
+    require_repository(repository)
     inpainter = Inpainter.from_pretrained(weights, parameters=parameters)
     options: dict[str, Any] = {
         "licence": licence, "data": data, "results": results, "half": half,

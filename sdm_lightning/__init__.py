@@ -10,10 +10,6 @@ The names that most users need can be imported from here; they are loaded when t
 
 import lazy_loader
 
-from sdm_lightning import moved
-
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-moved.install()

@@ -1,7 +1,6 @@
 """The dependency rules of docs/architecture.md, read from the import statements."""
 
 import ast
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import sdm_lightning
-from sdm_lightning.moved import MOVED
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sdm_lightning"
@@ -103,9 +101,3 @@ def test_public_names_exist_and_cost_nothing_until_used() -> None:
     code = "import sys, sdm_lightning; print({'torch', 'lightning', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-@pytest.mark.parametrize("old", MOVED)
-def test_old_module_names_lead_to_the_module_itself(old: str) -> None:
-    assert not (ROOT / f"{old.replace('.', '/')}.py").exists()
-    assert importlib.import_module(old) is importlib.import_module(MOVED[old])

@@ -19,9 +19,11 @@ Network: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 UncertaintyScale: TypeAlias = Literal["minmax", "clamp"]
 
-NoiseSource: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
+NoiseSource: TypeAlias = (
+    torch.Generator | Sequence[torch.Generator] | Callable[[Tensor], Tensor] | None
+)
 """One generator for the batch, or one per sample (a sample's noise then does not depend on the
-batch it is in), or None for the global generator."""
+batch it is in), or what gives noise in the shape of a tensor, or None for the global generator."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +65,18 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class DiffusionStep:
-    """One whole iteration.
+class DiffusionStep(Prediction):
+    """One whole iteration: the network's output and what was made of it.
 
     Attributes:
-        prediction: The network's output.
         completed: ``(B, 3, H, W)``: the mean in the hole, the input where it was known. Without
             ``repredict``, what earlier iterations filled is as they filled it.
         state: x_t, m_t, u_t after pick and sample; in the last iteration ``state.image`` equals
             ``completed``.
     """
 
-    prediction: Prediction
     completed: Tensor
     state: DiffusionState
-
-    @property
-    def mean(self) -> Tensor:
-        """``(B, 3, H, W)``, mu_t."""
-        return self.prediction.mean
-
-    @property
-    def log_variance(self) -> Tensor:
-        """``(B, 3, H, W)``, log sigma_t^2."""
-        return self.prediction.log_variance
-
-    @property
-    def uncertainty(self) -> Tensor:
-        """``(B, 1, H, W)`` in [0, 1], the preliminary uncertainty u~_t."""
-        return self.prediction.uncertainty
 
 
 def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
@@ -238,6 +223,8 @@ def gaussian_noise(like: Tensor, generator: NoiseSource = None) -> Tensor:
     """
     if generator is None:
         return torch.randn_like(like)
+    if callable(generator):
+        return generator(like)
     if isinstance(generator, torch.Generator):
         noise = torch.randn(like.shape, generator=generator, device=generator.device)
         return noise.to(like)
@@ -373,7 +360,8 @@ class SpatialDiffusion:
             state = DiffusionState(new_image, new_mask, uncertainty, step)
             if self.detach:
                 state = state.detach()
-            yield DiffusionStep(prediction, complete(known, initial_mask, filling), state)
+            completed = complete(known, initial_mask, filling)
+            yield DiffusionStep(**vars(prediction), completed=completed, state=state)
 
     def __call__(
         self,

@@ -1,43 +1,12 @@
 """The whole loop as one module without randomness of its own, for tracing and exporting."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from sdm_lightning.diffusion import SpatialDiffusion
 
 INPUTS = ("image", "mask", "latent", "noise")
 OUTPUTS = ("completed", "uncertainty")
-
-
-class GivenNoise(TorchFunctionMode):
-    """Lets the loop take its noise from a tensor instead of drawing it.
-
-    An exported graph has no random generator that would agree between runtimes; as an input the
-    noise is the caller's, and the loop's own code stays the one loop.
-
-    Args:
-        noise: ``(B, T - 1, 3, H, W)``, one slice per call.
-    """
-
-    def __init__(self, noise: Tensor) -> None:
-        super().__init__()
-        self._slices = iter(noise.unbind(1))
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Replace ``randn_like`` and pass everything else through."""
-        if func is torch.randn_like:
-            return next(self._slices)
-        return func(*args, **(kwargs or {}))
 
 
 class InpaintingGraph(nn.Module):
@@ -74,14 +43,14 @@ class InpaintingGraph(nn.Module):
         """
         styles = self.generator.mapping(latent)  # type: ignore[operator]
 
-        def network(inputs: Tensor) -> tuple[Tensor, Tensor]:
-            mean, log_variance = self.generator(inputs, styles)
-            return mean, log_variance
-
-        with GivenNoise(noise):
-            steps = list(
-                self.diffusion.iterate(network, image, mask, num_iterations=self.num_iterations)
+        # An exported graph has no random generator that would agree between runtimes.
+        slices = iter(noise.unbind(1))
+        steps = list(
+            self.diffusion.iterate(
+                lambda inputs: self.generator(inputs, styles), image, mask,
+                num_iterations=self.num_iterations, generator=lambda like: next(slices),
             )
+        )  # fmt: skip
         return steps[-1].completed, steps[0].uncertainty
 
     def example(

@@ -7,7 +7,7 @@ with it; how often adapts to how well the discriminator recognises real images (
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,17 +17,11 @@ from sdm_lightning.constants import constant
 from sdm_lightning.errors import InputError
 
 GEOMETRIC = ("flip", "rotate90", "translate", "scale", "rotate", "stretch", "shift")
-"""Moves of image and mask alike: ADA's pixel-exact and general geometric sets, the default."""
-
-COLOR = ("brightness", "contrast", "luma_flip", "hue", "saturation")
-"""Changes of the image alone: ADA's colour set."""
+"""Moves of image and mask alike: ADA's pixel-exact and general geometric sets."""
 
 _SCALE_SPREAD = 0.2 * math.log(2)  # of the log scale: sizes mostly within 2^(+-0.4)
 _TRANSLATE_MAX = 0.125  # of the side length
 _SHIFT_SPREAD = 0.125  # of the side length
-_BRIGHTNESS_SPREAD = 0.2  # of the half range [-1, 1]
-_CONTRAST_SPREAD = 0.5 * math.log(2)
-_SATURATION_SPREAD = math.log(2)
 
 
 class AdaptiveAugment(nn.Module):
@@ -44,9 +38,8 @@ class AdaptiveAugment(nn.Module):
         interval: Batches between two calls of ``update``; kept here for the training step.
         images_to_unit: Images in which p can rise from 0 to 1.
         probability: First p.
-        transforms: Any of ``GEOMETRIC`` and ``COLOR``; colour by default off, since the
-            discriminator's mask input has none and inpainting must keep colours.
-        interpolation: "bilinear" or "bicubic", of the image; the mask takes the nearest pixel.
+        transforms: Any of ``GEOMETRIC``. There are none of colour, since the discriminator's mask
+            input has none and inpainting must keep colours.
 
     Raises:
         InputError: For an unknown transformation or a number out of range.
@@ -64,28 +57,21 @@ class AdaptiveAugment(nn.Module):
         images_to_unit: int = 500_000,
         probability: float = 0.0,
         transforms: Sequence[str] = GEOMETRIC,
-        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     ) -> None:
         super().__init__()
-        unknown = [name for name in transforms if name not in GEOMETRIC + COLOR]
+        unknown = [name for name in transforms if name not in GEOMETRIC]
         if unknown:
             raise InputError(
-                f"augment.transforms: {unknown[0]!r} is unknown; choose from "
-                f"{', '.join(GEOMETRIC + COLOR)}"
+                f"augment.transforms: {unknown[0]!r} is unknown; choose from {', '.join(GEOMETRIC)}"
             )
         if not 0 <= probability <= 1:
             raise InputError(f"augment.probability is {probability}; it must lie in [0, 1]")
         if interval < 1 or images_to_unit < 1:
             raise InputError("augment.interval and augment.images_to_unit must be at least 1")
-        if interpolation not in ("bilinear", "bicubic"):
-            raise InputError(
-                f"augment.interpolation is {interpolation!r}; choose bilinear or bicubic"
-            )
         self.target = target
         self.interval = interval
         self.images_to_unit = images_to_unit
         self.transforms = tuple(transforms)
-        self.interpolation = interpolation
         self.register_buffer("probability", torch.tensor(probability, dtype=torch.float32))
         self._last_read: tuple[Tensor, int, float] | None = None
 
@@ -104,7 +90,6 @@ class AdaptiveAugment(nn.Module):
             return image, mask
         with torch.autocast(image.device.type, enabled=False):
             moved, moved_mask = self._move(image.float(), mask.float())
-            moved = self._recolor(moved)
         return moved.to(image.dtype), moved_mask.to(mask.dtype)
 
     @torch.no_grad()
@@ -138,8 +123,6 @@ class AdaptiveAugment(nn.Module):
             last = self._last_read = (buffer, buffer._version, float(buffer))
         return last[2]
 
-    # ---------------------------------------------------------------- geometry
-
     def _move(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         height, width = image.shape[-2:]
         matrix, moved = self._draw_matrix(image.shape[0], height, width, image.device)
@@ -148,7 +131,7 @@ class AdaptiveAugment(nn.Module):
         half = constant([width / 2, height / 2, 1.0], image.device)
         theta = (matrix * half / half[:, None])[:, :2]
         grid = F.affine_grid(theta, [image.shape[0], 1, height, width], align_corners=False)
-        new_image = _Resample.apply(image, grid, self.interpolation)
+        new_image = _Resample.apply(image, grid)
         new_mask = _resample(mask, grid, "nearest")
         moved = moved[:, None, None, None]
         return torch.where(moved, new_image, image), torch.where(moved, new_mask, mask)
@@ -211,45 +194,6 @@ class AdaptiveAugment(nn.Module):
             step(p, _translation(normal(_SHIFT_SPREAD, 2) * side))
         return matrix, touched
 
-    # ---------------------------------------------------------------- colour
-
-    def _recolor(self, image: Tensor) -> Tensor:
-        names = [name for name in COLOR if name in self.transforms]
-        if not names:
-            return image
-        batch, device = image.shape[0], image.device
-        p = self.probability.to(device)
-        gray = torch.full((3, 1), 1 / math.sqrt(3), device=device)
-        luma = gray @ gray.T  # projects a colour on the axis of greys
-        eye = torch.eye(3, device=device)
-        cross = constant([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device)
-        cross = cross / math.sqrt(3)
-        matrix = eye.expand(batch, 3, 3)
-        offset = torch.zeros(batch, 3, 1, device=device)
-        touched = torch.zeros(batch, 1, 1, dtype=torch.bool, device=device)
-        for name in names:
-            chosen = (torch.rand(batch, device=device) < p)[:, None, None]
-            draw = torch.randn(batch, 1, 1, device=device)
-            change, shift = eye.expand(batch, 3, 3), torch.zeros_like(offset)
-            if name == "brightness":
-                shift = (draw * _BRIGHTNESS_SPREAD).expand(-1, 3, 1)
-            elif name == "contrast":
-                change = eye * torch.exp(draw * _CONTRAST_SPREAD)
-            elif name == "luma_flip":
-                chosen = chosen & (draw > 0)
-                change = (eye - 2 * luma).expand(batch, 3, 3)
-            elif name == "hue":
-                angle = torch.empty(batch, 1, 1, device=device).uniform_(-math.pi, math.pi)
-                cosine, sine = torch.cos(angle), torch.sin(angle)
-                change = cosine * eye + sine * cross + (1 - cosine) * luma
-            else:
-                change = luma + (eye - luma) * torch.exp(draw * _SATURATION_SPREAD)
-            matrix = torch.where(chosen, change @ matrix, matrix)
-            offset = torch.where(chosen, change @ offset + shift, offset)
-            touched = touched | chosen
-        recolored = (matrix @ image.flatten(2) + offset).view_as(image)
-        return torch.where(touched[..., None], recolored, image)
-
 
 def _scaling(x: Tensor, y: Tensor) -> Tensor:
     zero, one = torch.zeros_like(x), torch.ones_like(x)
@@ -275,44 +219,43 @@ def _matrix(*entries: Tensor) -> Tensor:
     return torch.stack([*upper, zero, zero, corner], dim=1).view(-1, 3, 3)
 
 
-def _resample(image: Tensor, grid: Tensor, mode: str) -> Tensor:
+def _resample(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     return F.grid_sample(image, grid, mode=mode, padding_mode="reflection", align_corners=False)
 
 
 class _Resample(torch.autograd.Function):
-    """``grid_sample`` for a fixed grid, differentiable any number of times.
+    """Bilinear ``grid_sample`` for a fixed grid, differentiable any number of times.
 
     It is linear in the image, so its derivative is its adjoint and the adjoint's is itself again.
     Torch's own second derivative is missing in the older versions that this package supports.
     """
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, grid: Tensor, mode: str) -> Tensor:
+    def forward(ctx: Any, image: Tensor, grid: Tensor) -> Tensor:
         ctx.save_for_backward(grid)
-        ctx.mode, ctx.shape = mode, image.shape
-        return _resample(image, grid, mode)
+        ctx.shape = image.shape
+        return _resample(image, grid)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (grid,) = ctx.saved_tensors
-        return _ResampleAdjoint.apply(gradient, grid, ctx.mode, ctx.shape), None, None
+        return _ResampleAdjoint.apply(gradient, grid, ctx.shape), None
 
 
 class _ResampleAdjoint(torch.autograd.Function):
     """Spreads output gradients back to the pixels that they came from."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, grid: Tensor, mode: str, shape: torch.Size) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(grid)
-        ctx.mode = mode
         with torch.enable_grad():
             image = torch.zeros(shape, dtype=gradient.dtype, device=gradient.device)
             image.requires_grad_(True)
-            output = _resample(image, grid, mode)
+            output = _resample(image, grid)
         (result,) = torch.autograd.grad(output, image, gradient)
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (grid,) = ctx.saved_tensors
-        return _Resample.apply(gradient, grid, ctx.mode), None, None, None
+        return _Resample.apply(gradient, grid), None, None

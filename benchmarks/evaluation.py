@@ -20,7 +20,7 @@ from sdm_lightning.features import InceptionFeatures
 from sdm_lightning.features.weights import sha256_of_file
 from sdm_lightning.metrics import (
     FrechetInceptionDistance,
-    InceptionDiscriminativeScores,
+    PairedFeatures,
     inception_discriminative_scores,
 )
 
@@ -99,12 +99,12 @@ def _measured(work: Callable[[], Any]) -> tuple[float, float]:
 
 def _ids(count: int) -> tuple[float, float]:
     real, fake = _pairs(count)
-    metric = InceptionDiscriminativeScores(DIM)
+    metric = PairedFeatures(DIM)
     ids = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     for part in torch.arange(count).split(32):
         metric.update(ids[part], real[part], fake[part])
     del real, fake
-    return _measured(metric.compute)
+    return _measured(lambda: inception_discriminative_scores(*metric.compute()[1:]))
 
 
 def _fid(count: int) -> tuple[float, float]:

@@ -7,7 +7,6 @@ them. Images are 8-bit: measured is what a file would hold.
 from sdm_lightning.metrics.fid import FrechetInceptionDistance, frechet_distance
 from sdm_lightning.metrics.ids import (
     MIN_PAIRS,
-    InceptionDiscriminativeScores,
     PairedFeatures,
     inception_discriminative_scores,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "LPIPS",
     "MIN_PAIRS",
     "FrechetInceptionDistance",
-    "InceptionDiscriminativeScores",
     "PairedFeatures",
     "PerImageScores",
     "build_lpips",

@@ -119,25 +119,3 @@ class PairedFeatures(ExactMetric):
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``table`` over all processes."""
         return self.table()
-
-
-class InceptionDiscriminativeScores(PairedFeatures):
-    """P-IDS and U-IDS in percent, as a metric.
-
-    Args:
-        dim: Length of a feature row.
-        few_pairs: Accept fewer than ``MIN_PAIRS`` pairs.
-    """
-
-    def __init__(self, dim: int = 2048, few_pairs: bool = False) -> None:
-        super().__init__(dim)
-        self.few_pairs = few_pairs
-
-    def compute(self) -> tuple[float, float]:
-        """Compute P-IDS and U-IDS of all pairs so far.
-
-        Raises:
-            InputError: If there are too few pairs, or one occurs twice.
-        """
-        _, real, fake = self.table()
-        return inception_discriminative_scores(real, fake, few_pairs=self.few_pairs)

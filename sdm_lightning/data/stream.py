@@ -91,8 +91,6 @@ class _Stream(IterableDataset[Batch]):
         super().__init__()
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        if not 0 <= rank < world_size:
-            raise InputError(f"rank {rank} is not in 0 .. world_size - 1 = {world_size - 1}")
         self.preprocess = preprocess
         self.batch_size = batch_size
         self.rank = rank

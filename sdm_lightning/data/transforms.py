@@ -22,17 +22,6 @@ __all__ = ["center_crop", "pad_to", "random_crop", "random_flip", "to_tensor", "
 UInt8Array = npt.NDArray[np.uint8]
 
 
-def _require_at_least(image: UInt8Array, size: int, what: str) -> None:
-    height, width = image.shape[:2]
-    if size < 1:
-        raise InputError(f"{what}: size must be at least 1, got {size}")
-    if height < size or width < size:
-        raise InputError(
-            f"{what}: the image is {height}x{width} (HxW), smaller than the crop of {size}x{size}; "
-            f"pad it first with pad_to(image, {size}) or choose a smaller size"
-        )
-
-
 def random_crop(image: UInt8Array, size: int, rng: np.random.Generator) -> UInt8Array:
     """Cut a square at a uniformly random place.
 
@@ -44,11 +33,7 @@ def random_crop(image: UInt8Array, size: int, rng: np.random.Generator) -> UInt8
 
     Returns:
         A contiguous copy ``(size, size, 3)`` or ``(size, size)``.
-
-    Raises:
-        InputError: If the image is smaller than the crop.
     """
-    _require_at_least(image, size, "random_crop")
     top = int(rng.integers(0, image.shape[0] - size + 1))
     left = int(rng.integers(0, image.shape[1] - size + 1))
     return image[top : top + size, left : left + size].copy()
@@ -63,11 +48,7 @@ def center_crop(image: UInt8Array, size: int) -> UInt8Array:
 
     Returns:
         A contiguous copy ``(size, size, 3)`` or ``(size, size)``.
-
-    Raises:
-        InputError: If the image is smaller than the crop.
     """
-    _require_at_least(image, size, "center_crop")
     top = (image.shape[0] - size) // 2
     left = (image.shape[1] - size) // 2
     return image[top : top + size, left : left + size].copy()
@@ -86,13 +67,8 @@ def pad_to(image: UInt8Array, size: int) -> UInt8Array:
     Returns:
         ``image`` itself if it is large enough, else an array with
         ``max(H, size)`` rows and ``max(W, size)`` columns.
-
-    Raises:
-        InputError: If the image has no pixels.
     """
     height, width = image.shape[:2]
-    if height == 0 or width == 0:
-        raise InputError(f"pad_to: the image is {height}x{width} (HxW) and has no pixels to mirror")
     bottom, right = max(size - height, 0), max(size - width, 0)
     if bottom == 0 and right == 0:
         return image

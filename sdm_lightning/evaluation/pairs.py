@@ -111,6 +111,8 @@ class PairedFolders(Dataset):
         fake_suffix: str = "",
         only_common: bool = False,
     ) -> None:
+        if crop is not None and crop < 1:
+            raise InputError(f"--crop must be at least 1, got {crop}")
         self.real, self.fake = NamedImages(real), NamedImages(fake, fake_suffix)
         self.masks = NamedImages(masks) if masks is not None else None
         self.mask_convention: MaskConvention = mask_convention or "known-white"

@@ -366,7 +366,7 @@ def test_a_folder_of_images_is_a_source_too(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch_size": 0}, {"rank": 2, "world_size": 2}, {"shuffle_shards": 0}, {"start_batch": -1}],
+    [{"batch_size": 0}, {"shuffle_shards": 0}, {"start_batch": -1}],
 )
 def test_settings_out_of_range(options: dict[str, int]):
     with pytest.raises(InputError):

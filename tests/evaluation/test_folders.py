@@ -159,6 +159,7 @@ def test_sizes(folders):
         real = Image.open(f"{folders.real}/photo{i}.png")
         real.crop((4, 8, 36, 40)).save(f"{folders.fake}/photo{i}.png")
     assert "--crop 32 cuts the centre" in refused(folders)
+    assert refused(folders, crop=0) == "--crop must be at least 1, got 0"
     record = evaluate(folders, crop=32, masks=None)
     assert record["metrics"]["l1/toy6"] == 0
     assert float(record["metrics"]["psnr/toy6"]) == np.inf

@@ -37,7 +37,6 @@ __all__ = [
     "MaskPreset",
     "RectanglesAndStrokes",
     "StrokesOrBoxes",
-    "check_mask",
     "free_form_mask",
     "get_preset",
     "hole_ratio",
@@ -166,22 +165,3 @@ def free_form_mask(
 def hole_ratio(mask: npt.NDArray[np.generic]) -> float:
     """Return the share of pixels that are hole, in [0, 1], of a mask with 1 = known."""
     return 1.0 - np.count_nonzero(mask) / mask.size
-
-
-def check_mask(mask: npt.NDArray[np.generic], name: str = "mask") -> None:
-    """Assert that a mask is two-dimensional, not empty, and holds nothing but 0 and 1.
-
-    Args:
-        mask: Array of any dtype.
-        name: How the message calls it, for instance a file name.
-
-    Raises:
-        InputError: If it is not.
-    """
-    if mask.ndim != 2 or mask.size == 0:
-        raise InputError(f"{name}: a mask must be (H, W), got {mask.shape}")
-    if not np.logical_or(mask == 0, mask == 1).all():
-        raise InputError(
-            f"{name}: a mask must hold only 0 (hole) and 1 (known), got values from "
-            f"{mask.min()} to {mask.max()}"
-        )

@@ -33,18 +33,18 @@ def load_failure(error: BaseException) -> str:
     return one_line(error)
 
 
-def one_line(error: BaseException, most: int = 160) -> str:
+def one_line(error: BaseException) -> str:
     """Shorten another library's message to one line, to quote it in a message of our own.
 
     Args:
         error: The exception.
-        most: Longest result, in characters.
 
     Returns:
-        The exception's class and message, such as ``RuntimeError: size mismatch ...``.
+        The exception's class and message in at most 160 characters, such as
+        ``RuntimeError: size mismatch ...``.
     """
     text = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return textwrap.shorten(text, most, placeholder=" ...")
+    return textwrap.shorten(text, 160, placeholder=" ...")
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -100,12 +100,12 @@ class NamedImages:
         except BadImageError as error:
             raise InputError(f"{self.label(key)}: {error}") from error
 
-    def manifest(self, keys: Sequence[str], num_threads: int = 8) -> str:
+    def manifest(self, keys: Sequence[str]) -> str:
         """Compute a SHA-256 over keys and the hashes of their files' contents.
 
         A file that cannot be read counts as such: whoever decodes it reports or skips it.
         """
-        with ThreadPoolExecutor(num_threads) as pool:
+        with ThreadPoolExecutor(8) as pool:
             hashes = pool.map(self._hash, keys)
             lines = [f"{digest}  {key}\n" for key, digest in zip(keys, hashes, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -58,13 +58,12 @@ def _range(lines: Sequence[Line]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def line_chart(title: str, lines: Sequence[Line], x_label: str = "images seen") -> str:
-    """Draw curves over a common axis, each faintly with its smoothed self on top.
+def line_chart(title: str, lines: Sequence[Line]) -> str:
+    """Draw curves over the images seen, each faintly with its smoothed self on top.
 
     Args:
         title: What is drawn; for readers that speak the page, too.
         lines: The curves.
-        x_label: Below the axis.
     """
     lines = [line for line in lines if len(line.x)]
     low, high = _range(lines)
@@ -91,7 +90,7 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str = "images seen") 
         label = short(first + share * span)
         parts.append(f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{label}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{x_label}</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">images seen</text>')
     for line in lines:
         # Few points are not noise around a trend: they are the curve.
         few = len(line.x) < FEW_POINTS

@@ -25,6 +25,9 @@ __all__ = ["dead_leaves_image"]
 _SUPERSAMPLING = 2
 # A leaf a few pixels wide that showed a whole photo would be a speck of noise.
 _MAX_REDUCTION = 5.0
+_RADII = (1 / 20, 2 / 3)  # least and greatest, as a share of the image's side
+# Share of the leaves that are faded towards their mean colour, as smooth surfaces are in photos.
+_FLATNESS = 0.5
 
 
 def dead_leaves_image(
@@ -33,9 +36,7 @@ def dead_leaves_image(
     rng: np.random.Generator,
     *,
     num_leaves: int = 60,
-    radii: tuple[float, float] = (1 / 20, 2 / 3),
     exponent: float = 3.0,
-    flatness: float = 0.5,
 ) -> UInt8Array:
     """Draw one dead-leaves image.
 
@@ -46,10 +47,7 @@ def dead_leaves_image(
         rng: Source of all randomness.
         num_leaves: Number of shapes, drawn back to front over a first piece that fills the
             image.
-        radii: Least and greatest radius as a share of ``size``.
         exponent: Radii have density ``r ** -exponent``; 3 is the scale-invariant one.
-        flatness: Share of the shapes whose texture is faded towards its mean colour, as smooth
-            surfaces are in photos.
 
     Returns:
         uint8 ``(size, size, 3)``; edges are antialiased.
@@ -63,7 +61,7 @@ def dead_leaves_image(
     side = size * _SUPERSAMPLING
     chosen = [textures[int(i)] for i in rng.integers(0, len(textures), size=3)]
     canvas = _piece(chosen[0], side, side, rng, flat=False)
-    low, high = (r * side for r in radii)
+    low, high = (r * side for r in _RADII)
     for _ in range(num_leaves):
         radius = _power_law(rng.random(), low, high, exponent)
         centre = rng.random(2) * (side + radius) - radius / 2
@@ -76,7 +74,7 @@ def dead_leaves_image(
         inside = np.zeros((bottom - top, right - left), np.uint8)
         cv2.fillPoly(inside, [outline - np.array([left, top], np.int32)], 1)
         texture = chosen[int(rng.integers(len(chosen)))]
-        fill = _piece(texture, bottom - top, right - left, rng, flat=rng.random() < flatness)
+        fill = _piece(texture, bottom - top, right - left, rng, flat=rng.random() < _FLATNESS)
         np.copyto(canvas[top:bottom, left:right], fill, where=inside[..., None].astype(bool))
     return np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 

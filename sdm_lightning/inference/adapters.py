@@ -55,7 +55,6 @@ class TorchScriptMethod:
         mask_value: What marks the hole in the mask that is fed: 1 or 0.
         arguments: ``"image,mask"``, ``"mask,image"`` (two arguments), or ``"concatenated"`` (one
             tensor ``(B, 4, H, W)``, picture first).
-        blank_hole: Feed zeros in the hole (0 of the value range fed).
         multiple: Both sides are padded to a multiple of it, by mirroring at the right and bottom.
         device: ``"cpu"``, ``"cuda"``, ...
 
@@ -69,7 +68,6 @@ class TorchScriptMethod:
         value_range: Literal["unit", "signed"] = "unit",
         mask_value: Literal[0, 1] = 1,
         arguments: Literal["image,mask", "mask,image", "concatenated"] = "image,mask",
-        blank_hole: bool = True,
         multiple: int = 8,
         device: str = "cpu",
     ) -> None:
@@ -84,7 +82,6 @@ class TorchScriptMethod:
         self.value_range = value_range
         self.mask_value = mask_value
         self.arguments = arguments
-        self.blank_hole = blank_hole
         self.multiple = multiple
         self.device = device
 
@@ -103,8 +100,7 @@ class TorchScriptMethod:
         picture = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None].float()
         picture = picture / 255 if self.value_range == "unit" else picture / 127.5 - 1
         hole = torch.from_numpy(~known).to(self.device)[None, None].float()
-        if self.blank_hole:
-            picture = picture * (1 - hole)
+        picture = picture * (1 - hole)
         picture, hole = self._padded(picture), self._padded(hole)
         mask = hole if self.mask_value == 1 else 1 - hole
         result = self._run(picture, mask)[0, :, :height, :width].float()

@@ -9,6 +9,9 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 
+RADIUS = 3.0
+"""Of the surroundings that OpenCV's methods look at, in pixels."""
+
 
 def mean_fill(image: Bytes, known: Bools) -> Bytes:
     """Fill the hole with the mean colour of the known pixels.
@@ -23,22 +26,22 @@ def mean_fill(image: Bytes, known: Bools) -> Bytes:
     return result
 
 
-def telea(image: Bytes, known: Bools, radius: float = 3.0) -> Bytes:
+def telea(image: Bytes, known: Bools) -> Bytes:
     """Fill by OpenCV's fast marching method (Telea 2004); arguments as in ``mean_fill``."""
-    return _opencv(image, known, radius, cv2.INPAINT_TELEA)
+    return _opencv(image, known, cv2.INPAINT_TELEA)
 
 
-def navier_stokes(image: Bytes, known: Bools, radius: float = 3.0) -> Bytes:
+def navier_stokes(image: Bytes, known: Bools) -> Bytes:
     """Fill by OpenCV's fluid dynamics (Bertalmio et al. 2001); arguments as in ``mean_fill``."""
-    return _opencv(image, known, radius, cv2.INPAINT_NS)
+    return _opencv(image, known, cv2.INPAINT_NS)
 
 
-def _opencv(image: Bytes, known: Bools, radius: float, method: int) -> Bytes:
+def _opencv(image: Bytes, known: Bools, method: int) -> Bytes:
     if not known.any():
         return mean_fill(image, known)
     # Its values in the hole are cleared first: no method may see the truth.
     cleared = np.where(known[:, :, None], image, np.uint8(0))
-    result = cv2.inpaint(cleared, (~known).astype(np.uint8), radius, method)
+    result = cv2.inpaint(cleared, (~known).astype(np.uint8), RADIUS, method)
     return np.where(known[:, :, None], image, np.asarray(result, dtype=np.uint8))
 
 

@@ -44,7 +44,6 @@ class Inpainter:
         diffusion: The loop; its defaults if None.
         work_size: Longest side, in pixels, that the network sees (the resolution it was trained
             at); None for no limit.
-        stride: Both sides are padded to multiples of it; the generator's own if None.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best there is.
         info: Where the weights come from.
     """
@@ -55,7 +54,6 @@ class Inpainter:
         diffusion: SpatialDiffusion | None = None,
         *,
         work_size: int | None = None,
-        stride: int | None = None,
         device: str | torch.device = "cpu",
         info: WeightsInfo | None = None,
     ) -> None:
@@ -63,7 +61,7 @@ class Inpainter:
         self.generator = generator.to(self.device).eval()
         self.diffusion = diffusion if diffusion is not None else SpatialDiffusion()
         self.work_size = work_size
-        self.stride = stride if stride is not None else int(getattr(generator, "stride", 1))
+        self.stride = int(getattr(generator, "stride", 1))
         self.info = info
 
     @classmethod

@@ -1,7 +1,5 @@
 """A perceptual distance on any pretrained image network, for pairs of images."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +11,9 @@ from sdm_lightning.features.networks import (
     unit_length,
 )
 
+MIN_SIZE = 128
+"""Images with a shorter side below it are enlarged to it, bicubically."""
+
 
 class FeatureDistance(nn.Module):
     """LPIPS without calibrated channel weights, on another network.
@@ -22,10 +23,7 @@ class FeatureDistance(nn.Module):
 
     Args:
         network: Key of ``FEATURE_NETWORKS``, or an architecture of timm.
-        weights: A weights file instead of the network's own.
-        weights_sha256: First digits of that file's hash.
         stages: Stages whose outputs are compared, counted from 0, as far as the network has them.
-        min_size: Images with a shorter side below it are enlarged to it, bicubically.
 
     Attributes:
         label: The network's name.
@@ -41,18 +39,14 @@ class FeatureDistance(nn.Module):
     def __init__(
         self,
         network: str,
-        weights: str | Path | None = None,
-        weights_sha256: str | None = None,
         stages: tuple[int, ...] = (0, 1, 2, 3, 4),
-        min_size: int = 128,
     ) -> None:
         super().__init__()
-        self.network = PretrainedNetwork(network, weights, weights_sha256)
+        self.network = PretrainedNetwork(network)
         self.label = self.network.name
         self.sha256 = self.network.sha256
         # Some networks have four.
         self.stages = tuple(k for k in stages if k < len(self.network.network.feature_info))
-        self.min_size = min_size
 
     def forward(self, completed: Tensor, image: Tensor) -> Tensor:
         """Measure the distance of each pair, in float32 even under autocast.
@@ -67,8 +61,6 @@ class FeatureDistance(nn.Module):
         with torch.no_grad(), full_float32(image.device):
             first, second = (
                 [unit_length(maps) for maps in self.network.stages(levels, self.stages)]
-                for levels in (
-                    resized_between(x.float(), self.min_size) for x in (completed, image)
-                )
+                for levels in (resized_between(x.float(), MIN_SIZE) for x in (completed, image))
             )
         return squared_distance(first, second)

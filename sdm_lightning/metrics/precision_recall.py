@@ -5,11 +5,10 @@ from torch import Tensor
 from sdm_lightning.errors import InputError
 
 NEIGHBOURS = 3
+"""k of the original publication."""
 
 
-def precision_recall(
-    real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS, chunk: int = 2000
-) -> tuple[float, float]:
+def precision_recall(real: Tensor, fake: Tensor, chunk: int = 2000) -> tuple[float, float]:
     """Compute improved precision and recall, from the same features as FID.
 
     Precision is the share of completed images within the k-nearest-neighbour balls of the
@@ -18,7 +17,6 @@ def precision_recall(
     Args:
         real: ``(N, D)`` features of the originals.
         fake: ``(M, D)`` features of the completed images.
-        neighbours: k; 3 in the original publication.
         chunk: Rows whose distances are held at once: ``4 * chunk * N`` bytes.
 
     Returns:
@@ -32,9 +30,9 @@ def precision_recall(
     from torch_fidelity.metric_prc import calculate_precision_recall_part
 
     fewest = min(len(real), len(fake))
-    if fewest <= neighbours:
+    if fewest <= NEIGHBOURS:
         raise InputError(
-            f"precision and recall need more than {neighbours} images per side, got {fewest}"
+            f"precision and recall need more than {NEIGHBOURS} images per side, got {fewest}"
         )
-    precision, recall = calculate_precision_recall_part(fake, real, neighbours, chunk)
+    precision, recall = calculate_precision_recall_part(fake, real, NEIGHBOURS, chunk)
     return float(precision), float(recall)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, SOFT, GRID = "#1d1d22", "#63636e", "#e4e4ea"
+TILE_INCHES = 1.5  # height of a picture
 COLOURS = ("#3b5bdb", "#d9480f", "#2b8a3e", "#9c36b5", "#0b7285")
 MARKERS = ("o", "s", "^", "D", "v")
 
@@ -31,7 +32,6 @@ def panels(
     column_titles: Sequence[str],
     row_titles: Sequence[str] | None = None,
     caption: str = "",
-    tile_inches: float = 1.5,
 ) -> Figure:
     """Draw pictures in rows and columns.
 
@@ -41,27 +41,26 @@ def panels(
         column_titles: One for each column.
         row_titles: One for each row, or None.
         caption: Below the whole.
-        tile_inches: Height of a picture.
     """
     from matplotlib.figure import Figure
 
     columns = len(column_titles)
     left = 0.9 if row_titles else 0.1
-    lines = textwrap.wrap(caption, max(40, int(15 * columns * tile_inches)))
+    lines = textwrap.wrap(caption, max(40, int(15 * columns * TILE_INCHES)))
     below = 0.18 * len(lines) + 0.15
     shape = np.shape(rows[0][0])
-    width = tile_inches * shape[1] / shape[0]
-    size = (left + columns * width + 0.1, 0.3 + len(rows) * tile_inches + below)
+    width = TILE_INCHES * shape[1] / shape[0]
+    size = (left + columns * width + 0.1, 0.3 + len(rows) * TILE_INCHES + below)
     figure = Figure(figsize=size, dpi=160, facecolor="white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            box = (left + x * width, below + (len(rows) - 1 - y) * tile_inches)
+            box = (left + x * width, below + (len(rows) - 1 - y) * TILE_INCHES)
             axes = figure.add_axes(
                 (
                     box[0] / size[0],
                     box[1] / size[1],
                     0.97 * width / size[0],
-                    0.97 * tile_inches / size[1],
+                    0.97 * TILE_INCHES / size[1],
                 )
             )
             _show(axes, picture)

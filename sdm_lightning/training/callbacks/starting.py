@@ -12,7 +12,7 @@ from sdm_lightning.inference.weights import find_weights, load_generator
 
 
 class StartingWeights(pl.Callback):
-    """Loads trained weights into generator and average before the first batch of a new run.
+    """Loads trained weights into the networks before the first batch of a new run.
 
     For fine-tuning released weights on one's own photos; ``sdm fit --start_from WEIGHTS`` adds it.
     A resumed run is left alone: its own checkpoint counts. Optimizers start anew. ``images_seen``
@@ -20,18 +20,18 @@ class StartingWeights(pl.Callback):
 
     Args:
         weights: Name of bundled weights, ``.safetensors`` file, ``.ckpt`` of another run, or its
-            directory, which stands for its newest checkpoint.
-        discriminator: Load the discriminator too, where the file holds one.
+            directory, which stands for its newest checkpoint. A discriminator that belongs to
+            them is loaded too.
 
     Raises:
         InputError: If the weights cannot be read, or hold NaN or infinity.
     """
 
-    def __init__(self, weights: str, discriminator: bool = True) -> None:
+    def __init__(self, weights: str) -> None:
         path = find_weights(weights)
         self.weights = str(path)
         self.network, self.info = load_generator(path)
-        self.discriminator_state = load_discriminator_state(path) if discriminator else None
+        self.discriminator_state = load_discriminator_state(path)
         for state in (self.network.state_dict(), self.discriminator_state or {}):
             for name, tensor in state.items():
                 if not bool(tensor.isfinite().all()):

@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
+from sdm_lightning.errors import PREEMPTED
+
 ROOT = Path(__file__).parents[1]
-PREEMPTED = 75
 SAVING = 40.0  # seconds kept for the last batch, the checkpoint and the summary
 
 

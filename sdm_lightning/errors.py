@@ -5,6 +5,9 @@ import pickle
 import textwrap
 from typing import Any
 
+PREEMPTED = 75
+"""Exit status of what a signal stopped, for a launch script to start it again (EX_TEMPFAIL)."""
+
 
 class InputError(ValueError):
     """Bad input, reported in one line.

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-REQUEUE = 75
-"""Exit status by which a launch script starts the job again (EX_TEMPFAIL)."""
+from sdm_lightning.errors import PREEMPTED
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def leave_when_signalled() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         print(f"stopped by {name} outside the training loop; nothing to save", file=sys.stderr)
-        raise SystemExit(REQUEUE)
+        raise SystemExit(PREEMPTED)
 
     previous = {n: signal.signal(n, leave) for n in (signal.SIGTERM, signal.SIGUSR1)}
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import PREEMPTED, InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, Plan, plan_for
 from sdm_lightning.finetuning.photos import find_photos, make_shards, split_photos
@@ -106,7 +106,7 @@ def finetune(
     try:
         run_trainer(words, {"fit": "Train a model"})
     except SystemExit as end:
-        if end.code in (75, 130):
+        if end.code in (PREEMPTED, 130):
             print("Stopped; the same sdm finetune command goes on from here", file=sys.stderr)
         raise
 

@@ -14,14 +14,11 @@ from queue import Queue
 from types import FrameType
 from typing import Any, Literal
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import PREEMPTED, InputError
 from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.reports.results import label_of, read_result_lines
 from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep
 from sdm_lightning.sweeps.processes import Process, preload, start_process
-
-PREEMPTED = 75
-"""Exit status of a run that was stopped by a signal and left a checkpoint."""
 
 KEPT_LINES = 12
 """Lines of a failed run's log that are shown."""

@@ -111,19 +111,6 @@ def test_torchrun_inside_slurm_tells_the_ranks(
     assert environment.global_rank() == 3
 
 
-def test_config_files_of_older_runs_are_read(
-    build: Callable[..., SDMCommandLine], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    demo = with_bases(CONFIGS / "model" / "demo.yaml")
-    old = tmp_path / "old.yaml"
-    old.write_text("checkpoint: {dirpath: null}\npreemption: {path: checkpoints/preempted.ckpt}\n")
-    build(*demo, f"--config={old}")
-    old.write_text("checkpoint: {dirpath: /elsewhere}\n")
-    with pytest.raises(SystemExit):
-        build(*demo, f"--config={old}")
-    assert "checkpoint.dirpath" in capsys.readouterr().err
-
-
 def test_ddp_on_one_device_is_ours_too(build: Callable[..., SDMCommandLine]) -> None:
     trainer = build(*with_bases(CONFIGS / "model" / "demo.yaml"), "--trainer.strategy=ddp").trainer
     assert trainer.strategy._ddp_kwargs["find_unused_parameters"]

@@ -25,7 +25,6 @@ class RunCheckpoint(ModelCheckpoint):
     Args:
         every_n_batches: Batches between two checkpoints.
         keep: How many of them stay; those of earlier starts of the run count.
-        dirpath: Cannot be given; it is here for config files of older runs, in which it is null.
         monitor: Score of a validation, such as ``val/kid_quick[efficientnet-lite2]``: the
             checkpoint with its best value is kept as ``best.ckpt``, the value in ``best.json``.
             None: no such file.
@@ -40,15 +39,9 @@ class RunCheckpoint(ModelCheckpoint):
         self,
         every_n_batches: int = 1000,
         keep: int = 2,
-        dirpath: str | None = None,
         monitor: str | None = None,
         mode: Literal["min", "max"] | None = None,
     ) -> None:
-        if dirpath is not None:
-            raise InputError(
-                "checkpoint.dirpath: checkpoints are found in the run directory only; for another "
-                "disk, make its folder checkpoints a link"
-            )
         if every_n_batches < 1 or keep < 1:
             raise InputError("checkpoint.every_n_batches and checkpoint.keep must be at least 1")
         super().__init__(

@@ -4,12 +4,15 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
+
+from sdm_lightning.errors import PREEMPTED
+from sdm_lightning.inference.checkpoints import FOLDER
 
 
 class Preemption(pl.Callback):
@@ -23,33 +26,20 @@ class Preemption(pl.Callback):
     it. Ctrl-C once more stops at once, without saving.
 
     Args:
-        path: Cannot be changed; it is here for config files of older runs.
         every_n_batches: How often several processes ask each other for a signal: each time they
             wait for their GPUs. One process alone looks after every batch.
-        signals: Names of the signals.
-        exit_code: Status that the process should end with, for the launch script to requeue by;
-            the command line reads it from ``status``. After Ctrl-C it is 130.
     """
 
-    def __init__(
-        self,
-        path: Literal["checkpoints/preempted.ckpt"] = "checkpoints/preempted.ckpt",
-        every_n_batches: int = 10,
-        signals: tuple[str, ...] = ("SIGTERM", "SIGUSR1", "SIGINT"),
-        exit_code: int = 75,
-    ) -> None:
-        self.path = path
+    def __init__(self, every_n_batches: int = 10) -> None:
         self.every_n_batches = every_n_batches
-        self.signals = signals
-        self.exit_code = exit_code
         self.requested = False
         self._received = 0
         self._previous: dict[int, Any] = {}
 
     @property
     def status(self) -> int:
-        """Exit status: ``exit_code``, or 130 where a user stopped the run."""
-        return 130 if self._received == signal.SIGINT else self.exit_code
+        """Status that the process should end with; 130 where a user stopped the run."""
+        return 130 if self._received == signal.SIGINT else PREEMPTED
 
     @property
     def signalled(self) -> bool:
@@ -67,8 +57,7 @@ class Preemption(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the handlers, until training ends."""
-        for name in self.signals:
-            number = getattr(signal, name)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
@@ -107,7 +96,7 @@ class Preemption(pl.Callback):
         if not on_any_process(trainer, self.signalled):
             return
         self.requested = True
-        path = Path(trainer.default_root_dir) / self.path
+        path = Path(trainer.default_root_dir) / FOLDER / "preempted.ckpt"
         trainer.save_checkpoint(path, weights_only=False)
         rank_zero_info(f"Stopped by a signal; continue with --ckpt_path {path}")
         trainer.should_stop = True

@@ -31,6 +31,7 @@ from sdm_lightning.inference.baselines import (
     navier_stokes,
     telea,
 )
+from sdm_lightning.inference.regions import pad_to_stride
 
 Method: TypeAlias = Callable[[Bytes, Bools], Bytes]
 """Takes ``(H, W, 3)`` uint8 and ``(H, W)`` bool, True = known; returns ``(H, W, 3)`` uint8."""
@@ -97,22 +98,16 @@ class TorchScriptMethod:
             InputError: If the network fails, or returns no picture of this size.
         """
         height, width = known.shape
-        picture = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None].float()
+        padded, holes = (pad_to_stride(x, self.multiple) for x in (image, ~known))
+        picture = torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None].float()
         picture = picture / 255 if self.value_range == "unit" else picture / 127.5 - 1
-        hole = torch.from_numpy(~known).to(self.device)[None, None].float()
+        hole = torch.from_numpy(holes).to(self.device)[None, None].float()
         picture = picture * (1 - hole)
-        picture, hole = self._padded(picture), self._padded(hole)
         mask = hole if self.mask_value == 1 else 1 - hole
         result = self._run(picture, mask)[0, :, :height, :width].float()
         levels = result * 255 if self.value_range == "unit" else result * 127.5 + 127.5
         filled = levels.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
         return np.where(known[:, :, None], image, filled)
-
-    def _padded(self, tensor: Tensor) -> Tensor:
-        height, width = tensor.shape[-2:]
-        rows = _mirrored(height, -height % self.multiple)
-        columns = _mirrored(width, -width % self.multiple)
-        return tensor[:, :, rows][:, :, :, columns]
 
     def _run(self, picture: Tensor, mask: Tensor) -> Tensor:
         try:
@@ -133,12 +128,6 @@ class TorchScriptMethod:
             found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise InputError(f"{self.path}: returns {found}, not a picture {tuple(picture.shape)}")
         return result
-
-
-def _mirrored(length: int, more: int) -> list[int]:
-    """List indices 0 .. length - 1 and ``more`` after them, reflected with the edge included."""
-    period = [*range(length), *reversed(range(length))]
-    return [period[k % len(period)] for k in range(length + more)]
 
 
 def load_method(name: str, **options: Any) -> Method:

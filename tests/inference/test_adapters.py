@@ -62,12 +62,6 @@ def test_other_conventions(tmp_path: Path) -> None:
     assert (result[~KNOWN] == round(0.5 * 127.5 + 127.5)).all()
 
 
-def test_padding_mirrors_with_the_edge() -> None:
-    assert adapters._mirrored(3, 5) == [0, 1, 2, 2, 1, 0, 0, 1]
-    padded = np.pad(np.arange(3), (0, 5), mode="symmetric")
-    assert adapters._mirrored(3, 5) == list(padded)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"arguments": "concatenated"}, "fails with arguments 'concatenated'")],

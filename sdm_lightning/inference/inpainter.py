@@ -131,7 +131,6 @@ class Inpainter:
         feather: float = 0.0,
         precision: Precision = "32-true",
         keep_steps: bool = True,
-        on_progress: Callable[[int, int], None] | None = None,
         on_step: Callable[[RegionStep], None] | None = None,
     ) -> Inpainting:
         """Fill the holes of one picture.
@@ -159,7 +158,6 @@ class Inpainter:
             precision: ``"32-true"``; ``"bf16-mixed"``: convolutions in bfloat16; ``"auto"``: that
                 where the processor computes in it, half the time for the paper's network.
             keep_steps: Keep every iteration's pictures; costs memory for large photos.
-            on_progress: Called with cut-outs filled and in all.
             on_step: Called after each iteration in each cut-out. What it raises ends the call.
 
         Raises:
@@ -195,9 +193,6 @@ class Inpainter:
                     report = partial(_report, on_step, places, region)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
                     self._fill(canvas, region, limit, total, own, truncation, finish, report)
-                if on_progress is not None:
-                    done = (index + 1) * len(regions) - number
-                    on_progress(done, num_samples * len(regions))
             samples.append(canvas.sample(seed + index))
         boxes = [region.box for region in regions]
         return Inpainting(**vars(samples[0]), samples=samples, mask=known, boxes=boxes)
@@ -267,11 +262,7 @@ class Inpainter:
         styles = mapping(torch.randn(size, generator=source)[None].to(self.device))
         if truncation != 1:
             styles = mapping.average + truncation * (styles - mapping.average)
-        return partial(self._styled, styles=styles)
-
-    def _styled(self, inputs: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.generator(inputs, styles)
-        return mean, log_variance
+        return lambda inputs: self.generator(inputs, styles)
 
 
 def _report(

@@ -135,7 +135,7 @@ def select_lines(
     chosen, others = [], 0
     for found in lines:
         line = _as_row_of(found, table)
-        if line is None or line.get("command") in ("fit", "validate"):
+        if line is None or line.get("command") == "validate":
             continue
         other = scale is not None and label_of(line, "scale") != scale
         if other and not (line.get("command") == "evaluate" and label_of(line, "scale") is None):

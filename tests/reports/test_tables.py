@@ -343,7 +343,6 @@ def test_validations_and_copies_of_a_checkpoint_are_no_runs(tmp_path: Path) -> N
         line("A", 0, checkpoint={"path": "runs/a.ckpt", "sha256": "1"}, metrics={"fid": 2.0}),
         line("A", 0, checkpoint={"path": "/x/runs/a.ckpt", "sha256": "1"}, metrics={"fid": 2.0}),
         line("A", 1, command="validate", metrics={"fid": 50.0}),
-        line("A", 2, command="fit", protocol="p-quick", metrics={"fid": 50.0}),
     ]
     assert cells("table1", lines, tmp_path)["A (full)"]["FID, ours"] == "2.00"
 

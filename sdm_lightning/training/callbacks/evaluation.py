@@ -67,7 +67,6 @@ class EvaluationCallback(pl.Callback):
         protocol: Names data, number and masks in the record, such as ``places36500-512-large``.
         record: File that ``validate`` and ``test`` append to, relative to the trainer's root
             directory; None writes nothing.
-        record_fit: Append the validations during training too.
         cache: Folder for features of originals; None keeps them in memory from one validation to
             the next.
         max_padding: Largest share of the test's crops, in the mean, that may be mirrored padding;
@@ -93,7 +92,6 @@ class EvaluationCallback(pl.Callback):
         few_pairs: bool = False,
         protocol: str = "custom",
         record: str | None = "results.jsonl",
-        record_fit: bool = False,
         cache: str | None = None,
         max_padding: float = 0.25,
         facts: dict[str, Any] | None = None,
@@ -116,7 +114,6 @@ class EvaluationCallback(pl.Callback):
         )
         self.protocol = protocol
         self.record = record
-        self.record_fit = record_fit
         self.cache_folder = cache
         self.max_padding = max_padding
         self.facts = dict(facts or {})
@@ -227,22 +224,21 @@ class EvaluationCallback(pl.Callback):
         pl_module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True)
         if self.evaluator.cache is not None:
             self.evaluator.cache.save()
-        if trainer.is_global_zero and (self.record_fit or not fitting):
-            record = self._record(trainer, pl_module, stage, fitting)
+        if trainer.is_global_zero and not fitting:
+            record = self._record(trainer, pl_module, stage)
             if self.record is not None:
                 append_record(Path(trainer.default_root_dir) / self.record, record)
             _publish(trainer, stage, record)
 
     def _record(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, fitting: bool
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str
     ) -> dict[str, Any]:
         assert self.result is not None
-        protocol = f"{self.protocol}-quick" if fitting else self.protocol
         return make_record(
             self.result,
-            protocol,
+            self.protocol,
             time.monotonic() - self._started,
-            command="fit" if fitting else ("validate" if stage == "val" else "test"),
+            command="validate" if stage == "val" else "test",
             checkpoint=_checkpoint(trainer),
             processes=trainer.world_size,
             precision=str(trainer.precision),

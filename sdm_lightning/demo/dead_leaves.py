@@ -47,7 +47,7 @@ def dead_leaves_image(
         rng: Source of all randomness.
         num_leaves: Number of shapes, drawn back to front over a first piece that fills the
             image.
-        exponent: Radii have density ``r ** -exponent``; 3 is the scale-invariant one.
+        exponent: Radii have density ``r ** -exponent``, above 1; 3 is the scale-invariant one.
 
     Returns:
         uint8 ``(size, size, 3)``; edges are antialiased.
@@ -81,8 +81,6 @@ def dead_leaves_image(
 
 def _power_law(u: float, low: float, high: float, exponent: float) -> float:
     """Map a uniform number to the density ``r ** -exponent`` on ``[low, high]``."""
-    if exponent == 1.0:
-        return low * (high / low) ** u
     power = 1.0 - exponent
     return float((low**power + u * (high**power - low**power)) ** (1.0 / power))
 

@@ -203,7 +203,7 @@ def test_recolouring_permutes_the_channels_of_one_in_eight():
     assert abs(moved - 2000 / 12) < 4 * np.sqrt(2000 / 12 * 11 / 12)
 
 
-@pytest.mark.parametrize("exponent", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("exponent", [1.1, 2.0, 3.0])
 def test_radii_follow_the_power_law(exponent: float):
     low, high = 2.0, 50.0
     u = np.linspace(0, 1, 200_001)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -64,11 +65,6 @@ def _split(items: Sequence[Item], shard_size: int, max_samples: int) -> Iterator
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Let only one process build in a folder; the lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
     with open(folder / "lock", "w") as file:
         # Forked workers share the lock and outlive a killed parent by a moment.
         for attempt in range(_LOCK_ATTEMPTS):

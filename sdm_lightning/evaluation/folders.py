@@ -23,7 +23,7 @@ from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import check_writable
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.ids import MIN_PAIRS
-from sdm_lightning.metrics.lpips import LpipsName, build_lpips
+from sdm_lightning.metrics.lpips import LPIPS, LpipsName
 from sdm_lightning.workers import default_workers
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -114,7 +114,9 @@ def evaluate_folders(
         )
     mask_set = None if masks is None else _mask_set(masks, mask_convention)
     extractor = build_features(features, features_weights, features_weights_sha256, download)
-    calibrated = build_lpips(lpips, lpips_weights, lpips_weights_sha256, download)
+    calibrated = None
+    if lpips is not None:
+        calibrated = LPIPS(lpips, lpips_weights, lpips_weights_sha256, download)
     description = pairs.description()
     store = None
     if extractor is not None and cache is not None:

@@ -10,7 +10,7 @@ from sdm_lightning.metrics.ids import (
     PairedFeatures,
     inception_discriminative_scores,
 )
-from sdm_lightning.metrics.lpips import LPIPS, build_lpips
+from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.metrics.paired import (
     l1,
     paired_scores,
@@ -27,7 +27,6 @@ __all__ = [
     "FrechetInceptionDistance",
     "PairedFeatures",
     "PerImageScores",
-    "build_lpips",
     "frechet_distance",
     "inception_discriminative_scores",
     "l1",

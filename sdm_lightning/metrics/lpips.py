@@ -117,17 +117,3 @@ class LPIPS(nn.Module):
             scaled = [(x.float() / 127.5 - 1).clamp(-1, 1) for x in (completed, image)]
             distances: Tensor = self.network(*scaled).flatten()
         return distances
-
-
-def build_lpips(
-    name: LpipsName | None,
-    weights: str | Path | None = None,
-    weights_sha256: str | None = None,
-    download: bool = False,
-) -> LPIPS | None:
-    """Build LPIPS with this backbone; None for None.
-
-    Raises:
-        InputError: If the name is unknown, or the weights are missing or wrong.
-    """
-    return None if name is None else LPIPS(name, weights, weights_sha256, download)

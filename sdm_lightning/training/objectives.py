@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdm_lightning.diffusion import DiffusionStep, complete
+from sdm_lightning.diffusion import DiffusionStep, complete, standard_deviation_map
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import (
     Encoded,
@@ -107,9 +107,9 @@ def weighted_sum(terms: dict[str, Tensor], losses: LossSettings) -> Tensor:
 
 def mean_deviation(step: DiffusionStep, mask: Tensor) -> Tensor:
     """Average the standard deviation over the hole, for the log; scalar without gradient."""
-    deviation = torch.exp(0.5 * step.log_variance.detach().clamp(-40, 20))
+    deviation = standard_deviation_map(step.log_variance.detach())
     hole = (1 - mask).sum().clamp_min(1)
-    return (deviation.mean(1, keepdim=True) * (1 - mask)).sum() / hole
+    return (deviation * (1 - mask)).sum() / hole
 
 
 class TermMeans:

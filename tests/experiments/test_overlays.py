@@ -51,7 +51,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "sdm_lightning.training.callbacks.evaluation.build_features", lambda *_: None
     )
-    monkeypatch.setattr("sdm_lightning.training.callbacks.evaluation.build_lpips", lambda *_: None)
+    monkeypatch.setattr("sdm_lightning.training.callbacks.evaluation.LPIPS", lambda *_: None)
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
 

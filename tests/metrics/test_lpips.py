@@ -3,7 +3,7 @@ import torch
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import sha256_of_file
-from sdm_lightning.metrics.lpips import LPIPS, build_lpips
+from sdm_lightning.metrics.lpips import LPIPS
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_distance_is_torchmetrics_with_the_same_weights(alexnet_file, pair):
 def test_names_and_refusals(alexnet_file, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InputError, match=r"7be5be79\.pth: no such file.*lpips=random-alex"):
-        build_lpips("alex")
+        LPIPS("alex")
     with pytest.raises(InputError, match="expected 7be5be79"):
         LPIPS("alex", alexnet_file)
     other = tmp_path / "x.pth"
@@ -48,11 +48,10 @@ def test_names_and_refusals(alexnet_file, tmp_path, monkeypatch):
         LPIPS("alex", other, sha256_of_file(other)[:8])
     digest = sha256_of_file(alexnet_file)
     assert LPIPS("alex", alexnet_file, digest[:8]).label == f"alex-{digest[:8]}"
-    assert build_lpips(None) is None
 
 
 def test_stand_in_is_fixed_named_and_orders_distortions(pair):
-    network = build_lpips("random-alex")
+    network = LPIPS("random-alex")
     assert network.label == "random-alex"
     assert network.sha256 == LPIPS("random-alex").sha256
     none, part, whole = network(*pair).tolist()

@@ -22,7 +22,7 @@ from sdm_lightning.evaluation.record import (
 from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import check_writable, sha256_of_file
 from sdm_lightning.metrics.feature_distance import FeatureDistance
-from sdm_lightning.metrics.lpips import LpipsName, build_lpips
+from sdm_lightning.metrics.lpips import LPIPS, LpipsName
 from sdm_lightning.training.callbacks.preemption import validation_cut_short
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class EvaluationCallback(pl.Callback):
         # Built now, so that missing weights are reported before a run starts, not at its end.
         self.evaluator = Evaluator(
             build_features(features, features_weights, features_weights_sha256),
-            build_lpips(lpips, lpips_weights, lpips_weights_sha256),
+            LPIPS(lpips, lpips_weights, lpips_weights_sha256) if lpips is not None else None,
             FeatureDistance(distance) if distance is not None else None,
             ids=ids,
             kid=kid,

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
+from sdm_lightning.devices import choose_device
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import atomic_file
 from sdm_lightning.inference.baselines import (
@@ -60,7 +61,7 @@ class TorchScriptMethod:
         device: ``"cpu"``, ``"cuda"``, ...
 
     Raises:
-        InputError: If the file is missing or is not TorchScript.
+        InputError: If the file is missing or is not TorchScript, or the device is not there.
     """
 
     def __init__(
@@ -75,8 +76,9 @@ class TorchScriptMethod:
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(f"{path}: no such TorchScript file")
+        self.device = choose_device(device)
         try:
-            self.network = torch.jit.load(str(path), map_location=device).eval()
+            self.network = torch.jit.load(str(path), map_location=self.device).eval()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"{path}: not a TorchScript file ({reason})") from None
@@ -84,7 +86,6 @@ class TorchScriptMethod:
         self.mask_value = mask_value
         self.arguments = arguments
         self.multiple = multiple
-        self.device = device
 
     @torch.no_grad()
     def __call__(self, image: Bytes, known: Bools) -> Bytes:

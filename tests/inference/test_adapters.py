@@ -52,6 +52,12 @@ def test_lama_like_torchscript(tmp_path: Path) -> None:
     assert (result[~KNOWN] == round(0.25 * 255)).all()
 
 
+def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match="device cuda: this machine has no usable CUDA GPU"):
+        adapters.load_method(str(script(LamaLike(), tmp_path / "lama.pt")), device="cuda")
+
+
 def test_other_conventions(tmp_path: Path) -> None:
     path = script(SignedConcatenated(), tmp_path / "other.pt")
     method = adapters.load_method(

@@ -119,7 +119,7 @@ class PretrainedNetwork(nn.Module):
                 _fill(self.network, read_state(file), file, name)
                 if known.package:
                     fold_batch_norms(self.network.eval())
-        embedding = getattr(self.network, "patch_embed", None)
+        embedding: Any = getattr(self.network, "patch_embed", None)
         if getattr(embedding, "strict_img_size", False):
             height, width = embedding.img_size
             raise InputError(

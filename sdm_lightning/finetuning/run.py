@@ -76,6 +76,7 @@ def finetune(
         _say_how(result)
         return
     network, info = load_generator(start_from)
+    info.build_diffusion()  # refuses what is not trusted: a config builds whatever it names
     side = resolution or info.resolution
     if side is None:
         raise InputError(f"{start_from}: does not say its resolution; give --resolution")
@@ -126,6 +127,7 @@ def _settings(
 ) -> dict[str, Any]:
     """Build the run's config: losses of configs/model/demo.yaml, networks of the weights."""
     from sdm_lightning.inference.discriminators import load_discriminator_config
+    from sdm_lightning.inference.trusted import built_network
 
     shipped = yaml.safe_load(Path(find_config("configs/model/demo.yaml")).read_text("utf-8"))
     model = shipped["model"]
@@ -133,6 +135,7 @@ def _settings(
     model["test_iterations"] = (info.diffusion.get("init_args") or {}).get("num_iterations", 4)
     discriminator = copy.deepcopy(load_discriminator_config(start))
     if discriminator is not None:
+        built_network(discriminator, start)  # refuses what is not trusted, as for the diffusion
         # It follows data.resolution.
         (discriminator.get("init_args") or {}).pop("resolution", None)
         model["discriminator"] = discriminator

@@ -8,6 +8,8 @@ anything.
 import importlib
 import inspect
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,9 @@ from torch.overrides import TorchFunctionMode
 from sdm_lightning.errors import InputError
 
 TRUSTED_PACKAGES = ("sdm_lightning",)
+TRUSTED_VARIABLE = "SDM_TRUSTED_PACKAGES"
+"""Environment variable that adds packages to them, separated by commas."""
+
 OWN_PARTS = ("sdm_lightning.models", "sdm_lightning.diffusion")
 """Where the classes come from that a weights file may name."""
 
@@ -29,6 +34,12 @@ _MAX_DEPTH = 20
 def is_own(class_path: str) -> bool:
     """Return whether a class path names a part of this package that weights files may build."""
     return any(class_path.startswith(f"{part}.") for part in OWN_PARTS)
+
+
+def import_from_working_directory() -> None:
+    """Let Python find modules in the working directory, after all others."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def build(
@@ -44,6 +55,7 @@ def build(
         source: Name of the file, for error messages.
         trusted_packages: Packages whose classes may be imported; of ``sdm_lightning`` only
             :data:`OWN_PARTS`. Importing whatever a downloaded file names would let it run code.
+            The environment variable :data:`TRUSTED_VARIABLE` adds others.
         depth: Of the nesting so far.
 
     Raises:
@@ -58,7 +70,9 @@ def build(
     if "class_path" not in config:
         return {k: build(v, source, trusted_packages, depth + 1) for k, v in config.items()}
     class_path = str(config["class_path"])
-    target = _trusted_class(class_path, source, trusted_packages)
+    target = _trusted(class_path, source, trusted_packages)
+    if not isinstance(target, type):
+        raise InputError(f"{source}: {class_path} is not a class")
     given = config.get("init_args") or {}
     if not isinstance(given, Mapping):
         raise InputError(f"{source}: init_args of {class_path} is no mapping")
@@ -66,29 +80,38 @@ def build(
     arguments = {k: build(v, source, trusted_packages, depth + 1) for k, v in given.items()}
     if is_own(class_path):
         _check_arguments(target, arguments, f"{source}: {class_path}")
+        if isinstance(schedule := arguments.get("schedule"), str):  # a function by its name
+            arguments["schedule"] = _trusted(schedule, source, trusted_packages)
     try:
         return target(**arguments)
     except Exception as error:  # of a constructor fed from outside: TypeError, RuntimeError, ...
         raise InputError(f"{source}: {class_path} refuses its arguments: {error}") from error
 
 
-def _trusted_class(class_path: str, source: str, trusted_packages: Sequence[str]) -> type:
+def _trusted(class_path: str, source: str, trusted_packages: Sequence[str]) -> Any:
+    """Import what a class path names: a class; of another package also a function."""
     module, _, name = class_path.rpartition(".")
     package = class_path.split(".", 1)[0]
     own = package == "sdm_lightning"
-    if package not in trusted_packages or (own and not is_own(class_path)):
+    by_variable = os.environ.get(TRUSTED_VARIABLE, "").replace(",", " ").split()
+    if package not in (*trusted_packages, *by_variable) or (own and not is_own(class_path)):
         where = ", ".join(OWN_PARTS) if own else ", ".join(trusted_packages)
-        hint = f"trusted_packages=('sdm_lightning', {package!r})"
-        advice = "" if own else f"; if you trust it, pass {hint}"
-        raise InputError(
-            f"{source}: its configuration names {class_path[:200]}, outside {where}{advice}"
+        advice = (
+            f"; if you trust it, set {TRUSTED_VARIABLE}={package:.100} "
+            f"(in Python: trusted_packages=('sdm_lightning', {package[:100]!r}))"
         )
+        raise InputError(
+            f"{source}: its configuration names {class_path[:200]}, outside {where}"
+            + ("" if own else advice)
+        )
+    if package in by_variable:
+        import_from_working_directory()  # as sdm fit does, whose runs these are
     try:
         target = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{source}: cannot import {class_path}: {error}") from error
     # What a module has imported for itself is not a part of it.
-    if not isinstance(target, type) or (own and not is_own(f"{target.__module__}.{name}")):
+    if own and not (isinstance(target, type) and is_own(f"{target.__module__}.{name}")):
         raise InputError(f"{source}: {class_path} is not a class of these parts")
     return target
 

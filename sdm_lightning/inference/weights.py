@@ -210,12 +210,7 @@ def load_generator(
         InputError: If the file is missing, damaged, altered, or does not fit its configuration.
     """
     path = find_weights(weights)
-    if path.suffix == ".safetensors":
-        state, info = _read_safetensors(path)
-    elif path.suffix == ".ckpt":
-        state, info = _read_checkpoint(path, parameters)
-    else:
-        raise InputError(f"{path}: neither .safetensors nor .ckpt")
+    state, info = read_weights(path, parameters)
     generator = built_network(info.generator, str(path), trusted_packages)
     if not isinstance(generator, nn.Module):
         raise InputError(f"{path}: {info.generator.get('class_path')} is not a network")
@@ -227,6 +222,25 @@ def load_generator(
         first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
         raise InputError(f"{path}: weights do not fit the generator: {first}") from error
     return generator.eval().requires_grad_(False), info
+
+
+def read_weights(
+    path: Path, parameters: Parameters = "ema"
+) -> tuple[dict[str, Tensor], WeightsInfo]:
+    """Read the generator's tensors and their description, and build nothing.
+
+    Args:
+        path: A ``.safetensors`` or ``.ckpt`` file.
+        parameters: Of a checkpoint: the moving average or the raw weights.
+
+    Raises:
+        InputError: If the file is missing, damaged or altered.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix == ".ckpt":
+        return _read_checkpoint(path, parameters)
+    raise InputError(f"{path}: neither .safetensors nor .ckpt")
 
 
 def _require_plain(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from sdm_lightning.errors import DivergedError, InputError, load_failure
 from sdm_lightning.files import atomic_file
+from sdm_lightning.inference.trusted import import_from_working_directory
 
 if TYPE_CHECKING:
     from sdm_lightning.training.module import SDMModule
@@ -73,6 +74,7 @@ def replay_step(file: str, checkpoint: str | None = None) -> None:
     """
     from sdm_lightning.training.module import SDMModule
 
+    import_from_working_directory()  # as sdm fit does, whose checkpoint this is
     saved = _load(file)
     path = Path(checkpoint) if checkpoint is not None else Path(file).with_name(STATE)
     if not path.is_file():

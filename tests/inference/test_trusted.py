@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,23 @@ def test_safetensors_whose_header_lies(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="not a whole safetensors file"):
         load_generator(path)
+
+
+def test_the_variable_trusts_a_package_of_the_working_directory(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (workdir / "own_schedules.py").write_text(
+        "class Late:\n    def __call__(self, r): return r**2\n\ndef late(r): return r**3\n"
+    )
+    by_class = {**DIFFUSION, "init_args": {"schedule": {"class_path": "own_schedules.Late"}}}
+    by_name = {**DIFFUSION, "init_args": {"schedule": "own_schedules.late"}}
+    for config in (by_class, by_name):
+        with pytest.raises(InputError, match="set SDM_TRUSTED_PACKAGES=own_schedules "):
+            build(config, "w.safetensors")
+    monkeypatch.setenv("SDM_TRUSTED_PACKAGES", "other, own_schedules")
+    assert build(by_class, "w.safetensors").schedule(0.5) == 0.25
+    assert build(by_name, "w.safetensors").schedule(0.5) == 0.125
+    for name in ("", "os.getcwd", "sdm_lightning.diffusion.predict"):
+        with pytest.raises(InputError, match=r"outside|not a class"):
+            build({**DIFFUSION, "init_args": {"schedule": name}}, "w.safetensors")

@@ -92,3 +92,16 @@ def test_weights_that_hold_nan_are_refused(weights: tuple[Path, SimpleNamespace]
     )
     with pytest.raises(InputError, match=r"nan.safetensors: .* holds NaN or infinity"):
         StartingWeights(str(bad))
+
+
+def test_nothing_is_built_from_the_file(weights: tuple[Path, SimpleNamespace]) -> None:
+    path, trained = weights
+    own = save_weights(
+        path.with_name("own.safetensors"),
+        {"class_path": "my_networks.PlainGenerator"},
+        trained.generator.state_dict(),
+        {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"},
+    )
+    module = networks()
+    StartingWeights(str(own)).on_fit_start(SimpleNamespace(ckpt_path=None), module)  # type: ignore[arg-type]
+    assert equal(module.generator, trained.generator)

@@ -8,7 +8,7 @@ from torch import nn
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.discriminators import load_discriminator_state
-from sdm_lightning.inference.weights import find_weights, load_generator
+from sdm_lightning.inference.weights import find_weights, read_weights
 
 
 class StartingWeights(pl.Callback):
@@ -30,19 +30,19 @@ class StartingWeights(pl.Callback):
     def __init__(self, weights: str) -> None:
         path = find_weights(weights)
         self.weights = str(path)
-        self.network, self.info = load_generator(path)
+        self.state, self.info = read_weights(path)
         self.discriminator_state = load_discriminator_state(path)
-        for name, tensor in (self.discriminator_state or {}).items():
-            if not bool(tensor.isfinite().all()):
-                raise InputError(f"{path}: {name} holds NaN or infinity; nothing starts there")
+        for state in (self.state, self.discriminator_state or {}):
+            for name, tensor in state.items():
+                if not bool(tensor.isfinite().all()):
+                    raise InputError(f"{path}: {name} holds NaN or infinity; nothing starts there")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Fill the networks, on every process alike."""
         if trainer.ckpt_path is not None:
             return
-        state = self.network.state_dict()
-        _load(pl_module.generator, state, self.weights, "model.generator")
-        _load(pl_module.generator_ema, state, self.weights, "model.generator")
+        _load(pl_module.generator, self.state, self.weights, "model.generator")
+        _load(pl_module.generator_ema, self.state, self.weights, "model.generator")
         also = ""
         if self.discriminator_state is not None:
             try:

@@ -50,6 +50,14 @@ def one_line(error: BaseException) -> str:
     return textwrap.shorten(text, 160, placeholder=" ...")
 
 
+def described(value: Any) -> str:
+    """Return the kind and shape of what an extension returned, for messages about it."""
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {', '.join(map(described, value)) or 'nothing'}"
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"a tensor {tuple(shape)}"
+
+
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON from outside.
 

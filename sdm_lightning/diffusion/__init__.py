@@ -1,5 +1,6 @@
 """The spatial-diffusion loop (Sec. 3.1.2, Eq. 4-5) and its mask schedules (Fig. 7)."""
 
+from sdm_lightning.diffusion.interface import network_output
 from sdm_lightning.diffusion.process import (
     DiffusionState,
     DiffusionStep,
@@ -38,6 +39,7 @@ __all__ = [
     "complete",
     "gaussian_noise",
     "initial_state",
+    "network_output",
     "pick",
     "predict",
     "sample",

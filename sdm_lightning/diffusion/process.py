@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from sdm_lightning.diffusion.schedules import MaskSchedule, UniformSchedule
+from sdm_lightning.diffusion.schedules import MaskSchedule, UniformSchedule, require_rising
 
 Network: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps the seven input channels ``(B, 7, H, W)`` to mean and log variance ``(B, 3, H, W)``."""
@@ -285,7 +285,7 @@ class SpatialDiffusion:
             before the next. The paper does not say; False lets them flow through x_t.
 
     Raises:
-        ValueError: If a setting is out of range, or the schedule does not run from 0 to 1.
+        ValueError: If a setting is out of range, or the schedule does not rise from 0 to 1.
     """
 
     def __init__(
@@ -309,9 +309,7 @@ class SpatialDiffusion:
         self.uncertainty_scale: UncertaintyScale = uncertainty_scale
         self.repredict = repredict
         self.detach = detach
-        ends = self.schedule(0.0), self.schedule(1.0)
-        if abs(ends[0]) > 1e-6 or abs(ends[1] - 1) > 1e-6:
-            raise ValueError(f"schedule runs from {ends[0]} to {ends[1]}; it must run from 0 to 1")
+        require_rising(self.schedule)
 
     def iterate(
         self,

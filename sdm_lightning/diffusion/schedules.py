@@ -11,6 +11,9 @@ Any callable of one float can replace these classes.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from sdm_lightning.errors import one_line
 
 
 class MaskSchedule(ABC):
@@ -55,3 +58,28 @@ class SquareRootSchedule(MaskSchedule):
     def __call__(self, progress: float) -> float:
         """Return sqrt(r)."""
         return math.sqrt(progress)
+
+
+def require_rising(schedule: Callable[[float], float]) -> None:
+    """Refuse a schedule that does not rise from 0 to 1, or cannot be called.
+
+    Raises:
+        ValueError: With the first progress, in hundredths, at which it is wrong.
+    """
+    name = getattr(schedule, "__name__", type(schedule).__name__)
+    before = 0.0
+    for progress in (step / 100 for step in range(101)):
+        try:
+            known = float(schedule(progress))
+        except Exception as error:  # of the user's code
+            raise ValueError(
+                f"schedule {name} gives no number at progress {progress:g}: {one_line(error)}"
+            ) from error
+        low, high = {0.0: (0, 0), 1.0: (1, 1)}.get(progress, (before, 1))
+        if not low - 1e-6 <= known <= high + 1e-6:
+            raise ValueError(
+                f"schedule {name} is {known:g} at progress {progress:g}"
+                + (f" after {before:g}" if 0 <= known < before else "")
+                + "; it must rise from 0 to 1"
+            )
+        before = known

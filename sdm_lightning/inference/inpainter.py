@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.devices import choose_device
-from sdm_lightning.diffusion import DiffusionStep, Network, SpatialDiffusion, standard_deviation_map
+from sdm_lightning.diffusion import (
+    DiffusionStep,
+    Network,
+    SpatialDiffusion,
+    network_output,
+    standard_deviation_map,
+)
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import publishing
 from sdm_lightning.inference.canvas import Canvas
@@ -82,7 +88,8 @@ class Inpainter:
                 :meth:`save_pretrained` wrote.
             device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
             parameters: Of a checkpoint: the moving average (``"ema"``) or the ``"raw"`` weights.
-            trusted_packages: Packages whose classes the file's configuration may name.
+            trusted_packages: Packages whose classes the file's configuration may name; the
+                environment variable ``SDM_TRUSTED_PACKAGES`` adds others, separated by commas.
             hub: For a repository: ``revision`` (branch, tag, or the commit that pins the weights),
                 ``cache_dir``, ``token``, ``force_download``, ``local_files_only``.
 
@@ -257,12 +264,12 @@ class Inpainter:
     def _network(self, source: torch.Generator, truncation: float) -> Network:
         mapping = getattr(self.generator, "mapping", None)
         if mapping is None:
-            return self.generator
+            return partial(network_output, self.generator)
         size = int(self.generator.latent_dim)  # type: ignore[arg-type]
         styles = mapping(torch.randn(size, generator=source)[None].to(self.device))
         if truncation != 1:
             styles = mapping.average + truncation * (styles - mapping.average)
-        return lambda inputs: self.generator(inputs, styles)
+        return lambda inputs: network_output(self.generator, inputs, styles)
 
 
 def _report(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdm_lightning.constants import constant
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, described
 from sdm_lightning.features.frozen import UsesFrozenNetwork
 from sdm_lightning.features.resnet50s import load_network
 
@@ -53,11 +53,15 @@ class PerceptualLoss(nn.Module, ABC):
 
         Returns:
             ``(B,)``, float32, >= 0.
+
+        Raises:
+            InputError: If ``encode`` or ``distance`` returns anything but what it is to.
         """
+        encoded = checked_encoding(self, prediction)
         if isinstance(target, Tensor):
             with torch.no_grad():
                 target = self.encode(target)
-        return self.distance(self.encode(prediction), _detached(target))
+        return checked_distance(self, encoded, _detached(target), len(prediction))
 
     def prepare(self) -> None:
         """Load whatever the first call needs, so that missing weights are reported early."""
@@ -143,6 +147,31 @@ class ResNetPerceptualLoss(NetworkPerceptualLoss):
     def extra_repr(self) -> str:
         """Return what ``print(module)`` shows."""
         return f"weights={self.weights!r}, reduction={self.reduction!r}"
+
+
+def checked_encoding(loss: PerceptualLoss, images: Tensor) -> Encoded:
+    """Return ``loss.encode(images)``; raise ``InputError`` if it is no list."""
+    encoded = loss.encode(images)
+    if not isinstance(encoded, (list, tuple)):
+        raise InputError(
+            f"{type(loss).__name__}.encode returned {described(encoded)}; it must return a list "
+            "of tensors"
+        )
+    return encoded
+
+
+def checked_distance(
+    loss: PerceptualLoss, prediction: Encoded, target: Encoded, num_images: int | None = None
+) -> Tensor:
+    """Return ``loss.distance(...)``; raise ``InputError`` if it is not one number per image."""
+    distance = loss.distance(prediction, target)
+    shape = getattr(distance, "shape", ())
+    if len(shape) != 1 or num_images not in (None, *shape):
+        raise InputError(
+            f"{type(loss).__name__}.distance returned {described(distance)}; it must return one "
+            f"number per image, ({num_images or 'B'},)"
+        )
+    return distance
 
 
 def _detached(encoded: Encoded) -> Encoded:

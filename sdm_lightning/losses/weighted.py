@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.losses.perceptual import Encoded, PerceptualLoss
+from sdm_lightning.losses.perceptual import (
+    Encoded,
+    PerceptualLoss,
+    checked_distance,
+    checked_encoding,
+)
 
 
 class WeightedPerceptualLoss(PerceptualLoss):
@@ -43,9 +48,9 @@ class WeightedPerceptualLoss(PerceptualLoss):
 
     def encode(self, images: Tensor) -> list[Encoded]:
         """Return each part's encoding of images ``(B, 3, H, W)`` in [-1, 1]."""
-        return [loss.encode(images) for loss in self.losses]
+        return [checked_encoding(loss, images) for loss in self.losses]
 
     def distance(self, prediction: Encoded, target: Encoded) -> Tensor:
         """Return the weighted sum of the parts' distances, ``(B,)``."""
         parts = zip(self.weights, self.losses, prediction, target, strict=True)
-        return torch.stack([w * loss.distance(a, b) for w, loss, a, b in parts]).sum(0)
+        return torch.stack([w * checked_distance(loss, a, b) for w, loss, a, b in parts]).sum(0)

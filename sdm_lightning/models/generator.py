@@ -53,7 +53,8 @@ class Generator(nn.Module):
             and stay as they started; at random they disturb later iterations in a test.
 
     Raises:
-        InputError: If strides, downsamplings, heads or the mean's activation do not fit.
+        InputError: If a size is below 1, or strides, downsamplings, heads or the mean's activation
+            do not fit.
 
     Source: Sec. 3.2, Sec. 4.2, supplement A.
     """
@@ -80,6 +81,14 @@ class Generator(nn.Module):
         if not 0 <= num_downsamples <= 16:
             raise InputError(f"num_downsamples is {num_downsamples}; it must be 0 to 16")
         strides = [2**level for level in range(num_downsamples + 1)]
+        sizes = {
+            "base_channels": base_channels, "max_channels": max_channels,
+            "attention_heads": attention_heads, "bias_channels": bias_channels,
+            "latent_dim": latent_dim,
+        }  # fmt: skip
+        for name, size in sizes.items():
+            if size < 1:
+                raise InputError(f"{name} is {size}; it must be at least 1")
         if unknown := sorted(set(attention_strides) - set(strides)):
             raise InputError(
                 f"attention_strides: {unknown} not among the strides {strides} of a generator "

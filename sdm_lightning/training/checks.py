@@ -1,13 +1,17 @@
 """Settings and trainers that a GAN with two optimizers cannot be trained by."""
 
-from collections.abc import Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.losses import PerceptualLoss
+from sdm_lightning.losses import PerceptualLoss, WeightedPerceptualLoss
 from sdm_lightning.training.averaging import AverageSettings
 from sdm_lightning.training.settings import AdamSettings, LossSettings
+
+if TYPE_CHECKING:
+    from sdm_lightning.training.module import SDMModule
 
 
 def refuse_unfit_settings(
@@ -55,7 +59,8 @@ def refuse_unfit_settings(
 
 def refuse_unfit_recipe(
     losses: LossSettings,
-    optimizers: Mapping[str, AdamSettings],
+    optimizer_g: AdamSettings,
+    optimizer_d: AdamSettings,
     average: AverageSettings,
     gradient_clip: float | None,
     style_mixing_probability: float,
@@ -64,7 +69,8 @@ def refuse_unfit_recipe(
 
     Args:
         losses: Weights.
-        optimizers: By their key under ``model``.
+        optimizer_g: Of the generator.
+        optimizer_d: Of the discriminator.
         average: Half-life and ramp.
         gradient_clip: None = off.
         style_mixing_probability: In [0, 1].
@@ -77,6 +83,7 @@ def refuse_unfit_recipe(
         "average.half_life_images": average.half_life_images,
         "average.ramp_up": average.ramp_up,
     }
+    optimizers = {"optimizer_g": optimizer_g, "optimizer_d": optimizer_d}
     for key, settings in optimizers.items():
         above[f"{key}.lazy_interval"] = settings.lazy_interval
         if not all(0 <= beta < 1 for beta in settings.betas):
@@ -97,6 +104,39 @@ def refuse_unfit_recipe(
         raise InputError(
             f"model.style_mixing_probability is {style_mixing_probability}; it must lie in [0, 1]"
         )
+
+
+def refuse_unfit_parts(module: "SDMModule") -> None:
+    """Refuse, before the first batch, networks and losses that lack a part of their interface.
+
+    Args:
+        module: With its perceptual loss prepared.
+
+    Raises:
+        InputError: Naming the class and what it lacks.
+    """
+    name = f"model.generator {type(module.generator).__name__}"
+    for attribute in (
+        "latent_dim", "stride", "mapping", "mapping.average", "mapping.update_average",
+    ):  # fmt: skip
+        try:
+            attrgetter(attribute)(module.generator)
+        except AttributeError:
+            raise InputError(
+                f"{name} has no {attribute}; a generator has latent_dim, stride, mapping, "
+                "mapping.average and mapping.update_average"
+            ) from None
+    if module.style_mixing_probability and not hasattr(module.generator, "num_styles"):
+        raise InputError(f"{name} has no num_styles: set model.style_mixing_probability to 0")
+    perceptual = module.perceptual if module.losses.perceptual else None
+    for part in perceptual.modules() if perceptual is not None else ():
+        # A weighted sum's name is that of its parts.
+        named = isinstance(part, WeightedPerceptualLoss) or hasattr(part, "name")
+        if isinstance(part, PerceptualLoss) and not named:
+            raise InputError(
+                f"model.perceptual {type(part).__name__} has no name; give the class one, such as "
+                'name = "gradient", for the logged keys'
+            )
 
 
 def refuse_unfit_trainer(trainer: pl.Trainer, training: bool) -> None:

@@ -23,13 +23,9 @@ from sdm_lightning.losses import (
     r1_penalty,
 )
 from sdm_lightning.seeding import stable_seed
+from sdm_lightning.training import checks
 from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
-from sdm_lightning.training.checks import (
-    refuse_unfit_recipe,
-    refuse_unfit_settings,
-    refuse_unfit_trainer,
-)
 from sdm_lightning.training.distributed import gradient_sync, reduce_trained_network_only, reduced
 from sdm_lightning.training.health import StepHealth, gradient_norm
 from sdm_lightning.training.inpainting import InpaintingModule
@@ -103,13 +99,13 @@ class SDMModule(InpaintingModule):
         max_skipped_batches: int = 20,
     ) -> None:
         super().__init__()
-        refuse_unfit_settings(
+        checks.refuse_unfit_settings(
             losses, perceptual, random_iterations, test_iterations=test_iterations,
             num_micro_batches=num_micro_batches, max_skipped_batches=max_skipped_batches,
             decoupled=decoupled,
         )  # fmt: skip
-        optimizers = {"optimizer_g": optimizer_g, "optimizer_d": optimizer_d}
-        refuse_unfit_recipe(losses, optimizers, average, gradient_clip, style_mixing_probability)
+        recipe = (optimizer_g, optimizer_d, average, gradient_clip, style_mixing_probability)
+        checks.refuse_unfit_recipe(losses, *recipe)
         with warnings.catch_warnings():
             # Built in Python these are modules, which on_save_checkpoint leaves out; built from a
             # config file they are class paths, from which a checkpoint rebuilds everything.
@@ -151,8 +147,7 @@ class SDMModule(InpaintingModule):
         ]
 
     def _adam_options(self) -> list[dict[str, Any]]:
-        settings = (self.optimizer_g, self.optimizer_d)
-        return adam_options(*settings, self.losses)
+        return adam_options(self.optimizer_g, self.optimizer_d, self.losses)
 
     def on_train_start(self) -> None:
         """Take learning rates from the config, not from the checkpoint that a run resumes."""
@@ -165,17 +160,18 @@ class SDMModule(InpaintingModule):
         """Refuse what would train wrongly.
 
         Raises:
-            InputError: See :func:`refuse_unfit_trainer`.
+            InputError: See :func:`refuse_unfit_trainer` and :func:`refuse_unfit_parts`.
         """
-        refuse_unfit_trainer(self.trainer, stage == "fit")
+        checks.refuse_unfit_trainer(self.trainer, stage == "fit")
         parts = getattr(getattr(self.trainer, "datamodule", None), "num_parts", None)
         if parts is not None and self.num_micro_batches == 1:
             self.num_micro_batches = parts
         if stage == "fit" and self.perceptual is not None and self.losses.perceptual:
             self.perceptual.prepare()  # so that missing weights are reported before training
-        if stage == "fit" and self.losses.adversarial:
-            for part in self._pretrained_parts():
-                part.prepare()
+        for part in self._pretrained_parts() if stage == "fit" and self.losses.adversarial else ():
+            part.prepare()
+        if stage == "fit":
+            checks.refuse_unfit_parts(self)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Train on one batch: generator, discriminator, penalty, averages."""

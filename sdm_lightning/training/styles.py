@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sdm_lightning.diffusion import Network
+from sdm_lightning.diffusion import Network, network_output
 
 
 @dataclass
@@ -78,7 +78,6 @@ def styled_network(generator: nn.Module, styles: Styles) -> Network:
 
     def network(inputs: Tensor) -> tuple[Tensor, Tensor]:
         # Mapped anew in each iteration: the mapping network's graph is freed with it.
-        mean, log_variance = generator(inputs, styles.mapped(generator))
-        return mean, log_variance
+        return network_output(generator, inputs, styles.mapped(generator))
 
     return network

@@ -238,5 +238,25 @@ def test_wrong_input_is_named():
         initial_state(image, mask[:, :, :8])
     with pytest.raises(ValueError, match="num_iterations is 0"):
         SpatialDiffusion(num_iterations=0)
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        SpatialDiffusion(schedule=lambda r: r + 1)
+
+
+class Late:
+    def __call__(self, progress):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [
+        (lambda r: r + 1, "is 1 at progress 0; it must rise from 0 to 1"),
+        (lambda r: r / 2, "is 0.5 at progress 1; it must"),
+        (lambda r: r if r in (0, 1) else float("nan"), "is nan at progress 0.01; it must"),
+        (lambda r: r if r < 0.5 or r == 1 else 7, "is 7 at progress 0.5; it must"),
+        (lambda r: r if r < 0.5 or r == 1 else 0.2, "is 0.2 at progress 0.5 after 0.49; it must"),
+        (Late(), "schedule Late gives no number at progress 0: TypeError"),
+        (lambda r, s: r, "gives no number at progress 0: TypeError"),
+    ],
+)
+def test_a_schedule_rises_from_0_to_1(schedule, says):
+    with pytest.raises(ValueError, match=says):
+        SpatialDiffusion(schedule=schedule)

@@ -12,7 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.losses import PixelPyramidLoss, ResNetPerceptualLoss
+from sdm_lightning.losses import (
+    PerceptualLoss,
+    PixelPyramidLoss,
+    ResNetPerceptualLoss,
+    WeightedPerceptualLoss,
+)
 
 TO_ADE20K = {
     "conv1.0.": "conv1.",
@@ -318,3 +323,29 @@ def test_pixel_pyramid_sends_gradients_to_the_prediction_only():
 def test_pixel_pyramid_too_many_levels():
     with pytest.raises(InputError, match="too many for images of 4x8"):
         PixelPyramidLoss(levels=4)(torch.zeros(1, 3, 4, 8), torch.zeros(1, 3, 4, 8))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("encode", "distance", "says"),
+    [
+        (lambda x: x, lambda a, b: a, r"Own\.encode returned a tensor \(2, 3, 8, 8\); .* a list"),
+        (lambda x: [x], lambda a, b: None, r"Own\.distance returned NoneType; .* per image"),
+        (lambda x: [x], lambda a, b: (a[0] - b[0]).mean(), r"returned a tensor \(\); .* per image"),
+        (lambda x: [x], lambda a, b: a[0] - b[0], r"a tensor \(2, 3, 8, 8\); .* per image"),
+    ],
+)
+def test_a_loss_of_ones_own_that_returns_something_else(encode, distance, says, weighted):
+    class Own(PerceptualLoss):
+        name = "own"
+
+        def encode(self, images):
+            return encode(images)
+
+        def distance(self, prediction, target):
+            return distance(prediction, target)
+
+    loss = WeightedPerceptualLoss([Own()], [1.0]) if weighted else Own()
+    target = images(0, size=8)
+    with pytest.raises(InputError, match=says):
+        loss(images(1, size=8), loss.encode(target) if not weighted else target)

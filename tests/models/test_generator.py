@@ -123,6 +123,9 @@ def test_arguments_that_do_not_fit_are_refused():
         tiny(attention_strides=(8, 16))
     with pytest.raises(InputError, match="mean_activation: 'relu'"):
         tiny(mean_activation="relu")
+    for name in ("base_channels", "latent_dim", "attention_heads"):
+        with pytest.raises(InputError, match=f"{name} is 0; it must be at least 1"):
+            tiny(**{name: 0})
 
 
 def test_styles_default_to_the_average_and_expand_to_all_layers():

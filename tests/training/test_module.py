@@ -6,9 +6,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
+from sdm_lightning.losses import PerceptualLoss, PixelPyramidLoss, WeightedPerceptualLoss
+from sdm_lightning.models.mapping import MappingNetwork
 from sdm_lightning.training import (
     AdamSettings,
     AdaptiveAugment,
@@ -315,3 +318,73 @@ def test_a_shared_global_batch_is_taken_in_parts(make_module, make_loader):
         fit(module, Data(), steps=1)
         assert module.num_micro_batches == expected
         assert module.images_seen == 4
+
+
+class OwnGenerator(nn.Module):
+    """The attributes of the interface that are named, and outputs as they are given."""
+
+    def __init__(self, attributes, output):
+        super().__init__()
+        self.layer = nn.Conv2d(7, 6, 1)
+        self.output = output
+        for name in attributes.split():
+            value = MappingNetwork(8, 1) if name == "mapping" else 8
+            setattr(self, name, value)
+
+    def forward(self, inputs, styles=None):
+        return self.output(*self.layer(inputs).chunk(2, dim=1))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "probability", "says"),
+    [
+        ("stride latent_dim mapping", 0.5, "has no num_styles: set model.style_mixing_prob"),
+        ("stride mapping num_styles", 0.5, "OwnGenerator has no latent_dim;"),
+        ("stride latent_dim", 0.0, "OwnGenerator has no mapping;"),
+        ("latent_dim mapping", 0.0, "OwnGenerator has no stride;"),
+    ],
+)
+def test_a_generator_that_lacks_an_attribute(
+    attributes, probability, says, make_module, make_loader
+):
+    generator = OwnGenerator(attributes, lambda mean, variance: (mean, variance))
+    module = make_module(generator=generator, style_mixing_probability=probability)
+    with pytest.raises(InputError, match=f"model.generator .*{says}"):
+        fit(module, make_loader(), steps=1)
+
+
+def test_a_mapping_without_an_average_is_named(make_module, make_loader):
+    generator = OwnGenerator("stride latent_dim", lambda mean, variance: (mean, variance))
+    generator.mapping = nn.Linear(8, 8)
+    with pytest.raises(InputError, match=r"OwnGenerator has no mapping\.average;"):
+        fit(make_module(generator=generator, style_mixing_probability=0.0), make_loader(), steps=1)
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        (lambda mean, variance: mean, r" a tensor \(4, 3, 32, 32\); it must return mean"),
+        (lambda mean, variance: (mean, variance, mean), r" a tuple of a tensor"),
+        (lambda mean, variance: (torch.cat([mean, mean], 1), variance), r"\(4, 6, 32, 32\)"),
+        (lambda mean, variance: (mean[..., ::2], variance[..., ::2]), r"\(4, 3, 32, 16\)"),
+        (lambda mean, variance: (mean, variance[:, :1]), r"\(4, 1, 32, 32\); .*\(4, 3, 32, 32\)"),
+    ],
+)
+def test_a_generator_that_returns_something_else(output, says, make_module, make_loader):
+    generator = OwnGenerator("stride latent_dim mapping", output)
+    module = make_module(generator=generator, style_mixing_probability=0.0)
+    with pytest.raises(InputError, match=f"model.generator OwnGenerator returned.*{says}"):
+        fit(module, make_loader(), steps=1)
+
+
+def test_a_perceptual_loss_without_a_name(make_module, make_loader):
+    class Nameless(PerceptualLoss):
+        def encode(self, images):
+            return [images]
+
+        def distance(self, prediction, target):
+            return (prediction[0] - target[0]).mean(dim=(1, 2, 3))
+
+    for loss in (Nameless(), WeightedPerceptualLoss([PixelPyramidLoss(), Nameless()], [1, 1])):
+        with pytest.raises(InputError, match=r"model\.perceptual Nameless has no name"):
+            fit(make_module(perceptual=loss), make_loader(), steps=1)

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -124,6 +125,9 @@ def explain(
         return f"unexpected word '{match[1]}'; options start with --"
     if match := re.search(r"arguments are required: (.*)", message):
         missing = re.sub(r"\b(fit|validate|test|predict)\.", "", match[1])
+        if keys := re.findall(r'Parser key "(.*?)"', message):
+            prefix = "".join(f"{key}.init_args." for key in keys)
+            return f"missing: {prefix}{missing.replace(', ', f', {prefix}')}"
         return f"missing: {missing}" + ("; a --config FILE can hold them" if "." in missing else "")
     if match := re.search(r'"config": (?:File|Path) does not exist: \'(.*)\'', message):
         return f"config file '{match[1]}' does not exist"
@@ -144,6 +148,11 @@ def _problem(message: str, key: str) -> str:
         path = f"{match[1]}.{match[2]}"
         return f"class_path '{path}' does not exist{did_you_mean(path, names)}"
     inner = message.rpartition(f'Parser key "{key}"')[2].lstrip(":")
+    if match := re.search(r"sub-config file (\S+\.py): ", inner):
+        return f"{match[1]} is a Python file; write module and class: {Path(match[1]).stem}.CLASS"
+    if match := re.search(r"is abstract\n(?s:.*)Given value: (?:.*class_path=')?([\w.]+)", inner):
+        methods = getattr(pkgutil.resolve_name(match[1]), "__abstractmethods__", ())
+        return f"{match[1]} lacks the method {' and '.join(sorted(methods))}"
     lines = [line.strip(" -") for line in inner.splitlines()]
     noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a path")
     said = [line for line in lines if line and not line.startswith(noise)]
@@ -153,7 +162,9 @@ def _problem(message: str, key: str) -> str:
             return text.removeprefix("Problem with given ")
     # Less indented lines are other branches of a union around the class that the key belongs to.
     expected = re.findall(
-        r"^([ -]*)Expected an? (?!path)(.*?)(?:\. Got value: (.*))?$", inner, re.M
+        r"^([ -]*)Expected an? (?!path)(.*?)(?:\. Got value: (.*?))?(?:\. Got value: .*)?$",
+        inner,
+        re.M,
     )
     if not expected:
         return "is invalid"
@@ -211,6 +222,19 @@ def class_keys(content: Any, prefix: str = "") -> Iterator[str]:
             yield from class_keys(value, f"{prefix}{key}.")
             for name in _parameters(value.get("class_path")):
                 yield f"{prefix}{key}.init_args.{name}"
+
+
+def keys_of_class(content: Any, class_type: type, key: str = "") -> Iterator[str]:
+    """Yield the keys under which settings name a class."""
+    if isinstance(content, list):
+        for index, item in enumerate(content):
+            yield from keys_of_class(item, class_type, f"{key}[{index}]")
+    elif isinstance(content, Mapping):
+        path = content.get("class_path")
+        if isinstance(path, str) and pkgutil.resolve_name(path) is class_type:
+            yield key
+        for name, value in content.items():
+            yield from keys_of_class(value, class_type, f"{key}.{name}" if key else name)
 
 
 def _parameters(class_path: Any) -> list[str]:

@@ -28,13 +28,15 @@ from sdm_lightning.cli.configs import (
     read_config_files,
     refuse_linked,
 )
-from sdm_lightning.cli.errors import explain, parse_clearly
+from sdm_lightning.cli.errors import explain, keys_of_class, parse_clearly
+from sdm_lightning.cli.faults import explain_fault
 from sdm_lightning.cli.loggers import place_loggers
 from sdm_lightning.cli.run_directory import RunRecord, only_fit, resolve_checkpoint, set_aside
 from sdm_lightning.cli.signals import leave_when_signalled
 from sdm_lightning.data.datamodule import InpaintingDataModule
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.evaluation.printing import table_lines
+from sdm_lightning.inference.trusted import import_from_working_directory
 from sdm_lightning.training.callbacks import (
     ImageBudget,
     ImageProgressBar,
@@ -168,6 +170,7 @@ class SDMCommandLine(LightningCLI):
         settings = self.settings
         as_written = copy.deepcopy(settings.trainer.logger)
         place_loggers(settings, self.run_directory, self.config.subcommand)
+        self.parser.add_instantiator(self._built, object)
         try:
             super().instantiate_classes()
         except InputError:
@@ -176,6 +179,17 @@ class SDMCommandLine(LightningCLI):
             raise InputError(explain(str(error))) from error
         # The saved config must not lead another run into this one's directory.
         settings.trainer.logger = as_written
+
+    def _built(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
+        """Build a class, and say under which key where it refuses its arguments."""
+        try:
+            return class_type(*args, **kwargs)
+        except Exception as error:
+            key = next(keys_of_class(self.settings.as_dict(), class_type), None)
+            if key is None or explain_fault(error) is not None:
+                raise
+            said = str(error) if isinstance(error, ValueError) else one_line(error)
+            raise InputError(f"{key} ({class_type.__name__}): {said}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Fill in strategy, checkpoint writer, logger and directory."""
@@ -251,8 +265,7 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
         descriptions: One line of help for each verb.
     """
     quieten()
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # so that --model.generator my_file.MyGenerator is found
+    import_from_working_directory()  # so that --model.generator my_file.MyGenerator is found
     try:
         with ExitStack() as resources:
             if words[0] == "fit":

@@ -16,6 +16,24 @@ from sdm_lightning.cli.errors import explain, final_message, nearest
 from sdm_lightning.cli.main import TRAINER_VERBS, VERBS, main, overview, spell_out
 from sdm_lightning.errors import InputError
 
+OWN_PARTS = """
+from sdm_lightning.losses import PerceptualLoss
+
+class NoDistance(PerceptualLoss):
+    name = "own"
+    def encode(self, images): return [images]
+
+class Scaled(PerceptualLoss):
+    name = "own"
+    def __init__(self, scale: float): {}["abc"]
+    def encode(self, images): return [images]
+    def distance(self, prediction, target): return target[0]
+
+class Power:
+    def __init__(self, exponent: float = 5.0) -> None: self.exponent = exponent
+    def __call__(self, progress: float) -> float: return progress**self.exponent
+"""
+
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
@@ -112,7 +130,10 @@ class TestOneLineErrors:
              "model.average.ramp_up: expected float or null, got 'fast'"),
             ("--model.diffusion.uncertainty_scale log",
              "model.diffusion.init_args.uncertainty_scale: expected minmax or clamp, got 'log'"),
-            ("--model.diffusion.num_iterations 0", "num_iterations is 0; it must be at least 1"),
+            ("--model.diffusion.num_iterations 0",
+             "model.diffusion (SpatialDiffusion): num_iterations is 0; it must be at least 1"),
+            ("--model.generator.latent_dim 0",
+             "model.generator (Generator): latent_dim is 0; it must be at least 1"),
             ("--config absent.yaml", "config file 'absent.yaml' does not exist"),
             ("stray", "unexpected word 'stray'; options start with --"),
             ("--model.discriminator.init_args.resolution 8",
@@ -163,6 +184,36 @@ class TestOneLineErrors:
         (workdir / "my.yaml").write_text(content + "\n")
         found = refused("fit", "--config", str(micro), "--config", "my.yaml")
         assert found.startswith(message)
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("--model.perceptual own_parts.NoDistance",
+             "model.perceptual: own_parts.NoDistance lacks the method distance"),
+            ("--model.perceptual own_parts.Scaled", "missing: model.perceptual.init_args.scale"),
+            ("--model.perceptual own_parts.Scaled --model.perceptual.scale 0",
+             "model.perceptual (Scaled): KeyError: 'abc'"),
+            ("--model.perceptual own_parts.py",
+             "model.perceptual: own_parts.py is a Python file; write module and class: "
+             "own_parts.CLASS"),
+            ("--model.diffusion.schedule own_parts.Power "
+             "--model.diffusion.schedule.exponent abc",
+             "model.diffusion.init_args.schedule.init_args.exponent: expected float, got 'abc'"),
+        ],
+    )  # fmt: skip
+    def test_a_part_of_ones_own(
+        self,
+        words: str,
+        message: str,
+        micro: Path,
+        workdir: Path,
+        refused: Callable[..., str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.syspath_prepend(workdir)
+        monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+        (workdir / "own_parts.py").write_text(OWN_PARTS)
+        assert refused("fit", "--config", str(micro), *words.split()) == message
 
     def test_required(self, workdir: Path, refused: Callable[..., str]) -> None:
         assert refused("fit", "--trainer.max_steps", "1") == (

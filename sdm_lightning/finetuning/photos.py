@@ -66,8 +66,12 @@ def split_photos(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
     """Return the photos to train on and those held out; none are held out of too few."""
     held_out = [photo for photo in photos if photo.held_out]
     if len(held_out) < MIN_HELD_OUT:
-        return list(photos), []
-    return [photo for photo in photos if not photo.held_out], held_out
+        if len(photos) < 5 * MIN_HELD_OUT:
+            return list(photos), []
+        by_hash = sorted(photos, key=lambda photo: (not photo.held_out, photo.sha256))
+        held_out = by_hash[:MIN_HELD_OUT]
+    chosen = set(held_out)
+    return [photo for photo in photos if photo not in chosen], held_out
 
 
 def make_shards(

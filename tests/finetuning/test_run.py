@@ -11,12 +11,13 @@ from PIL import Image
 
 from sdm_lightning.cli.main import main
 from sdm_lightning.finetuning.defaults import plan_for
-from sdm_lightning.finetuning.photos import find_photos, split_photos
-from sdm_lightning.inference import load_generator
+from sdm_lightning.finetuning.photos import Photo, find_photos, split_photos
+from sdm_lightning.inference import load_generator, save_weights
 from sdm_lightning.inference.discriminators import (
     load_discriminator_config,
     load_discriminator_state,
 )
+from sdm_lightning.models import Generator
 
 MICRO = {
     "model": {
@@ -188,3 +189,37 @@ def test_bad_input(workdir: Path, words: list[str], says: str, capsys) -> None:
     assert says in error
     assert "\n" not in error
     assert not (workdir / "runs").exists()
+
+
+def test_five_of_twenty_five_photos_are_held_out_whatever_their_hashes() -> None:
+    photos = [Photo(Path(f"{n}.png"), f"{5 * n + (n != 20):08x}") for n in range(1, 26)]
+    train, held_out = split_photos(photos)
+    assert [int(photo.path.stem) for photo in held_out] == [20, 1, 2, 3, 4]
+    assert len(train) == 20
+    assert split_photos(photos[:24]) == (photos[:24], [])
+
+
+@pytest.mark.parametrize("part", ["diffusion", "discriminator"])
+def test_weights_that_name_classes_of_others_are_refused(
+    part: str, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stranger = {"class_path": "elsewhere.Part"}
+    diffusion = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"}
+    tiny = {
+        "base_channels": 4, "max_channels": 4, "num_downsamples": 2, "attention_strides": [4],
+        "attention_heads": 1, "bias_channels": 4, "latent_dim": 4, "mapping_layers": 1,
+    }  # fmt: skip
+    save_weights(
+        "w.safetensors",
+        {"class_path": "sdm_lightning.models.Generator", "init_args": tiny},
+        Generator(**tiny).state_dict(),
+        stranger if part == "diffusion" else diffusion,
+        resolution=16,
+        discriminator_state={"weight": torch.zeros(1)},
+        discriminator_config=stranger,
+    )
+    make_photos(workdir / "photos", 2)
+    with pytest.raises(SystemExit):
+        main(["finetune", "photos", "--start_from", "w.safetensors", "--images", "16"])
+    said = capsys.readouterr().err
+    assert "its configuration names elsewhere.Part, outside sdm_lightning; if you trust it" in said

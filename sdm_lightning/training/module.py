@@ -57,8 +57,7 @@ class SDMModule(InpaintingModule):
         optimizer_d: Discriminator's Adam; its ``lazy_interval`` defaults to ``losses.r1_interval``.
         average: Moving average of the generator, used for everything but training.
         augment: Adaptive discriminator augmentation; None = off.
-        style_mixing_probability: Chance that a batch's styles change at a random layer
-            (StyleGAN); 0 = off.
+        style_mixing_probability: Chance that a batch's styles change at a random layer; 0 = off.
         decoupled: Decoupled probabilistic modeling; False is Table 1 D.
         num_micro_batches: Splits each batch and accumulates gradients, one optimizer step each:
             memory of a batch this many times smaller, with ``global_step`` still one per batch.
@@ -73,8 +72,7 @@ class SDMModule(InpaintingModule):
             infinite, before training stops; 0 stops at the first.
 
     Raises:
-        InputError: If a perceptual weight is given without a perceptual loss, a count is < 1, or a
-            number of the recipe is out of range.
+        InputError: If a part is missing or a number is out of range; see ``training.checks``.
     """
 
     def __init__(
@@ -100,9 +98,8 @@ class SDMModule(InpaintingModule):
     ) -> None:
         super().__init__()
         checks.refuse_unfit_settings(
-            losses, perceptual, random_iterations, test_iterations=test_iterations,
-            num_micro_batches=num_micro_batches, max_skipped_batches=max_skipped_batches,
-            decoupled=decoupled,
+            losses, perceptual, random_iterations, max_skipped_batches, decoupled,
+            test_iterations=test_iterations, num_micro_batches=num_micro_batches,
         )  # fmt: skip
         recipe = (optimizer_g, optimizer_d, average, gradient_clip, style_mixing_probability)
         checks.refuse_unfit_recipe(losses, *recipe)
@@ -140,10 +137,10 @@ class SDMModule(InpaintingModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return two Adam optimizers: the generator's and the discriminator's."""
-        modules = (self.generator, self.discriminator)
+        generator, discriminator = self._adam_options()
         return [
-            torch.optim.Adam(module.parameters(), **options)
-            for module, options in zip(modules, self._adam_options(), strict=True)
+            torch.optim.Adam(self.generator.parameters(), **generator),
+            torch.optim.Adam(self.discriminator.parameters(), **discriminator),
         ]
 
     def _adam_options(self) -> list[dict[str, Any]]:

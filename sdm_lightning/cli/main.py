@@ -9,6 +9,7 @@ imported only when that verb is called, so that ``sdm shards -h`` does not wait 
 import ast
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,8 +138,8 @@ def spell_out(function: Any, words: list[str], bare: Sequence[str] = ()) -> list
     """Write words as jsonargparse takes them.
 
     ``--overwrite`` alone becomes ``--overwrite=true`` where the argument is a bool; an option that
-    takes a list may be given several times; words beyond the required ones become the options
-    named in ``bare``.
+    takes a list may be given several times; a value may begin with a minus; words
+    beyond the required ones become the options named in ``bare``.
     """
     parameters = inspect.signature(function).parameters
     switches, lists, required = set(), set(), 0
@@ -161,6 +162,8 @@ def spell_out(function: Any, words: list[str], bare: Sequence[str] = ()) -> list
             required -= 1
             name = next(others, "") if required < 0 else ""
             word = f"--{name}={word}" if name else word
+        if takes_value and re.match(r"-\d", word):  # argparse takes -5,-5,20,20 for an option
+            word = f"{spelled.pop()}={word}"
         takes_value = word.startswith("-") and "=" not in word and word not in ("-h", "--help")
         spelled.append(word)
     return spelled

@@ -18,12 +18,13 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.certainty import HoleDeviations, read_calibration
 from sdm_lightning.inference.holes import HoleSource
-from sdm_lightning.inference.inpainter import Inpainter
+from sdm_lightning.inference.inpainter import Inpainter, check_options
 from sdm_lightning.inference.jobs import (
     Extra,
     Job,
     extra_path,
     folder_jobs,
+    left_out,
     refuse_clashes,
     single_job,
 )
@@ -64,8 +65,9 @@ def inpaint_files(
     Known pixels stay exactly the same, colour profile and EXIF are kept, and photos may have any
     size. Masks are black and white: by default white is kept and black is filled; with
     --mask_convention hole-white it is the other way round. Folders are paired by file name without
-    suffix; one mask file may serve a whole folder. Instead of a mask file, or beside it, boxes, the
-    photo's transparency or a colour painted over it say what is filled.
+    suffix; one mask file may serve a whole folder; subfolders are not searched. Instead of a mask
+    file, or beside it, boxes, the photo's transparency or a colour painted over it say what is
+    filled.
 
     Args:
         image: Photo, or folder of photos.
@@ -89,7 +91,8 @@ def inpaint_files(
         steps: Also save the picture after each iteration, as NAME-step1.png, ...
         uncertainty: Also save the uncertainty map, as NAME-uncertainty.png.
         compare: Also save a picture with the photo beside the result, as NAME-compare.png.
-        box: X,Y,W,H in pixels: fill this rectangle; may be given several times.
+        box: X,Y,W,H in pixels: fill this rectangle, of which X and Y may be negative; may be given
+            several times.
         mask_color: Fill where this colour is painted over the photo, such as '#ff00ff'.
         grow: Fill so many pixels around the hole, too. Default: 2 with --mask_color, whose brush
             may have a soft edge, else 0.
@@ -101,6 +104,9 @@ def inpaint_files(
         precision: 32-true, bf16-mixed (half the time for large networks where the processor
             computes in it), or auto (bf16-mixed there, else 32-true).
     """
+    if not image:
+        raise InputError("missing: image; give a photo, or a folder of photos (. for this one)")
+    check_options(num_samples, num_iterations, seed, work_size, context, feather)
     alpha = mask == "alpha"
     source = HoleSource(tuple(box or ()), mask_color, alpha, grow, mask_convention)
     if not mask and source.empty:
@@ -115,6 +121,8 @@ def inpaint_files(
         jobs = [single_job(image, mask_file, output)]
     else:
         jobs, problems = folder_jobs(image, mask_file, output)
+        if others := left_out(Path(image)):
+            print(f"left out: {others}", file=sys.stderr)
     wanted: dict[Extra, bool] = {"uncertainty": uncertainty, "step": steps, "compare": compare}
     extras = [kind for kind, asked in wanted.items() if asked]
     targets = {job: job.targets(num_samples, extras) for job in jobs}
@@ -156,7 +164,8 @@ def inpaint_files(
         except InputError as error:
             if single:
                 raise
-            problems.append(str(error))
+            line = str(error)
+            problems.append(line if str(job.image) in line else f"{job.image}: {line}")
             continue
         for index, record in enumerate(written):
             record["holes"] = deviations.records(index, calibration)
@@ -201,8 +210,9 @@ def inpaint_files(
             )
         )
     if problems:
-        shown = "\n  ".join(problems)
-        raise InputError(f"{len(problems)} photos were not filled:\n  {shown}")
+        for problem in problems:
+            print(f"not filled: {problem}", file=sys.stderr)
+        raise InputError(f"{len(problems)} photos were not filled")
 
 
 def _write(

@@ -38,6 +38,15 @@ class HoleSource:
     grow: int | None = None
     convention: MaskConvention = "known-white"
 
+    def __post_init__(self) -> None:
+        """Refuse what is wrong for every photo before the first is read."""
+        for box in self.boxes:
+            parse_box(box)
+        if self.colour:
+            parse_colour(self.colour)
+        if self.grow is not None and self.grow < 0:
+            raise InputError(f"grow is {self.grow}; it must not be negative")
+
     @property
     def empty(self) -> bool:
         """Whether a mask file is needed."""
@@ -72,6 +81,32 @@ class HoleSource:
         return opaque_in(picture, hole), ~hole
 
 
+def parse_box(box: str) -> tuple[int, int, int, int]:
+    """Read ``"X,Y,W,H"``.
+
+    Raises:
+        InputError: If it is malformed or empty.
+    """
+    if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*){3}", box):
+        raise InputError(f"box '{box}': write X,Y,W,H in whole pixels, as in 40,30,200,100")
+    left, top, width, height = map(int, box.split(","))
+    if width < 1 or height < 1:
+        raise InputError(f"box '{box}': width and height must be at least 1")
+    return left, top, width, height
+
+
+def parse_colour(colour: str) -> tuple[int, ...]:
+    """Read ``"#rrggbb"``.
+
+    Raises:
+        InputError: If it is malformed.
+    """
+    match = re.fullmatch(r"#?([0-9a-fA-F]{6})", colour)
+    if match is None:
+        raise InputError(f"mask_color '{colour}': write six hexadecimal digits, as in '#ff00ff'")
+    return tuple(bytes.fromhex(match[1]))
+
+
 def box_hole(boxes: Sequence[str], size: tuple[int, int]) -> Bools:
     """Return the union of boxes, ``(H, W)``, True = fill.
 
@@ -85,11 +120,7 @@ def box_hole(boxes: Sequence[str], size: tuple[int, int]) -> Bools:
     """
     hole = np.zeros(size, bool)
     for box in boxes:
-        if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*){3}", box):
-            raise InputError(f"box '{box}': write X,Y,W,H in whole pixels, as in 40,30,200,100")
-        left, top, width, height = map(int, box.split(","))
-        if width < 1 or height < 1:
-            raise InputError(f"box '{box}': width and height must be at least 1")
+        left, top, width, height = parse_box(box)
         if not hole[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)].size:
             raise InputError(f"box '{box}': lies outside the photo of {size[1]}x{size[0]} pixels")
         hole[max(top, 0) : top + height, max(left, 0) : left + width] = True
@@ -129,10 +160,7 @@ def painted_hole(picture: Picture, colour: str) -> Bools:
     Raises:
         InputError: If the colour is malformed or nowhere in the photo.
     """
-    match = re.fullmatch(r"#?([0-9a-fA-F]{6})", colour)
-    if match is None:
-        raise InputError(f"mask_color '{colour}': write six hexadecimal digits, as in '#ff00ff'")
-    wanted = np.array(list(bytes.fromhex(match[1])), np.int16)
+    wanted = np.array(parse_colour(colour), np.int16)
     levels = (picture.pixels if picture.highest == 255 else picture.pixels >> 8).astype(np.int16)
     hole = (np.abs(levels - wanted) <= COLOUR_TOLERANCE).all(axis=2)
     if not hole.any():
@@ -143,13 +171,7 @@ def painted_hole(picture: Picture, colour: str) -> Bools:
 
 
 def grown(hole: Bools, pixels: int) -> Bools:
-    """Return the hole and everything within so many pixels of it.
-
-    Raises:
-        InputError: If ``pixels`` is negative.
-    """
-    if pixels < 0:
-        raise InputError(f"grow is {pixels}; it must not be negative")
+    """Return the hole and everything within so many pixels of it."""
     if pixels == 0 or not hole.any():
         return hole
     distance = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

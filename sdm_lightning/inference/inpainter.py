@@ -6,6 +6,8 @@
 >>> result.image.save("photo-inpainted.png")
 """
 
+import math
+import operator
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,39 @@ from sdm_lightning.inference.weights import (
     load_generator,
 )
 from sdm_lightning.seeding import stable_seed
+
+
+def check_options(
+    num_samples: int,
+    num_iterations: int | None,
+    seed: int,
+    work_size: int | None,
+    context: float,
+    feather: float,
+    truncation: float = 1.0,
+) -> None:
+    """Refuse options of :class:`Inpainter` with which no picture can be filled.
+
+    Raises:
+        InputError: In one line that names the option.
+    """
+    if num_samples < 1:
+        raise InputError(f"num_samples is {num_samples}; it must be at least 1")
+    if num_iterations is not None and num_iterations < 1:
+        raise InputError(f"num_iterations is {num_iterations}; it must be at least 1")
+    try:
+        usable = 0 <= operator.index(seed) < 2**63
+    except TypeError:
+        usable = False
+    if not usable:
+        raise InputError(f"seed is {seed}; choose a whole number from 0 to 2**63 - 1")
+    if work_size is not None and work_size < 0:
+        raise InputError(f"work_size is {work_size}; it must be positive, or 0 for no limit")
+    for name, value in (("context", context), ("feather", feather)):
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} is {value}; it must be a number from 0")
+    if not math.isfinite(truncation):
+        raise InputError(f"truncation is {truncation}; it must be a number, such as 0.7")
 
 
 class Inpainter:
@@ -170,14 +205,8 @@ class Inpainter:
         Raises:
             InputError: If image, mask or an option is unusable; the message says how.
         """
-        if num_samples < 1:
-            raise InputError(f"num_samples is {num_samples}; it must be at least 1")
-        if num_iterations is not None and num_iterations < 1:
-            raise InputError(f"num_iterations is {num_iterations}; it must be at least 1")
-        if not 0 <= seed < 2**63:
-            raise InputError(f"seed is {seed}; choose a whole number from 0 to 2**63 - 1")
-        if context < 0 or feather < 0:
-            raise InputError(f"context {context} and feather {feather} must not be negative")
+        check_options(num_samples, num_iterations, seed, work_size, context, feather, truncation)
+        seed = operator.index(seed)  # of NumPy's integers, too
         bfloat16 = wants_bfloat16(precision, self.device)
         picture = read_picture(image)
         known = read_mask(mask, picture.size, mask_convention)
@@ -208,8 +237,6 @@ class Inpainter:
         size = self.work_size if work_size is None else work_size
         if size is None or size == 0:
             return None
-        if size < 1:
-            raise InputError(f"work_size is {size}; it must be positive, or 0 for no limit")
         # Rounded up: a limit between two multiples would only be padded with mirrored pixels.
         return -(-size // self.stride) * self.stride
 

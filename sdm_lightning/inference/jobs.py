@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from sdm_lightning.data.sources import is_image_name
 from sdm_lightning.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -109,7 +110,11 @@ def folder_jobs(image: str, mask: str | None, output: str | None) -> tuple[list[
         raise InputError(f"{target}: is a file; the results of a folder go into a folder")
     photos = _pictures(source)
     if not photos:
-        raise InputError(f"{source}: holds no pictures ({', '.join(SUFFIXES)})")
+        others = left_out(source)
+        raise InputError(
+            f"{source}: holds no pictures ({', '.join(SUFFIXES)})"
+            + (f" but {others}" if others else "")
+        )
     if masks is not None and not masks.exists():
         raise InputError(f"{masks}: no such file or folder")
     for_all = masks is None or masks.is_file()
@@ -135,4 +140,21 @@ def folder_jobs(image: str, mask: str | None, output: str | None) -> tuple[list[
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
+
+
+def left_out(folder: Path) -> str:
+    """Say what a folder holds beside pictures, as in ``"2 files of other formats (.gif, .heic)"``.
+
+    Hidden files are not counted: those of an operating system lie in every folder.
+    """
+    seen = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    folders = sum(path.is_dir() for path in seen)
+    files = [path for path in seen if path.is_file() and not is_image_name(path.name)]
+    parts = []
+    if files:
+        formats = ", ".join(sorted({path.suffix.lower() or path.name for path in files}))
+        parts.append(f"{len(files)} file{'s' * (len(files) > 1)} of other formats ({formats})")
+    if folders:
+        parts.append(f"{folders} subfolder{'s' * (folders > 1)}")
+    return ", ".join(parts)

@@ -120,7 +120,13 @@ def read_picture(source: PictureLike | Picture) -> Picture:
         return _from_array(source, "the image array", source.shape, {})
     if isinstance(source, Image.Image):
         return _from_pil(source, "the image")
+    _require_path(source, "the image", "a uint8 array (H, W, 3)")
     return _from_pil(open_image(source), str(source))
+
+
+def _require_path(source: object, name: str, array: str) -> None:
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"{name}: {type(source).__name__}; give a path, a PIL image or {array}")
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -228,7 +234,11 @@ def read_mask(
     turned: tuple[int, int] | None = None
     if isinstance(source, np.ndarray):
         name, array = "the mask array", source
+        if array.dtype.kind not in "buif":
+            raise InputError(f"{name}: type {array.dtype}; masks are bool, integers or floats")
     else:
+        if not isinstance(source, Image.Image):
+            _require_path(source, "the mask", "an array (H, W)")
         image = source if isinstance(source, Image.Image) else open_image(source)
         name = "the mask" if isinstance(source, Image.Image) else str(source)
         turned = (image.height, image.width)

@@ -12,6 +12,8 @@ from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.results import InpaintingSample
 
 LOSSY = (".jpg", ".jpeg", ".webp")
+DEEP = (".png", ".tif", ".tiff")
+"""Formats that hold 16 bits per pixel."""
 COMPARE_SIDE = 1600
 """Longest side, in pixels, of each half of a before/after picture."""
 
@@ -34,13 +36,23 @@ def file_options(image: Image.Image) -> dict[str, Any]:
 
 
 def encoded(image: Image.Image, suffix: str) -> bytes:
-    """Encode a picture for a file with that suffix."""
+    """Encode a picture for a file with that suffix; 16 bits become 8 where it cannot hold them."""
+    if suffix not in DEEP:
+        image = _eight_bits(image)
     options = file_options(image)
     if suffix in LOSSY:
         options["quality"] = 95
     buffer = BytesIO()
     image.save(buffer, format=Image.registered_extensions()[suffix], **options)
     return buffer.getvalue()
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if not image.mode.startswith("I"):
+        return image
+    levels = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    levels.info.update(image.info)
+    return levels
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
@@ -61,9 +73,7 @@ def side_by_side(sample: InpaintingSample) -> Image.Image:
     before = picture.filled(picture.normalised(), np.ones(picture.size, bool))
     halves = []
     for array in (before, sample.array):
-        image = picture.to_pil(array)
-        if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+        image = _eight_bits(picture.to_pil(array))
         half = image.convert("RGBA" if "A" in image.mode else "RGB")
         half.thumbnail((COMPARE_SIDE, COMPARE_SIDE))
         halves.append(half)

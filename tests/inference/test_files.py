@@ -81,13 +81,13 @@ def test_folders_are_paired_by_name_and_the_bad_are_reported(
     (masks / "lonely.png").unlink()
     (photos / "cut.jpg").write_bytes((photos / "cut.jpg").read_bytes()[:700])
     Image.new("L", (9, 9), 255).save(masks / "small.png")
-    with pytest.raises(InputError) as error:
-        inpaint_files(str(photos), str(masks), weights=str(tiny_weights))
-    lines = str(error.value).splitlines()
-    assert lines[0] == "3 photos were not filled:"
-    assert "lonely.png: no mask named lonely.*" in lines[1]
-    assert "cut.jpg: cannot be decoded" in lines[2]
-    assert "9x9 pixels (width x height), but its image has 40x32" in lines[3]
+    with pytest.raises(SystemExit):
+        inpaint(photos, masks, "--weights", tiny_weights)
+    lines = capsys.readouterr().err.splitlines()
+    assert f"not filled: {photos}/lonely.png: no mask named lonely.*" in lines[0]
+    assert f"not filled: {photos}/cut.jpg: cannot be decoded" in lines[1]
+    assert f"{photos}/small.png: {masks}/small.png: 9x9 pixels (width x height), but" in lines[2]
+    assert lines[3] == "error: 3 photos were not filled"
     results = tmp_path / "photos-inpainted"
     assert sorted(path.name for path in results.iterdir()) == ["a.png", "b.png"]
     before = (results / "a.png").stat().st_mtime_ns
@@ -179,8 +179,77 @@ def test_a_folder_without_masks_tells_json_and_problems(
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert [Path(photo["image"]).name for photo in told["photos"]] == ["a.png", "b.png"]
-    assert "lies outside the photo of 9x9 pixels" in told["problems"][0]
-    assert captured.err.startswith("error: 1 photos were not filled")
+    box = "box '30,20,4,4': lies outside the photo of 9x9 pixels"
+    assert told["problems"] == [f"{tmp_path}/photos/small.png: {box}"]
+    assert captured.err.endswith("error: 1 photos were not filled\n")
+
+
+def test_what_a_folder_holds_beside_photos(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_pair(tmp_path, "a")
+    photos = tmp_path / "photos"
+    for name in ("._a.jpg", ".hidden.png", "b.heic", "c.GIF"):
+        (photos / name).write_bytes((photos / "a.png").read_bytes())
+    (photos / "dir.png").mkdir()
+    inpaint(photos, "--box", "-5,-5,20,20", "--weights", tiny_weights)
+    assert capsys.readouterr().err == (
+        "left out: 2 files of other formats (.gif, .heic), 1 subfolder\n"
+    )
+    assert [path.name for path in (tmp_path / "photos-inpainted").iterdir()] == ["a.png"]
+    (photos / "a.png").unlink()
+    with pytest.raises(InputError, match=r"holds no pictures .* but 2 files of other formats"):
+        inpaint_files(str(photos), weights=str(tiny_weights), box=["1,1,2,2"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--num_samples", "0"), "num_samples is 0; it must be at least 1"),
+        (("--num_samples", "-3"), "num_samples is -3"),
+        (("--seed", "-1"), "seed is -1"),
+        (("--work_size", "-1"), "work_size is -1"),
+        (("--feather", ".nan"), "feather is nan"),
+        (("--box", "1,2,3"), "box '1,2,3': write X,Y,W,H"),
+        (("--mask_color", "red"), "mask_color 'red': write six"),
+        (("--grow", "-1"), "grow is -1"),
+    ],
+)
+def test_what_is_wrong_for_every_photo_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture, words: tuple[str, ...], says: str
+) -> None:
+    for name in ("a", "b"):
+        write_pair(tmp_path, name)
+    with pytest.raises(SystemExit):
+        inpaint(tmp_path / "photos", tmp_path / "masks", *words, "--weights", "nowhere")
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {says}")
+    assert error.count("\n") == 1
+
+
+def test_an_empty_name_is_not_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    write_pair(tmp_path, "a")
+    monkeypatch.chdir(tmp_path / "photos")
+    for words in (("", "a.png"), ("a.png", "")):
+        with pytest.raises(SystemExit):
+            inpaint(*words, "--weights", "nowhere")
+        assert capsys.readouterr().err.startswith("error: missing: ")
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".jpg", ".bmp"])
+def test_16_bits_become_8_where_a_format_has_no_more(
+    tmp_path: Path, tiny_weights: Path, suffix: str
+) -> None:
+    grey = np.linspace(0, 65535, 32 * 40).reshape(32, 40).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "in.png", icc_profile=b"profile")
+    output = tmp_path / f"out{suffix}"
+    inpaint(tmp_path / "in.png", "--box=0,0,4,4", "--output", output, "--weights", tiny_weights)
+    image = Image.open(output)
+    difference = np.asarray(image.convert("L"))[8:].astype(int) - (grey[8:] >> 8)
+    assert np.abs(difference).max() <= (0 if suffix == ".bmp" else 4)
+    assert image.info.get("icc_profile") == (None if suffix == ".bmp" else b"profile")
 
 
 def test_no_hole_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

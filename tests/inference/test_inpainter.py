@@ -189,11 +189,21 @@ def test_steps_are_not_kept_if_not_wanted(tiny_weights: Path) -> None:
         ({"num_iterations": 0}, "num_iterations"),
         ({"work_size": -1}, "work_size"),
         ({"feather": -1.0}, "feather"),
+        ({"feather": np.nan}, "feather is nan"),
+        ({"context": np.inf}, "context is inf"),
+        ({"truncation": np.nan}, "truncation is nan"),
+        ({"seed": 1.5}, "seed is 1.5; choose a whole number"),
     ],
 )
 def test_options_out_of_range(recorder: Recorder, options: dict, says: str) -> None:
     with pytest.raises(InputError, match=says):
         Inpainter(recorder)(picture(8, 8), holes(8, 8), **options)
+
+
+def test_a_seed_of_numpy(tiny_weights: Path) -> None:
+    inpainter, array, known = Inpainter.from_pretrained(tiny_weights), picture(8, 8), holes(8, 8)
+    result = inpainter(array, known, seed=np.int64(3))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(result.array, inpainter(array, known, seed=3).array)
 
 
 def test_a_missing_device_is_reported(recorder: Recorder) -> None:

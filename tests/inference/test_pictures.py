@@ -1,8 +1,12 @@
+import re
 import warnings
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sdm_lightning.errors import InputError
@@ -101,6 +105,24 @@ def test_arrays_that_are_no_pictures(array: np.ndarray, says: str) -> None:
         read_picture(array)
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.zeros(3, 4, 6), "Tensor"),
+        (None, "NoneType"),
+        ([[0]], "list"),
+        (BytesIO(b"x"), "BytesIO"),
+        (b"x", "bytes"),
+    ],
+)
+def test_types_that_are_no_pictures(value: Any, kind: str) -> None:
+    says = f"the image: {kind}; give a path, a PIL image or a uint8 array (H, W, 3)"
+    with pytest.raises(InputError, match=f"^{re.escape(says)}$"):
+        read_picture(value)
+    with pytest.raises(InputError, match=rf"^the mask: {kind}; give .* or an array \(H, W\)$"):
+        read_mask(value, (4, 6))
+
+
 def test_files_that_cannot_be_decoded(tmp_path: Path) -> None:
     Image.fromarray(RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
     whole = (tmp_path / "a.jpg").read_bytes()
@@ -168,6 +190,7 @@ def test_grey_masks_are_cut_at_128_with_a_warning() -> None:
         (np.ones((6, 4), bool), "4x6 pixels .* but its image has 6x4; .* turned"),
         (np.ones((4, 5), bool), "5x4 pixels"),
         (np.full((4, 6), -1.0), "values from -1"),
+        (np.full((4, 6), "x"), "the mask array: type <U1; masks are bool"),
         (np.dstack([HALF, HALF, ~HALF]), "differing channels"),
         (Image.new("RGBA", (6, 4), (255, 255, 255, 100)), "transparent"),
     ],

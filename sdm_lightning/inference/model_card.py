@@ -1,6 +1,7 @@
 """The model card that goes with weights: licences, protocol, scores, limits, a picture."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -12,7 +13,7 @@ from PIL import Image
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.pictures import PictureLike, read_picture
-from sdm_lightning.inference.weights import WeightsInfo
+from sdm_lightning.inference.weights import CHECKPOINT, WeightsInfo
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 SPDX = ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
@@ -35,11 +36,16 @@ class Scores:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_scores(results: str | Path) -> Scores:
-    """Read the last line of a ``results.jsonl``.
+def read_scores(results: str | Path, info: WeightsInfo) -> Scores:
+    """Read the last line of a ``results.jsonl``, which must be about the given weights.
+
+    Args:
+        results: What ``sdm test`` or ``sdm validate`` wrote.
+        info: Of the weights: scores of their checkpoint, and of the same average, are theirs.
 
     Raises:
-        InputError: If the file is missing, or its last line is no record of an evaluation.
+        InputError: If the file is missing, its last line is no record of an evaluation, or scores
+            other weights, or does not say which.
     """
     path = Path(results)
     try:
@@ -50,13 +56,29 @@ def read_scores(results: str | Path) -> Scores:
             str(name).removesuffix(f"/{protocol}"): float(value)
             for name, value in record["metrics"].items()
         }
-        return Scores(protocol, int(record["num_images"]), values)
+        scores = Scores(protocol, int(record["num_images"]), values)
+        scored = dict(record.get("checkpoint") or {})
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: its last line is no record of sdm test or validate") from error
+    own, averaged = info.extra.get(CHECKPOINT), record.get("parameters")
+    if own is None:
         raise InputError(
-            f"{path}: its last line is no record of sdm test, validate or evaluate"
-        ) from error
+            f"{info.path}: does not say which checkpoint it was exported from, so that the scores "
+            f"in {path} may be others'; export it again, or leave them out"
+        )
+    if scored.get("sha256") != own:
+        raise InputError(
+            f"{path}: its last line scores {scored.get('path', 'no checkpoint')}, not the "
+            f"checkpoint of {info.path}; give a line of sdm test on that one"
+        )
+    if averaged != info.parameters:
+        raise InputError(
+            f"{path}: its last line scores the {averaged} weights, and those of {info.path} are "
+            f"{info.parameters}; choose with --parameters"
+        )
+    return scores
 
 
 def model_card(
@@ -96,6 +118,7 @@ def model_card(
             metric_value=value,
         )
         for score, value in scores.values.items()
+        if math.isfinite(value)  # the hub reads no others
     ]
     data = ModelCardData(
         library_name="sdm-lightning",
@@ -133,13 +156,13 @@ def example_picture(inpainter: Any, image: PictureLike | None, mask: PictureLike
 
     Args:
         inpainter: An ``Inpainter``.
-        image: Photo; None takes a public-domain portrait that scikit-image carries.
+        image: Photo; None takes one of a cup of coffee that scikit-image carries.
         mask: Its mask, white = known; None takes a square in the middle.
     """
     if image is None:
-        from skimage.data import astronaut
+        from skimage.data import coffee
 
-        image = astronaut()[:256, 96:352]
+        image = coffee()[72:328, 150:406]
     height, width = read_picture(image).size
     if mask is None:
         known = np.full((height, width), 255, dtype=np.uint8)

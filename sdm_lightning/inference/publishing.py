@@ -36,6 +36,7 @@ def save_pretrained(
     results: str | Path | None = None,
     example: PictureLike | None = None,
     example_mask: PictureLike | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write ``model.safetensors``, ``config.json``, a model card and its picture into a folder.
 
@@ -46,9 +47,10 @@ def save_pretrained(
         licence: Licence of the weights, instead of the one they carry.
         data: What they were trained on, instead of what they carry.
         half: Store floating-point tensors as float16.
-        results: A ``results.jsonl`` whose last line holds their scores.
-        example: Photo for the card's picture; None takes a portrait that scikit-image carries.
+        results: A ``results.jsonl`` whose last line holds the scores of their checkpoint.
+        example: Photo for the card's picture; None takes one that scikit-image carries.
         example_mask: Its mask, white = known; None takes a square in the middle.
+        overwrite: Replace a model card that is there, and may have been edited.
 
     Returns:
         The folder.
@@ -59,11 +61,13 @@ def save_pretrained(
     if inpainter.info is None:
         raise InputError("this Inpainter was built in Python: its weights have no configuration")
     info = with_calibration(inpainter.info)
-    scores = Scores() if results is None else read_scores(results)
-    picture = example_picture(inpainter, example, example_mask)
+    scores = Scores() if results is None else read_scores(results, info)
     target = Path(folder)
     if target.is_file():
         raise InputError(f"{target}: is a file; give a folder")
+    if (target / CARD_NAME).exists() and not overwrite:
+        raise InputError(f"{target / CARD_NAME}: exists already; --overwrite true replaces it")
+    picture = example_picture(inpainter, example, example_mask)
     path = target / WEIGHTS_NAME
     state = inpainter.generator.state_dict()
     save_described(path, info, state, licence=licence, data=data, half=half)
@@ -154,11 +158,13 @@ def push_weights(
     private: bool | None = None,
     branch: str | None = None,
     create_pr: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Publish weights with a model card on the Hugging Face Hub, or write them to a folder.
 
     The token is the one that 'hf auth login' stored, or HF_TOKEN. Others then load the weights with
-    --weights USER/REPO or Inpainter.from_pretrained("USER/REPO").
+    --weights USER/REPO or Inpainter.from_pretrained("USER/REPO"). An upload writes its own model
+    card; a folder whose card was edited is uploaded with 'hf upload USER/REPO FOLDER'.
 
     Args:
         weights: Name of bundled weights, .safetensors file, .ckpt of sdm fit, or runs/NAME.
@@ -166,7 +172,8 @@ def push_weights(
         folder: Write everything here and upload nothing: to look at it first.
         licence: Licence of the weights, such as apache-2.0.
         data: What they were trained on.
-        results: A results.jsonl whose last line holds their scores, for the card.
+        results: A results.jsonl for the card; its last line must be of sdm test or validate on the
+            checkpoint that is pushed, or that the weights were exported from.
         example: Photo for the card's picture.
         example_mask: Its mask: white is kept, black is filled.
         half: Store the weights as float16.
@@ -175,6 +182,7 @@ def push_weights(
         private: Whether a repository that is made is private.
         branch: Made if missing; the default branch if not given.
         create_pr: Open a pull request instead of committing.
+        overwrite: Replace the model card in --folder.
     """
     from sdm_lightning.inference.inpainter import Inpainter
 
@@ -185,7 +193,9 @@ def push_weights(
         "example": example, "example_mask": example_mask,
     }  # fmt: skip
     if folder is not None:
-        target = save_pretrained(inpainter, folder, repository=repository, **options)
+        target = save_pretrained(
+            inpainter, folder, repository=repository, overwrite=overwrite, **options
+        )
         for path in sorted(target.iterdir()):
             print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
         return

@@ -27,6 +27,8 @@ from sdm_lightning.inference.locating import find_weights
 from sdm_lightning.inference.trusted import TRUSTED_PACKAGES, build, built_network
 
 FORMAT = "sdm-lightning/1"
+CHECKPOINT = "checkpoint_sha256"
+"""Key of ``WeightsInfo.extra``: the checkpoint that the weights are, or were exported from."""
 
 ClassConfig: TypeAlias = Mapping[str, Any]
 """A ``{"class_path": ..., "init_args": {...}}`` mapping, as in the YAML files."""
@@ -350,6 +352,7 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
         discriminator = settings.get("discriminator")
         known = discriminator.get("init_args") if isinstance(discriminator, Mapping) else None
         size = (known or {}).get("resolution")
+    checksum = sha256_of_file(path)
     info = WeightsInfo(
         path=path,
         generator=dict(generator),
@@ -357,6 +360,7 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
         resolution=size if isinstance(size, int) else None,
         images_seen=int(seen) if seen is not None else None,
         parameters=parameters,
-        sha256=sha256_of_file(path),
+        sha256=checksum,
+        extra={CHECKPOINT: checksum},
     )
     return state, info

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,19 @@ from tests.inference.fake_hub import FakeHub
 RECORD = {
     "protocol": "mine-100",
     "num_images": 100,
-    "metrics": {"psnr_hole/mine-100": 15.837, "kid[efficientnet-lite2]/mine-100": 1.25},
-}
+    "metrics": {"psnr_hole/mine-100": 15.837, "kid[efficientnet-lite2]/mine-100": 1.25,
+                "psnr/mine-100": "inf"},
+    "checkpoint": {"path": "runs/mine/checkpoints/last.ckpt", "sha256": "a" * 64},
+    "parameters": "ema",
+}  # fmt: skip
+
+
+def exported(weights: Path) -> Inpainter:
+    """As weights are that `sdm export` made of the checkpoint of `RECORD`."""
+    inpainter = Inpainter.from_pretrained(weights)
+    assert inpainter.info is not None
+    inpainter.info = replace(inpainter.info, extra={"checkpoint_sha256": "a" * 64})
+    return inpainter
 
 
 def same(one: Inpainter, other: Inpainter) -> bool:
@@ -43,7 +55,7 @@ def test_names_of_repositories(name: str, expected: Any) -> None:
 
 
 def test_a_folder_of_the_hubs_layout(tiny_weights: Path, tmp_path: Path) -> None:
-    inpainter = Inpainter.from_pretrained(tiny_weights)
+    inpainter = exported(tiny_weights)
     (tmp_path / "results.jsonl").write_text(json.dumps(RECORD) + "\n")
     folder = inpainter.save_pretrained(
         tmp_path / "repo", licence="CC-BY-4.0", results=tmp_path / "results.jsonl"
@@ -64,11 +76,48 @@ def test_a_folder_of_the_hubs_layout(tiny_weights: Path, tmp_path: Path) -> None
     assert scores == {"psnr_hole": 15.837, "kid[efficientnet-lite2]": 1.25}
     text = card.text
     assert "| `kid[efficientnet-lite2]` | 1.25 |" in text
+    assert "| `psnr` | inf |" in text
     assert "Protocol `mine-100`, 100 images" in text
     assert "random numbers" in text
     assert loaded.info.sha256 in text
     assert "![" in text
     assert "## Limits" in text
+    assert loaded.info.extra == {"checkpoint_sha256": "a" * 64}  # a copy's scores can be checked
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"checkpoint": {"path": "o.ckpt", "sha256": "b" * 64}}, "scores o.ckpt, not the check"),
+        ({"checkpoint": None}, "scores no checkpoint, not the checkpoint of"),
+        ({"parameters": "raw"}, "scores the raw weights, and those of .* are ema"),
+        ({"checkpoint": "last.ckpt"}, "no record of sdm test"),
+    ],
+)
+def test_scores_of_other_weights_are_refused(
+    tiny_weights: Path, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    results = tmp_path / "results.jsonl"
+    results.write_text(json.dumps({**RECORD, **change}) + "\n")
+    with pytest.raises(InputError, match=says):
+        exported(tiny_weights).save_pretrained(tmp_path / "repo", results=results)
+    with pytest.raises(InputError, match=r"no record|does not say which checkpoint"):
+        Inpainter.from_pretrained(tiny_weights).save_pretrained(tmp_path / "repo", results=results)
+    assert not (tmp_path / "repo").exists()
+
+
+def test_an_edited_card_is_not_replaced_unasked(tiny_weights: Path, tmp_path: Path, capsys) -> None:
+    words = ["push", str(tiny_weights), "me/holes", "--folder", str(tmp_path)]
+    main(words)
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "README.md: exists already; --overwrite true replaces it" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert not (tmp_path / "config.json").exists()
+    main([*words, "--overwrite"])
+    assert "## Limits" in (tmp_path / "README.md").read_text()
 
 
 def test_push_and_load_again(fake_hub: FakeHub, tiny_weights: Path) -> None:

@@ -9,13 +9,14 @@ from safetensors import safe_open
 
 from sdm_lightning.diffusion import CubicSchedule
 from sdm_lightning.errors import InputError
+from sdm_lightning.files import sha256_of_file
 from sdm_lightning.inference import load_generator, save_weights
 from sdm_lightning.inference.discriminators import (
     discriminator_file,
     load_discriminator_config,
     load_discriminator_state,
 )
-from sdm_lightning.inference.weights import build, find_weights
+from sdm_lightning.inference.weights import build, find_weights, save_described
 from sdm_lightning.models import Generator
 from tests.inference.conftest import TINY
 
@@ -142,6 +143,8 @@ def test_checkpoints(tmp_path: Path) -> None:
         assert (info.images_seen, info.parameters) == (640, parameters)
         assert info.build_diffusion().num_iterations == 5
         assert info.build_diffusion().alpha == 0.5
+        copy = save_described(tmp_path / "copy.safetensors", info, generator.state_dict())
+        assert load_generator(copy)[1].extra == {"checkpoint_sha256": sha256_of_file(path)}
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.data.masks.presets import free_form_mask
+from sdm_lightning.data.sources import is_image_name
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import atomic_file, check_writable
 from sdm_lightning.inference.certainty import (
@@ -22,6 +22,7 @@ from sdm_lightning.inference.certainty import (
     write_calibration,
 )
 from sdm_lightning.inference.inpainter import Inpainter
+from sdm_lightning.inference.locating import ASSETS
 from sdm_lightning.inference.pictures import open_image
 from sdm_lightning.seeding import stable_seed
 
@@ -43,6 +44,7 @@ def calibrate(
     figure: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> None:
     """Fit and score the certainty of fillings on held-out photos.
 
@@ -58,18 +60,15 @@ def calibrate(
         masks: Mask presets, taken in turn; may be given several times. Default: mat256_small and
             mat256_large.
         windows: Windows of each photo that are used, at most.
-        output: Default: WEIGHTS.certainty.json beside the weights.
+        output: Default: WEIGHTS.certainty.json beside the weights; must be given for bundled ones.
         figure: Also draw error against deviation, and the reliability of the certainty, as .png.
         seed: Of the masks and fillings.
         device: cpu, cuda, mps, or auto.
+        overwrite: Replace an existing calibration.
     """
     if not Path(photos).is_dir():
         raise InputError(f"{photos}: no such folder")
-    files = sorted(
-        path
-        for path in Path(photos).iterdir()
-        if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
-    )
+    files = sorted(path for path in Path(photos).iterdir() if is_image_name(path.name))
     groups: dict[str, list[Path]] = {}
     for path in files:
         groups.setdefault(re.sub(r"-\d+$", "", path.stem), []).append(path)
@@ -84,7 +83,14 @@ def calibrate(
     inpainter = Inpainter.from_pretrained(weights, device)
     info = inpainter.info
     assert info is not None  # from_pretrained gives it
+    if not output and info.path.resolve().parent == ASSETS:
+        raise InputError(
+            f"{weights}: belongs to the installed package; say with --output where to write, or "
+            "calibrate a copy of the weights (sdm export)"
+        )
     target = Path(output) if output else calibration_file(info.path)
+    if target.exists() and not overwrite:
+        raise InputError(f"{target}: exists already; --overwrite true replaces it")
     for place in (target, *([Path(figure)] if figure else [])):
         check_writable(place)  # now, and not after all the filling
     side = info.resolution or 256
@@ -212,10 +218,15 @@ def draw(
 ) -> None:
     """Draw error against deviation, and how often fillings of a certainty were good."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     chart = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = chart.subplots(1, 2)
     left.loglog(deviations, np.maximum(errors, 1e-4), ".", ms=4, alpha=0.5)
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))  # labels of all nine steps overlap
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
     left.axhline(calibration.bad_error, color="C3", lw=1, label="bad above this")
     left.set(
         xlabel="mean predicted deviation of a hole",

@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -5,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from sdm_lightning.cli.main import main
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import Inpainter, load_generator
-from sdm_lightning.inference.calibrate import calibrate, fit
+from sdm_lightning.inference.calibrate import calibrate, draw, fit
 from sdm_lightning.inference.certainty import (
     Calibration,
     HoleDeviations,
@@ -118,6 +120,26 @@ def test_the_fit_recovers_a_known_function() -> None:
     assert calibration.certainty(2 * calibration.bad_error) == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.parametrize("lowest", [0.03, 0.06])
+def test_the_figures_labels_do_not_overlap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lowest: float
+) -> None:
+    charts = []
+    monkeypatch.setattr(Figure, "savefig", lambda chart, *args, **options: charts.append(chart))
+    values = np.linspace(lowest, 0.55, 40)
+    draw(tmp_path / "figure.png", values, values, values, CALIBRATION)
+    charts[0].draw_without_rendering()
+    axis = charts[0].axes[0].xaxis
+    low, high = axis.get_view_interval()
+    extents = sorted(
+        tuple(tick.label1.get_window_extent().intervalx)
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        if low <= tick.get_loc() <= high and tick.label1.get_text()
+    )
+    assert len(extents) >= 2
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(extents))
+
+
 def test_holes_that_are_all_alike_are_refused() -> None:
     same = np.ones(50)
     with pytest.raises(InputError, match="50 holes are too few or too alike"):
@@ -144,6 +166,11 @@ def test_calibrate_and_the_json_of_inpaint(
     assert Image.open(tmp_path / "figure.png").width > 600
     written = json.loads((tmp_path / "own.safetensors.certainty.json").read_text())
     assert f"(AUROC): {written['auroc']:.3f}" in out
+    with pytest.raises(SystemExit):
+        main([*map(str, words)])
+    assert capsys.readouterr().err == (
+        f"error: {weights}.certainty.json: exists already; --overwrite true replaces it\n"
+    )
 
     photo = photos / "p3-1.png"
     main(["inpaint", str(photo), "--box", "2,3,8,9", "--box", "20,20,4,4", "--json",
@@ -196,6 +223,9 @@ def test_too_few_photos(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (tmp_path / f"photo{number}.png").touch()
     with pytest.raises(SystemExit):
         main(["calibrate", str(tmp_path)])
+    assert "demo: belongs to the installed package; say with --output" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["calibrate", str(tmp_path), "--output", str(tmp_path / "new.json")])
     assert "0 photos could be used; at least 10 are needed" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["calibrate", str(tmp_path / "nowhere")])

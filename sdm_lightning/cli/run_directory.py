@@ -19,6 +19,17 @@ from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.inference.checkpoints import FOLDER, newest_checkpoint
 
 
+def run_folder(runs_dir: str, name: str) -> Path:
+    """Return ``RUNS_DIR/NAME``.
+
+    Raises:
+        InputError: If the name is not that of one folder.
+    """
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise InputError(f"name '{name}': give the name of one folder; --runs_dir says where it is")
+    return Path(runs_dir) / name
+
+
 def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> str | None:
     """Return the checkpoint that a command starts from.
 

@@ -31,7 +31,13 @@ from sdm_lightning.cli.configs import (
 from sdm_lightning.cli.errors import explain, keys_of_class, parse_clearly
 from sdm_lightning.cli.faults import explain_fault
 from sdm_lightning.cli.loggers import place_loggers
-from sdm_lightning.cli.run_directory import RunRecord, only_fit, resolve_checkpoint, set_aside
+from sdm_lightning.cli.run_directory import (
+    RunRecord,
+    only_fit,
+    resolve_checkpoint,
+    run_folder,
+    set_aside,
+)
 from sdm_lightning.cli.signals import leave_when_signalled
 from sdm_lightning.data.datamodule import InpaintingDataModule
 from sdm_lightning.errors import InputError, one_line
@@ -147,7 +153,7 @@ class SDMCommandLine(LightningCLI):
         """Refuse what cannot work, before anything is built."""
         verb, settings = self.config.subcommand, self.settings
         trainer = settings.trainer
-        root = trainer.default_root_dir or Path(settings.runs_dir) / settings.name
+        root = trainer.default_root_dir or run_folder(settings.runs_dir, settings.name)
         self.run_directory = Path(root)
         refuse_trainer_settings(trainer)
         if verb == "fit" and getattr(rank_zero_only, "rank", 0) == 0:

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from sdm_lightning.data.decode import BadImageError, decode_image
+from sdm_lightning.data.decode import BadImageError, decode_image, probe_image
 from sdm_lightning.data.shards.packing import pack_shards
 from sdm_lightning.data.sources import FolderSource, is_image_name
 from sdm_lightning.demo.photo_crops import fixed_window, random_window, reduced, resized
@@ -50,8 +50,10 @@ class Photo:
 def find_photos(folder: str) -> list[Photo]:
     """List the photos of a folder, each content once, in the order of their hashes.
 
+    Files that cannot be read are left out, with a line that says why.
+
     Raises:
-        InputError: If it is no folder, or holds no images.
+        InputError: If it is no folder, or holds no images that can be read.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -59,7 +61,17 @@ def find_photos(folder: str) -> list[Photo]:
         raise InputError(f"{folder}: {what}")
     files = [path / entry.name for entry in FolderSource(folder).entries()]
     by_hash = {sha256_of_file(file): file for file in reversed(files) if is_image_name(file.name)}
-    return [Photo(by_hash[digest], digest) for digest in sorted(by_hash)]
+    photos = []
+    for digest in tqdm(sorted(by_hash), "photos", unit="photo", disable=not sys.stderr.isatty()):
+        try:
+            probe_image(by_hash[digest].read_bytes())
+        except BadImageError as error:
+            print(f"{by_hash[digest]}: left out, {error}")
+        else:
+            photos.append(Photo(by_hash[digest], digest))
+    if not photos:
+        raise InputError(f"{folder}: none of its {len(by_hash)} images can be read")
+    return photos
 
 
 def split_photos(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
@@ -87,7 +99,7 @@ def make_shards(
         plan: How many windows.
 
     Raises:
-        InputError: If no photo can be read, or the folder was made from other photos or settings.
+        InputError: If the folder was made from other photos or settings.
     """
     facts = {
         "train": [photo.sha256 for photo in train],
@@ -122,14 +134,8 @@ def make_shards(
 
 
 def _cut(photos: Sequence[Photo], folder: Path, side: int, each: int, split: str) -> None:
-    bad = []
     for photo in tqdm(photos, f"{split} photos", unit="photo", disable=not sys.stderr.isatty()):
-        try:
-            pixels = reduced(decode_image(photo.path.read_bytes()), LONGEST_SHORT_SIDE)
-        except (BadImageError, OSError) as error:
-            bad.append(photo.path)
-            print(f"{photo.path}: left out, {error}")
-            continue
+        pixels = reduced(decode_image(photo.path.read_bytes()), LONGEST_SHORT_SIDE)
         for turn in range(each):
             if split == "train":
                 rng = stable_rng(photo.sha256, turn)
@@ -139,5 +145,3 @@ def _cut(photos: Sequence[Photo], folder: Path, side: int, each: int, split: str
             if not cv2.imwrite(str(folder / f"{photo.sha256[:16]}-{turn:05d}.png"),
                                window[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]):  # fmt: skip
                 raise InputError(f"{folder}: cannot be written to")
-    if len(bad) == len(photos):
-        raise InputError(f"{bad[0]}: as all other {split} photos, it cannot be read")

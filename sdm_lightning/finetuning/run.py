@@ -62,6 +62,7 @@ def finetune(
         seed: Of order, masks and noise.
     """
     from sdm_lightning.cli.configs import max_time
+    from sdm_lightning.cli.run_directory import run_folder
     from sdm_lightning.cli.trainer import run_trainer
     from sdm_lightning.inference.export import export_model
     from sdm_lightning.inference.weights import load_generator
@@ -69,7 +70,7 @@ def finetune(
     for key, value in (("images", images), ("minutes", minutes), ("learning_rate", learning_rate)):
         if value is not None and value <= 0:
             raise InputError(f"{key} is {value}; it must be more than 0")
-    run = Path(runs_dir) / name
+    run = run_folder(runs_dir, name)
     result = run / f"{name}.safetensors"
     if result.is_file():
         print(f"{result}: this run is finished; choose another --name for another one")

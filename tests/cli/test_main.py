@@ -135,6 +135,8 @@ class TestOneLineErrors:
             ("--model.generator.latent_dim 0",
              "model.generator (Generator): latent_dim is 0; it must be at least 1"),
             ("--config absent.yaml", "config file 'absent.yaml' does not exist"),
+            ("--name a/b",
+             "name 'a/b': give the name of one folder; --runs_dir says where it is"),
             ("stray", "unexpected word 'stray'; options start with --"),
             ("--model.discriminator.init_args.resolution 8",
              "key 'model.discriminator.init_args.resolution' is linked to 'data.resolution'; "

@@ -71,10 +71,12 @@ def test_few_photos_resumed_and_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     photos = make_photos(workdir / "photos", 4)
+    (photos / "bad.jpg").write_bytes(b"no photo")
     folder = run(photos, "--images", "32", "--learning_rate", "0.01", "--licence", "CC-BY-4.0")
     out = capsys.readouterr().out
     assert "4 photos: 4 to train on, 0 held out; 32 training images of 16x16" in out
     assert "no early stop" in out
+    assert "photos/bad.jpg: left out, is no JPEG" in out
     result = folder / "mine.safetensors"
     assert f"sdm inpaint photo.jpg mask.png --weights {result.relative_to(workdir)}" in out
     before, after = load_generator(smallest_weights)[0], load_generator(result)[0]
@@ -176,12 +178,16 @@ def test_more_photos_mean_more_and_larger_steps() -> None:
         (["empty"], "no images in it"),
         (["empty", "--minutes", "0"], "minutes is 0"),
         (["file.png"], "is a file"),
+        (["bad"], "bad: none of its 1 images can be read"),
+        (["bad", "--name", "../evil"], "name '../evil': give the name of one folder"),
         (["empty", "--resolution", "100"], "resolution 100 is not divisible by the generator"),
     ],
 )
 def test_bad_input(workdir: Path, words: list[str], says: str, capsys) -> None:
     (workdir / "empty").mkdir()
     (workdir / "file.png").write_bytes(b"x")
+    (workdir / "bad").mkdir()
+    (workdir / "bad" / "a.png").write_bytes(b"x")
     with pytest.raises(SystemExit) as stop:
         main(["finetune", *words])
     assert stop.value.code == 2

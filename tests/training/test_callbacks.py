@@ -135,6 +135,17 @@ def test_progress_bar_of_a_resumed_run_goes_on(make_module, make_loader, tmp_pat
     assert bar.train_progress_bar.format_dict["initial"] == 8  # speed is of this run's images
 
 
+def test_progress_bar_counts_a_runs_own_images(make_module, make_loader, tmp_path, capsys):
+    module = make_module()
+    module.images_seen = module.images_before = 1000  # as of the weights that it starts from
+    bar = ImageProgressBar()
+    trainer = trainer_in(tmp_path, [ImageBudget(8), bar], enable_progress_bar=True)
+    trainer.fit(module, make_loader())
+    shown = capsys.readouterr()
+    assert bar.train_progress_bar.format_dict["initial"] == 0
+    assert "8.00/8.00" in shown.err + shown.out
+
+
 def test_failed_save_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"step": 1}, path)

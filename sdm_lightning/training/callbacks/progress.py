@@ -28,7 +28,7 @@ class ImageProgressBar(TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate)
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Set the bar to the images seen so far, of the budget."""
+        """Set the bar to the images that the run has seen so far, of the budget."""
         super().on_train_start(trainer, *args)
         self._count_images(trainer)
 
@@ -39,13 +39,12 @@ class ImageProgressBar(TQDMProgressBar):
         bar = self.train_progress_bar
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         module: Any = trainer.lightning_module
-        before = module.images_before
-        budgets = [before + c.max_images for c in callbacks if isinstance(c, ImageBudget)]
+        budgets = [c.max_images for c in callbacks if isinstance(c, ImageBudget)]
         # A run that a clock will stop has no number of images to count towards.
         timed = any(isinstance(c, Timer) for c in callbacks)
         bar.total = None if timed else min(budgets, default=None)
         bar.unit, bar.unit_scale = " images", True
-        seen = trainer.lightning_module.images_seen
+        seen = module.images_seen - module.images_before
         bar.n = bar.initial = bar.last_print_n = seen  # type: ignore[assignment]
         bar.set_description("Training")
 
@@ -55,7 +54,7 @@ class ImageProgressBar(TQDMProgressBar):
         """Move the bar."""
         bar = self.train_progress_bar
         if self._should_update(batch_idx + 1, bar.total):
-            bar.n = pl_module.images_seen
+            bar.n = pl_module.images_seen - pl_module.images_before
             bar.set_postfix(self.get_metrics(trainer, pl_module))
 
     def get_metrics(

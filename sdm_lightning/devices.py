@@ -20,8 +20,10 @@ def choose_device(device: str | torch.device, *, float64: bool = False) -> torch
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device {device!r}: choose cpu, cuda, mps or auto") from error
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device '{device}': choose cpu, cuda, mps or auto")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device}: this machine has no usable CUDA GPU; use cpu or auto")
     if chosen.type == "mps" and not mps:

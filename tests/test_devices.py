@@ -35,6 +35,8 @@ def test_auto_takes_the_best_device(
         ("cuda:1", True, True, "device cuda:1: this machine has no usable CUDA GPU"),
         ("mps", False, False, "device mps: this machine has no usable Apple GPU"),
         ("mps", True, True, "device mps: cannot compute these scores"),
+        ("xla", True, False, "device 'xla': choose cpu, cuda, mps or auto"),
+        ("meta", True, True, "device 'meta': choose cpu, cuda, mps or auto"),
         ("abacus", True, False, "device 'abacus': choose cpu, cuda, mps or auto"),
     ],
 )

@@ -11,12 +11,14 @@ import numpy as np
 
 from sdm_lightning.app.filling import Stopped
 from sdm_lightning.app.service import MAX_ITERATIONS, MAX_SAMPLES, Service
+from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.inference.results import heat_map
 
 HERE = Path(__file__).parent
 PRECISIONS = [("Full (32 bit)", "32-true"), ("Half (bfloat16)", "bf16-mixed")]
 QUEUE_SIZE = 8
+FILE_TYPES = [f".{extension}" for extension in IMAGE_EXTENSIONS]
 
 # A phone shows one column: bring the progress into view.
 TAKE_HOLE = """(painted, ...rest) => {
@@ -48,7 +50,7 @@ def build_page(service: Service) -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column(min_width=320):
-                upload = gr.File(label="Photo", file_types=["image"], type="filepath", height=130)
+                upload = gr.File(label="Photo", file_types=FILE_TYPES, type="filepath", height=130)
                 painter = gr.HTML(
                     html_template=(HERE / "painter.html").read_text(encoding="utf-8"),
                     css_template=(HERE / "painter.css").read_text(encoding="utf-8"),
@@ -59,7 +61,7 @@ def build_page(service: Service) -> gr.Blocks:
                 painted = gr.Textbox(visible=False)
                 with gr.Row():
                     mask = gr.UploadButton(
-                        "Upload a mask (black is filled)", file_types=["image"], size="sm"
+                        "Upload a mask (black is filled)", file_types=FILE_TYPES, size="sm"
                     )
                 with gr.Accordion("Settings", open=False):
                     weights = gr.Dropdown(

@@ -11,7 +11,7 @@ import logging
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from sdm_lightning.data.image_structure import (
     covered_share,
@@ -103,6 +103,10 @@ def open_header(data: bytes) -> Image.Image:
     _check_tags(data)
     try:
         image = Image.open(io.BytesIO(data), formats=tuple(IMAGE_FORMATS))
+    except UnidentifiedImageError as error:
+        raise BadImageError(
+            "is no JPEG, PNG, WebP, BMP or TIFF that can be read; save it as PNG or JPEG"
+        ) from error
     except Exception as error:  # Pillow's decoders raise nearly every built-in exception
         raise _undecodable(error) from error
     if image.width * image.height > MAX_PIXELS:

@@ -103,6 +103,9 @@ def evaluate_folders(
     started = time.monotonic()
     if composite and masks is None:
         raise InputError("--composite true pastes known pixels: give masks, or leave it out")
+    for key, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if value is not None and value < least:
+            raise InputError(f"--{key} must be at least {least}, got {value}")
     if record is not None:
         check_writable(record)
     pairs = PairedFolders(real, fake, masks, mask_convention, crop, fake_suffix, only_common)

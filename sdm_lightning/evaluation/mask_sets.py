@@ -76,6 +76,8 @@ def write_mask_set(
         raise InputError("masks: give either images or a count")
     if count is not None and count < 1:
         raise InputError(f"masks: count must be at least 1, got {count}")
+    if size < 2:
+        raise InputError(f"masks: size must be at least 2, got {size}")
     target = Path(output)
     if target.exists():
         if not overwrite:

@@ -73,6 +73,13 @@ def test_exif_orientation_is_applied(orientation: int):
     assert np.array_equal(decode_image(encoded(stored, exif=exif.tobytes())), upright)
 
 
+@pytest.mark.parametrize("kind", ["GIF", "JPEG2000"])
+def test_other_formats_are_refused_with_what_would_be_right(kind):
+    says = "is no JPEG, PNG, WebP, BMP or TIFF that can be read; save it as PNG or JPEG"
+    with pytest.raises(BadImageError, match=f"^{says}$"):
+        decode_image(encoded(photo(0, 64, 64), kind))
+
+
 def test_damaged_exif_costs_nothing():
     data = encoded(photo(0), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\x00\x00\xff\xff\x00\x01")
     assert decode_image(data).shape == (12, 14, 3)

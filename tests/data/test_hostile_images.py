@@ -91,7 +91,7 @@ def test_postscript_never_reaches_ghostscript(tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(subprocess, "Popen", forbidden)
     path = tmp_path / "photo.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    with pytest.raises(InputError, match=r"photo\.png: cannot be decoded"):
+    with pytest.raises(InputError, match=r"photo\.png: is no JPEG, PNG"):
         open_image(path)
 
 

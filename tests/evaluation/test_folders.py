@@ -160,6 +160,8 @@ def test_sizes(folders):
         real.crop((4, 8, 36, 40)).save(f"{folders.fake}/photo{i}.png")
     assert "--crop 32 cuts the centre" in refused(folders)
     assert refused(folders, crop=0) == "--crop must be at least 1, got 0"
+    assert refused(folders, batch_size=0) == "--batch_size must be at least 1, got 0"
+    assert refused(folders, num_workers=-1) == "--num_workers must be at least 0, got -1"
     record = evaluate(folders, crop=32, masks=None)
     assert record["metrics"]["l1/toy6"] == 0
     assert float(record["metrics"]["psnr/toy6"]) == np.inf

@@ -102,6 +102,8 @@ def test_names_of_shards(tiny_shards, tiny_images):
 def test_what_is_refused(mask_set, folders):
     with pytest.raises(InputError, match="count must be at least 1, got 0"):
         write_mask_set(str(folders.root / "none"), count=0, preset="mat256_small")
+    with pytest.raises(InputError, match="masks: size must be at least 2, got 0"):
+        write_mask_set(str(folders.root / "none"), count=3, size=0)
     with pytest.raises(InputError, match=r"no manifest\.json; `sdm masks` writes"):
         check_mask_set(folders.real)
     with pytest.raises(InputError, match="set --overwrite true"):

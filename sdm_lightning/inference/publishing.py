@@ -2,11 +2,12 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import write_atomically
+from sdm_lightning.files import sha256_of_file, write_atomically
 from sdm_lightning.inference.certainty import with_calibration
 from sdm_lightning.inference.hub import (
     CARD_NAME,
@@ -17,7 +18,7 @@ from sdm_lightning.inference.hub import (
 )
 from sdm_lightning.inference.model_card import Scores, example_picture, model_card, read_scores
 from sdm_lightning.inference.pictures import PictureLike
-from sdm_lightning.inference.weights import FORMAT, Parameters, load_generator, save_described
+from sdm_lightning.inference.weights import FORMAT, Parameters, save_described
 
 if TYPE_CHECKING:
     from sdm_lightning.inference.inpainter import Inpainter
@@ -71,6 +72,13 @@ def save_pretrained(
     path = target / WEIGHTS_NAME
     state = inpainter.generator.state_dict()
     save_described(path, info, state, licence=licence, data=data, half=half)
+    written = replace(
+        info,
+        path=path,
+        sha256=sha256_of_file(path),
+        licence=licence or info.licence,
+        data=data or info.data,
+    )
     config: dict[str, Any] = {
         "format": FORMAT,
         "library_name": "sdm-lightning",
@@ -79,14 +87,14 @@ def save_pretrained(
         "resolution": info.resolution,
         "images_seen": info.images_seen,
         "parameters": info.parameters,
-        "licence": licence or info.licence,
-        "data": data or info.data,
+        "licence": written.licence,
+        "data": written.data,
     }
     write_atomically(target / CONFIG_NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
     write_atomically(target / EXAMPLE_NAME, picture)
     card = model_card(
         repository or target.resolve().name,
-        load_generator(path)[1],  # with the checksum of the file as it was written here
+        written,
         sum(parameter.numel() for parameter in inpainter.generator.parameters()),
         inpainter.diffusion.num_iterations,
         scores,

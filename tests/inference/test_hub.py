@@ -120,6 +120,24 @@ def test_an_edited_card_is_not_replaced_unasked(tiny_weights: Path, tmp_path: Pa
     assert "## Limits" in (tmp_path / "README.md").read_text()
 
 
+def test_a_folder_of_a_network_from_elsewhere(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_networks.py").write_text(
+        "from sdm_lightning.models import Generator\n\n\nclass Own(Generator):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = Inpainter.from_pretrained(tiny_weights)
+    assert own.info is not None
+    own.info.generator["class_path"] = "own_networks.Own"
+    folder = own.save_pretrained(tmp_path / "repo")
+    trusted = ("sdm_lightning", "own_networks")
+    loaded = Inpainter.from_pretrained(folder, trusted_packages=trusted)
+    assert loaded.info is not None
+    assert type(loaded.generator).__name__ == "Own"
+    assert loaded.info.sha256 in (folder / "README.md").read_text()
+
+
 def test_push_and_load_again(fake_hub: FakeHub, tiny_weights: Path) -> None:
     inpainter = Inpainter.from_pretrained(tiny_weights)
     address = inpainter.push_to_hub("me/holes", commit_message="First")

@@ -11,6 +11,7 @@ from skimage.data import coffee
 from benchmarks.common import Line, Settings, compared, figure, peak_memory
 from sdm_lightning import Inpainter
 from sdm_lightning.inference.baselines import navier_stokes
+from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 
 
 def run(settings: Settings) -> Iterator[Line]:
@@ -24,12 +25,12 @@ def run(settings: Settings) -> Iterator[Line]:
     cv2.line(known, (right, bottom), (width - 1, height - 1), 0, max(width // 333, 2))
 
     def load_and_fill() -> None:
-        Inpainter.from_pretrained("demo")(photo, known, keep_steps=False)
+        Inpainter.from_pretrained()(photo, known, keep_steps=False)
 
     first = settings.seconds(load_and_fill)
-    what = f"{width}x{height}, demo weights"
+    what = f"{width}x{height}, {DEFAULT_WEIGHTS} weights"
     yield figure("photo", f"{what}: first photo, with loading them", first, "s")
-    model = Inpainter.from_pretrained("demo")
+    model = Inpainter.from_pretrained()
     found, limit = [], []
     for _ in range(settings.rounds):
         found.append(settings.seconds(lambda: model(photo, known, keep_steps=False)))

@@ -23,6 +23,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.features.extractors import ImageNetworkFeatures
 from sdm_lightning.inference import Inpainter
 from sdm_lightning.inference.baselines import BASELINES
+from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.kid import kernel_distance
 from sdm_lightning.seeding import stable_rng
@@ -89,7 +90,7 @@ def side_by_side(pictures: list[Picture], path: Path) -> None:
 def full_size(
     photos: Path,
     out: Path,
-    weights: str = "demo",
+    weights: str = DEFAULT_WEIGHTS,
     least: int = 900,
     holes: int = 1,
     windows: int = 6,

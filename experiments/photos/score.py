@@ -158,7 +158,7 @@ def main(
             [fill(a, b, BATCH * i) for i, (a, b) in enumerate(tqdm(list(parts), label))]
         )
         row = {"method": Path(name).name, "iterations": count, **scores(filled)}
-        row |= {"num_images": num_images, "masks": masks}
+        row |= {"num_images": num_images, "masks": masks, "size": originals.shape[-1]}
         if count is not None:
             row["weights_sha256"] = sha256_of_file(find_weights(name))
             if schedule is not None:

@@ -54,8 +54,9 @@ def serve_app(
                 raise
             raise InputError("sdm app needs Gradio: pip install 'sdm-lightning[app]'") from error
         from sdm_lightning.app.service import Service
+        from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 
-        service = Service(weights or ["demo"], device, max_megapixels * 1_000_000, folder)
+        service = Service(weights or [DEFAULT_WEIGHTS], device, max_megapixels * 1_000_000, folder)
         page = build_page(service)
         try:
             _, url, _ = page.launch(

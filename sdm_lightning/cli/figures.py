@@ -261,9 +261,10 @@ def _side_by_side(
 
 def _models(name: str, weights: dict[str, str] | str | None) -> dict[str, Any]:
     from sdm_lightning.inference import Inpainter
+    from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 
     if weights is None:
-        weights = "demo"
+        weights = DEFAULT_WEIGHTS
     if isinstance(weights, str):
         weights = {Path(weights).stem: weights}
     if name == "fig5" and len(weights) < 2:

@@ -22,7 +22,7 @@ from sdm_lightning.inference.certainty import (
     write_calibration,
 )
 from sdm_lightning.inference.inpainter import Inpainter
-from sdm_lightning.inference.locating import ASSETS
+from sdm_lightning.inference.locating import ASSETS, DEFAULT_WEIGHTS
 from sdm_lightning.inference.pictures import open_image
 from sdm_lightning.seeding import stable_seed
 
@@ -37,7 +37,7 @@ Values = npt.NDArray[np.float64]
 
 def calibrate(
     photos: str,
-    weights: str = "demo",
+    weights: str = DEFAULT_WEIGHTS,
     masks: list[str] | None = None,
     windows: int = 8,
     output: str | None = None,

@@ -28,6 +28,7 @@ from sdm_lightning.inference.jobs import (
     refuse_clashes,
     single_job,
 )
+from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 from sdm_lightning.inference.pictures import open_image
 from sdm_lightning.inference.precision import Precision
 from sdm_lightning.inference.results import Inpainting, InpaintingSample
@@ -38,7 +39,7 @@ def inpaint_files(
     image: str,
     mask: str = "",
     output: str | None = None,
-    weights: str = "demo",
+    weights: str = DEFAULT_WEIGHTS,
     mask_convention: MaskConvention = "known-white",
     num_samples: int = 1,
     num_iterations: int | None = None,

@@ -1,7 +1,7 @@
 """Inpainting of any picture with a trained generator.
 
 >>> from sdm_lightning import Inpainter
->>> inpainter = Inpainter.from_pretrained("demo")
+>>> inpainter = Inpainter.from_pretrained()
 >>> result = inpainter("photo.jpg", "mask.png")          # white = known, black = fill this
 >>> result.image.save("photo-inpainted.png")
 """
@@ -30,6 +30,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.inference import publishing
 from sdm_lightning.inference.canvas import Canvas
 from sdm_lightning.inference.finish import Finish
+from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 from sdm_lightning.inference.pictures import Picture, PictureLike, read_mask, read_picture
 from sdm_lightning.inference.precision import Precision, wants_bfloat16
 from sdm_lightning.inference.regions import Region, hole_regions, pad_to_stride, shrink
@@ -108,7 +109,7 @@ class Inpainter:
     @classmethod
     def from_pretrained(
         cls,
-        weights: str | Path = "demo",
+        weights: str | Path = DEFAULT_WEIGHTS,
         device: str | torch.device = "cpu",
         *,
         parameters: Parameters = "ema",
@@ -118,9 +119,9 @@ class Inpainter:
         """Load weights that this package carries, that lie in a file, or that are on the hub.
 
         Args:
-            weights: ``"demo"``; a ``.safetensors`` file, a ``.ckpt`` of training, the directory of
-                a run; ``"user/repo"`` on the Hugging Face Hub, or a folder that
-                :meth:`save_pretrained` wrote.
+            weights: ``"photos-128"`` or ``"demo"``, which the package carries; a ``.safetensors``
+                file, a ``.ckpt`` of training, the directory of a run; ``"user/repo"`` on the
+                Hugging Face Hub, or a folder that :meth:`save_pretrained` wrote.
             device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
             parameters: Of a checkpoint: the moving average (``"ema"``) or the ``"raw"`` weights.
             trusted_packages: Packages whose classes the file's configuration may name; the

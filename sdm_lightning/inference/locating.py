@@ -8,10 +8,12 @@ from sdm_lightning.inference.checkpoints import newest_checkpoint
 from sdm_lightning.inference.hub import WEIGHTS_NAME, download_weights, split_revision
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+DEFAULT_WEIGHTS = "photos-128"
+"""The bundled weights that fill photos best."""
 
 
 def find_weights(weights: str | Path, **hub: Any) -> Path:
-    """Find the file behind a name of bundled weights (``"demo"``), a path, or a repository.
+    """Find the file behind a name of bundled weights (such as ``"demo"``), a path, or a repository.
 
     Args:
         weights: A name; a ``.safetensors`` or ``.ckpt`` file; the directory of a run of

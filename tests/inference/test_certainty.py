@@ -97,8 +97,9 @@ def test_copies_of_the_weights_keep_the_calibration(
     assert read_calibration(info) == anew
 
 
-def test_the_packaged_calibration_is_that_of_the_packaged_weights() -> None:
-    _, info = load_generator("demo")
+@pytest.mark.parametrize("weights", ["demo", "photos-128"])
+def test_the_packaged_calibration_is_that_of_the_packaged_weights(weights: str) -> None:
+    _, info = load_generator(weights)
     calibration = read_calibration(info)
     if calibration is None:
         pytest.skip("demo.safetensors is newer than its calibration: run sdm calibrate")
@@ -223,7 +224,7 @@ def test_too_few_photos(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (tmp_path / f"photo{number}.png").touch()
     with pytest.raises(SystemExit):
         main(["calibrate", str(tmp_path)])
-    assert "demo: belongs to the installed package; say with --output" in capsys.readouterr().err
+    assert "belongs to the installed package; say with --output" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["calibrate", str(tmp_path), "--output", str(tmp_path / "new.json")])
     assert "0 photos could be used; at least 10 are needed" in capsys.readouterr().err

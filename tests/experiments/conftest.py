@@ -21,14 +21,16 @@ def checkout(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def build(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> Callable[..., SDMCommandLine]:
+def build(
+    monkeypatch: pytest.MonkeyPatch, checkout: Path, tmp_path: Path
+) -> Callable[..., SDMCommandLine]:
     """Builds a run on torch's meta device: everything but the memory and the training."""
     built: list[SDMCommandLine] = []
     monkeypatch.setattr(SDMCommandLine, "_run_subcommand", lambda cli, _: built.append(cli))
 
     def run(*words: Any) -> SDMCommandLine:
         with torch.device("meta"):
-            main([str(word) for word in words])
+            main([*map(str, words), f"--runs_dir={tmp_path}"])
         return built[-1]
 
     return run

@@ -78,7 +78,7 @@ def _read_mask(data: bytes, name: str, convention: MaskConvention) -> UInt8Array
     try:
         mask = decode_mask(data, convention)
     except BadImageError as error:
-        raise InputError(f"{name}: mask {error}; write it again as an 8-bit PNG") from error
+        raise InputError(f"{name}: mask {error}; masks are 8-bit PNG files") from error
     folder = os.path.dirname(name)
     if hole_ratio(mask) > MOSTLY_HOLE and folder not in _warned:
         _warned.add(folder)

@@ -80,7 +80,7 @@ def test_masks_from_a_folder_pair_by_key_or_by_path(tmp_path: Path):
 
 def test_a_damaged_mask_is_named(tmp_path: Path):
     (tmp_path / "k.png").write_bytes(b"no")
-    with pytest.raises(InputError, match=r"k.png: mask cannot be decoded"):
+    with pytest.raises(InputError, match=r"k.png: mask is no JPEG, PNG, .*; masks are 8-bit PNG"):
         FolderMasks(str(tmp_path))(raw(), 8)
 
 

@@ -102,7 +102,7 @@ def test_the_packaged_calibration_is_that_of_the_packaged_weights(weights: str) 
     _, info = load_generator(weights)
     calibration = read_calibration(info)
     if calibration is None:
-        pytest.skip("demo.safetensors is newer than its calibration: run sdm calibrate")
+        pytest.skip(f"{weights} is newer than its calibration: run sdm calibrate")
     assert calibration.auroc > 0.8
 
 

@@ -26,6 +26,8 @@ def choose_device(device: str | torch.device, *, float64: bool = False) -> torch
         raise InputError(f"device '{device}': choose cpu, cuda, mps or auto")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device}: this machine has no usable CUDA GPU; use cpu or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device {device}: this machine's last GPU is cuda:{count - 1}")
     if chosen.type == "mps" and not mps:
         reason = (
             "cannot compute these scores" if float64 else "this machine has no usable Apple GPU"

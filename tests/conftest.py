@@ -28,6 +28,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def rank_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning keeps the rank of the last distributed strategy; others than 0 write no files."""
+    from lightning_utilities.core.rank_zero import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
+
+
+@pytest.fixture(autouse=True)
 def kept_help(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of kept help texts, so that tests neither read nor write the user's own."""
     folder = tmp_path_factory.getbasetemp() / "help"

@@ -9,6 +9,7 @@ from sdm_lightning.errors import InputError
 
 def machine(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if cuda else 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
@@ -52,3 +53,9 @@ def test_a_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     machine(monkeypatch, cuda=True, mps=True)
     for device in ("cpu", "cuda:1", "mps", torch.device("cpu")):
         assert choose_device(device) == torch.device(device)
+
+
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, cuda=True, mps=False)
+    with pytest.raises(InputError, match="device cuda:2: this machine's last GPU is cuda:1"):
+        choose_device("cuda:2")

@@ -21,7 +21,7 @@ for seed in ${SEEDS:-0 1}; do for row in ${ROWS:-A B C D}; do
   sdm fit "$@" --start_from demo --budget.max_images "${IMAGES:-10000}" --ckpt_path auto \
     --model.optimizer_g.lr 3e-4 --model.optimizer_d.lr 3e-4
   for iterations in ${ITERATIONS:-1 2 3 8}; do
-    case "$row$iterations" in A3 | B1 | C2 | D3) table=table1 ;; *) table=continued ;; esac
+    case "$row$iterations" in A3 | B1 | C2 | D3 | E3 | F3) table=table1 ;; *) table=continued ;; esac
     sdm test "$@" --ckpt_path last --model.test_iterations "$iterations" \
       --evaluation.facts.table "$table"
   done

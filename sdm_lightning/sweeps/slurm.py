@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.reports.paper import has_table
 from sdm_lightning.sweeps.grid import Cell, Sweep, setting
@@ -59,8 +60,18 @@ def write_array(
         folder: Folder of the runs; created now, since SLURM does not create that of its logs.
         test: As given to ``sdm sweep``.
         extra: As given to ``sdm sweep``.
+
+    Raises:
+        InputError: If a cell asks for more than one node, which an array task does not have.
     """
     lines = [(*cell.argv, *extra) for cell in cells]
+    for cell, line in zip(cells, lines, strict=True):
+        if (nodes := setting(line, "trainer.num_nodes")) not in (None, 1):
+            raise InputError(
+                f"cell {cell.name}: trainer.num_nodes is {nodes}, but an array task has one node; "
+                "give its GPUs as trainer.devices, or start this row by itself with "
+                "experiments/cluster/slurm.sbatch"
+            )
     words = ["sdm", "sweep", str(sweep.path), "--scale", scale, "--output", str(folder)]
     if not test:
         words += ["--test", "false"]

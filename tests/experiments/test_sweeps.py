@@ -486,6 +486,9 @@ def test_slurm_array_has_the_gpus_of_its_cells_and_names_the_table(
     for option in ({"workers": 2}, {"devices": "0"}, {"again": True}, {"fork": True}):
         with pytest.raises(InputError, match=f"{next(iter(option))}: only for cells that run here"):
             runner.run_sweep(path, "paper", slurm="other.sh", **option)
+    nodes = ["--config=configs/trainer/multinode.yaml"]
+    with pytest.raises(InputError, match="num_nodes is 4, but an array task has one node"):
+        runner.run_sweep(path, "paper", slurm="other.sh", extra=nodes)
     assert not Path("other.sh").exists()
 
 

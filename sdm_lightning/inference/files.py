@@ -48,7 +48,6 @@ def inpaint_files(
     context: float = 0.5,
     detail: bool = True,
     seams: bool = True,
-    feather: float = 0.0,
     steps: bool = False,
     uncertainty: bool = False,
     compare: bool = False,
@@ -88,7 +87,6 @@ def inpaint_files(
         detail: Large holes, which the network fills at a smaller size, take fine detail from their
             surroundings; without it they are blurred.
         seams: Let a filling meet the pixels around it without a step in colour.
-        feather: Instead of that, pixels inside the hole over which the step fades out.
         steps: Also save the picture after each iteration, as NAME-step1.png, ...
         uncertainty: Also save the uncertainty map, as NAME-uncertainty.png.
         compare: Also save a picture with the photo beside the result, as NAME-compare.png.
@@ -107,7 +105,7 @@ def inpaint_files(
     """
     if not image:
         raise InputError("missing: image; give a photo, or a folder of photos (. for this one)")
-    check_options(num_samples, num_iterations, seed, work_size, context, feather)
+    check_options(num_samples, num_iterations, seed, work_size, context)
     alpha = mask == "alpha"
     source = HoleSource(tuple(box or ()), mask_color, alpha, grow, mask_convention)
     if not mask and source.empty:
@@ -156,7 +154,6 @@ def inpaint_files(
                     context=context,
                     detail=detail,
                     seams=seams,
-                    feather=feather,
                     precision=precision,
                     keep_steps=steps,
                     on_step=deviations,

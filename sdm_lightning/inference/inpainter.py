@@ -29,11 +29,17 @@ from sdm_lightning.diffusion import (
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import publishing
 from sdm_lightning.inference.canvas import Canvas
-from sdm_lightning.inference.finish import Finish
+from sdm_lightning.inference.finish import Cutout, finished
 from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 from sdm_lightning.inference.pictures import Picture, PictureLike, read_mask, read_picture
 from sdm_lightning.inference.precision import Precision, wants_bfloat16
-from sdm_lightning.inference.regions import Region, hole_regions, pad_to_stride, shrink
+from sdm_lightning.inference.regions import (
+    Region,
+    enlarge,
+    hole_regions,
+    pad_to_stride,
+    shrink,
+)
 from sdm_lightning.inference.results import Floats, Inpainting, RegionStep
 from sdm_lightning.inference.weights import (
     Parameters,
@@ -50,7 +56,6 @@ def check_options(
     seed: int,
     work_size: int | None,
     context: float,
-    feather: float,
     truncation: float = 1.0,
 ) -> None:
     """Refuse options of :class:`Inpainter` with which no picture can be filled.
@@ -70,9 +75,8 @@ def check_options(
         raise InputError(f"seed is {seed}; choose a whole number from 0 to 2**63 - 1")
     if work_size is not None and work_size < 0:
         raise InputError(f"work_size is {work_size}; it must be positive, or 0 for no limit")
-    for name, value in (("context", context), ("feather", feather)):
-        if not 0 <= value < math.inf:
-            raise InputError(f"{name} is {value}; it must be a number from 0")
+    if not 0 <= context < math.inf:
+        raise InputError(f"context is {context}; it must be a number from 0")
     if not math.isfinite(truncation):
         raise InputError(f"truncation is {truncation}; it must be a number, such as 0.7")
 
@@ -171,7 +175,6 @@ class Inpainter:
         context: float = 0.5,
         detail: bool = True,
         seams: bool = True,
-        feather: float = 0.0,
         precision: Precision = "32-true",
         keep_steps: bool = True,
         on_step: Callable[[RegionStep], None] | None = None,
@@ -196,8 +199,6 @@ class Inpainter:
                 their surroundings that look alike; False leaves them blurred.
             seams: Let fillings meet the pixels around them by a smooth offset, inside the hole
                 only; False leaves the network's output as it is, as scores need it.
-            feather: Instead of ``seams``, fade the step in colour at a hole's edge out over so many
-                pixels; 0 does not.
             precision: ``"32-true"``; ``"bf16-mixed"``: convolutions in bfloat16; ``"auto"``: that
                 where the processor computes in it, half the time for the paper's network.
             keep_steps: Keep every iteration's pictures; costs memory for large photos.
@@ -206,7 +207,7 @@ class Inpainter:
         Raises:
             InputError: If image, mask or an option is unusable; the message says how.
         """
-        check_options(num_samples, num_iterations, seed, work_size, context, feather, truncation)
+        check_options(num_samples, num_iterations, seed, work_size, context, truncation)
         seed = operator.index(seed)  # of NumPy's integers, too
         bfloat16 = wants_bfloat16(precision, self.device)
         picture = read_picture(image)
@@ -215,7 +216,7 @@ class Inpainter:
         regions = hole_regions(known, context, limit or self._limit(None))
         total = self.diffusion.num_iterations if num_iterations is None else num_iterations
         values = picture.normalised()
-        finish = Finish(detail, seams and feather == 0, feather)
+        finish = partial(finished, detail=detail, seams=seams)
         samples = []
         for index in range(num_samples):
             canvas = Canvas(picture, values, known, total if regions and keep_steps else 0)
@@ -249,7 +250,7 @@ class Inpainter:
         total: int,
         seed: int,
         truncation: float,
-        finish: Finish,
+        finish: Callable[[Floats, Cutout, Cutout], Floats],
         report: Callable[[DiffusionStep, int, int, int], None] | None = None,
     ) -> None:
         """Run the iterations on one cut-out and put their results on the canvas."""
@@ -262,7 +263,6 @@ class Inpainter:
         # On the CPU, so that one seed is one filling on every device; one source per cut-out, so
         # that it does not depend on what else is filled.
         source = torch.Generator().manual_seed(seed)
-        unfinished = Finish(detail=False, seams=False, feather=finish.feather)
         with torch.inference_mode():
             steps = self.diffusion.iterate(
                 self._network(source, truncation),
@@ -280,12 +280,11 @@ class Inpainter:
                     report(step, total, height, width)
                 if not last and not canvas.steps:
                     continue
-                filling = (finish if last else unfinished)(
-                    _plane(step.completed, height, width),
-                    _plane(step.mean, height, width),
-                    (small, small_known),
-                    (image, known),
-                )
+                filling = _plane(step.completed, height, width)
+                if last:
+                    filling = finish(filling, (small, small_known), (image, known))
+                else:
+                    filling = enlarge(filling, *known.shape)
                 mask = _plane(step.state.mask, height, width)
                 canvas.put(region, index, filling, uncertainty, mask, last)
 

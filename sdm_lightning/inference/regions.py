@@ -247,31 +247,3 @@ def pad_to_stride(values: npt.NDArray[np.generic], stride: int) -> npt.NDArray[n
     height, width = values.shape[:2]
     pad = [(0, -height % stride), (0, -width % stride)] + [(0, 0)] * (values.ndim - 2)
     return np.pad(values, pad, mode="symmetric")
-
-
-def feathered(
-    filling: Floats, prediction: Floats, image: Floats, known: Bools, feather: float
-) -> Floats:
-    """Fade out the step in colour at a hole's edge, inside the hole only.
-
-    The network predicts known pixels too, and there its error can be seen. That error, smoothed
-    and carried across the edge, is subtracted from the filling, fading out over ``feather`` pixels.
-
-    Args:
-        filling: ``(H, W, 3)``, what fills the hole.
-        prediction: ``(H, W, 3)``, the network's own values at known pixels.
-        image: ``(H, W, 3)``, the truth at known pixels.
-        known: ``(H, W)``.
-        feather: Distance from the edge, in pixels, at which the filling is left as it is.
-    """
-    if feather <= 0 or known.all() or not known.any():
-        return filling
-    sigma = max(feather / 2, 0.5)
-    error = np.where(known[:, :, None], image - prediction, np.float32(0))
-    weight = cv2.GaussianBlur(known.astype(np.float32), (0, 0), sigma)
-    carried = cv2.GaussianBlur(error, (0, 0), sigma) / np.maximum(weight, 1e-4)[:, :, None]
-    distance = cv2.distanceTransform((~known).astype(np.uint8), cv2.DIST_L2, 5)
-    # Half a pixel: the first hole pixel lies one pixel from the last known one.
-    fade = np.clip(1 - (distance - 0.5) / feather, 0, 1)
-    fade = fade * fade * (3 - 2 * fade)
-    return np.asarray(filling + fade[:, :, None] * carried, dtype=np.float32)

@@ -209,7 +209,6 @@ def test_what_a_folder_holds_beside_photos(
         (("--num_samples", "-3"), "num_samples is -3"),
         (("--seed", "-1"), "seed is -1"),
         (("--work_size", "-1"), "work_size is -1"),
-        (("--feather", ".nan"), "feather is nan"),
         (("--box", "1,2,3"), "box '1,2,3': write X,Y,W,H"),
         (("--mask_color", "red"), "mask_color 'red': write six"),
         (("--grow", "-1"), "grow is -1"),

@@ -188,8 +188,6 @@ def test_steps_are_not_kept_if_not_wanted(tiny_weights: Path) -> None:
         ({"num_samples": 0}, "num_samples"),
         ({"num_iterations": 0}, "num_iterations"),
         ({"work_size": -1}, "work_size"),
-        ({"feather": -1.0}, "feather"),
-        ({"feather": np.nan}, "feather is nan"),
         ({"context": np.inf}, "context is inf"),
         ({"truncation": np.nan}, "truncation is nan"),
         ({"seed": 1.5}, "seed is 1.5; choose a whole number"),

@@ -3,7 +3,6 @@ import pytest
 
 from sdm_lightning.inference.regions import (
     enlarge,
-    feathered,
     hole_regions,
     pad_to_stride,
     shrink,
@@ -120,18 +119,3 @@ def test_padding_mirrors(height: int, width: int) -> None:
     np.testing.assert_array_equal(padded[:height, :width], values)
     if padded.shape[1] > width:
         np.testing.assert_array_equal(padded[:height, width], values[:, -1])
-
-
-def test_feather_removes_a_constant_error_at_the_edge_and_leaves_the_middle() -> None:
-    known = np.ones((60, 60), bool)
-    known[10:50, 10:50] = False
-    truth = np.full((60, 60, 3), 0.4, np.float32)
-    prediction = truth + np.float32(0.2)  # a colour cast, everywhere
-    filling = np.where(known[:, :, None], truth, prediction)
-    result = feathered(filling, prediction, truth, known, 10)
-    np.testing.assert_allclose(result[10, 30], 0.4, atol=0.01)
-    np.testing.assert_allclose(result[30, 30], 0.6, atol=1e-6)
-    steps = np.diff(result[10:31, 30, 0])
-    assert (steps >= -1e-6).all()
-    assert steps.max() < 0.04
-    assert feathered(filling, prediction, truth, known, 0) is filling

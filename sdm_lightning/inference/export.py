@@ -1,6 +1,7 @@
 """The verb ``sdm export``: weights to share, or the whole loop as one module."""
 
 import warnings
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from sdm_lightning.inference.discriminators import (
 )
 from sdm_lightning.inference.graph import OUTPUTS, InpaintingGraph
 from sdm_lightning.inference.onnx_file import refuse_missing_packages, refuse_old_torch, write_onnx
-from sdm_lightning.inference.weights import Parameters, load_generator, save_described
+from sdm_lightning.inference.weights import Parameters, load_generator, save_weights
 
 Format = Literal["safetensors", "torchscript", "torch-export", "onnx"]
 SUFFIXES = {
@@ -81,8 +82,11 @@ def export_model(
             other["discriminator_config"] = load_discriminator_config(weights)
             if other["discriminator_state"] is None:
                 raise InputError(f"{weights}: holds no discriminator")
-        state, info = generator.state_dict(), with_calibration(info)
-        save_described(path, info, state, licence=licence, data=data, half=half, **other)
+        state = generator.state_dict()
+        info = replace(
+            with_calibration(info), licence=licence or info.licence, data=data or info.data
+        )
+        save_weights(path, info, state, half=half, **other)
         _compare_stored(path, state)
         return
     if half:

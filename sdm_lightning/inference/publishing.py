@@ -18,7 +18,7 @@ from sdm_lightning.inference.hub import (
 )
 from sdm_lightning.inference.model_card import Scores, example_picture, model_card, read_scores
 from sdm_lightning.inference.pictures import PictureLike
-from sdm_lightning.inference.weights import FORMAT, Parameters, save_described
+from sdm_lightning.inference.weights import FORMAT, Parameters, save_weights
 
 if TYPE_CHECKING:
     from sdm_lightning.inference.inpainter import Inpainter
@@ -62,6 +62,7 @@ def save_pretrained(
     if inpainter.info is None:
         raise InputError("this Inpainter was built in Python: its weights have no configuration")
     info = with_calibration(inpainter.info)
+    info = replace(info, licence=licence or info.licence, data=data or info.data)
     scores = Scores() if results is None else read_scores(results, info)
     target = Path(folder)
     if target.is_file():
@@ -70,15 +71,7 @@ def save_pretrained(
         raise InputError(f"{target / CARD_NAME}: exists already; --overwrite true replaces it")
     picture = example_picture(inpainter, example, example_mask)
     path = target / WEIGHTS_NAME
-    state = inpainter.generator.state_dict()
-    save_described(path, info, state, licence=licence, data=data, half=half)
-    written = replace(
-        info,
-        path=path,
-        sha256=sha256_of_file(path),
-        licence=licence or info.licence,
-        data=data or info.data,
-    )
+    save_weights(path, info, inpainter.generator.state_dict(), half=half)
     config: dict[str, Any] = {
         "format": FORMAT,
         "library_name": "sdm-lightning",
@@ -87,14 +80,14 @@ def save_pretrained(
         "resolution": info.resolution,
         "images_seen": info.images_seen,
         "parameters": info.parameters,
-        "licence": written.licence,
-        "data": written.data,
+        "licence": info.licence,
+        "data": info.data,
     }
     write_atomically(target / CONFIG_NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
     write_atomically(target / EXAMPLE_NAME, picture)
     card = model_card(
         repository or target.resolve().name,
-        written,
+        replace(info, path=path, sha256=sha256_of_file(path)),
         sum(parameter.numel() for parameter in inpainter.generator.parameters()),
         inpainter.diffusion.num_iterations,
         scores,

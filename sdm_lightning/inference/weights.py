@@ -30,9 +30,6 @@ FORMAT = "sdm-lightning/1"
 CHECKPOINT = "checkpoint_sha256"
 """Key of ``WeightsInfo.extra``: the checkpoint that the weights are, or were exported from."""
 
-ClassConfig: TypeAlias = Mapping[str, Any]
-"""A ``{"class_path": ..., "init_args": {...}}`` mapping, as in the YAML files."""
-
 Parameters: TypeAlias = Literal["ema", "raw"]
 
 
@@ -41,9 +38,10 @@ class WeightsInfo:
     """The description that a weights file carries.
 
     Attributes:
-        path: The file.
-        generator: Class and arguments of the generator.
+        generator: Class and arguments of the generator, ``{"class_path": ..., "init_args": {...}}``
+            as in the YAML files.
         diffusion: Class and arguments of the spatial diffusion.
+        path: The file.
         resolution: Side length of the training crops in pixels; None if not recorded.
         images_seen: Training images over all processes; None if not recorded.
         parameters: ``"ema"`` (moving average, the default everywhere) or ``"raw"``.
@@ -53,9 +51,9 @@ class WeightsInfo:
         extra: Anything else that was saved with them.
     """
 
-    path: Path
     generator: dict[str, Any]
     diffusion: dict[str, Any]
+    path: Path = Path()
     resolution: int | None = None
     images_seen: int | None = None
     parameters: str = "ema"
@@ -81,34 +79,20 @@ def sidecar(path: Path) -> Path:
 
 def save_weights(
     path: str | Path,
-    generator_config: ClassConfig,
+    info: WeightsInfo,
     state_dict: Mapping[str, Tensor],
-    diffusion_config: ClassConfig,
     *,
-    resolution: int | None = None,
-    images_seen: int | None = None,
-    parameters: Parameters = "ema",
-    licence: str = "not stated",
-    data: str = "not stated",
     half: bool = False,
-    extra: Mapping[str, Any] | None = None,
     discriminator_state: Mapping[str, Tensor] | None = None,
-    discriminator_config: ClassConfig | None = None,
+    discriminator_config: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a weights file and its checksum.
 
     Args:
         path: ``*.safetensors``.
-        generator_config: Class and arguments of the generator.
-        state_dict: Its tensors.
-        diffusion_config: Class and arguments of the spatial diffusion.
-        resolution: Side length of the training crops in pixels.
-        images_seen: Training images over all processes.
-        parameters: Whether the tensors are the moving average or the raw ones.
-        licence: Licence of the weights.
-        data: What they were trained on.
+        info: What the file says of itself; its ``path`` and ``sha256`` are not written.
+        state_dict: The generator's tensors.
         half: Store floating-point tensors as float16 (half the size); they load as float32.
-        extra: Further JSON values to keep with them.
         discriminator_state: The discriminator's tensors, to continue training; written to a file
             beside, see :func:`discriminator_file`.
         discriminator_config: Class and arguments of the discriminator, for that file.
@@ -125,52 +109,12 @@ def save_weights(
     tensors = _stored(path, state_dict, half)
     named = {DISCRIMINATOR + name: tensor for name, tensor in (discriminator_state or {}).items()}
     others = _stored(path, named, half)
-    config = {
-        "format": FORMAT,
-        "generator": generator_config,
-        "diffusion": diffusion_config,
-        "resolution": resolution,
-        "images_seen": images_seen,
-        "parameters": parameters,
-        "licence": licence,
-        "data": data,
-        "extra": dict(extra or {}),
-    }
-    checksum = _write(path, tensors, config)
+    facts = {name: value for name, value in vars(info).items() if name not in ("path", "sha256")}
+    checksum = _write(path, tensors, {"format": FORMAT, **facts})
     if others:
         facts = {"generator_sha256": checksum, "discriminator": discriminator_config}
         _write(discriminator_file(path), others, {"format": FORMAT, **facts})
     return path
-
-
-def save_described(
-    path: str | Path,
-    info: WeightsInfo,
-    state_dict: Mapping[str, Tensor],
-    *,
-    licence: str | None = None,
-    data: str | None = None,
-    half: bool = False,
-    **discriminator: Any,
-) -> Path:
-    """Write weights with the description that they were loaded with.
-
-    Args:
-        path: ``*.safetensors``.
-        info: Their description.
-        state_dict: The generator's tensors.
-        licence: Instead of the one that they carry.
-        data: Likewise.
-        half: Store floating-point tensors as float16.
-        discriminator: ``discriminator_state`` and ``discriminator_config`` of :func:`save_weights`.
-    """
-    return save_weights(
-        path, info.generator, state_dict, info.diffusion,
-        resolution=info.resolution, images_seen=info.images_seen,
-        parameters="raw" if info.parameters == "raw" else "ema",
-        licence=licence or info.licence, data=data or info.data,
-        half=half, extra=info.extra, **discriminator,
-    )  # fmt: skip
 
 
 def _stored(path: Path, state: Mapping[str, Tensor], half: bool) -> dict[str, Tensor]:
@@ -283,9 +227,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
             "by sdm export?"
         ) from error
     info = WeightsInfo(
-        path=path,
-        generator=generator,
-        diffusion=diffusion,
+        generator,
+        diffusion,
+        path,
         resolution=config.get("resolution"),
         images_seen=config.get("images_seen"),
         parameters=config.get("parameters", "ema"),
@@ -354,9 +298,9 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
         size = (known or {}).get("resolution")
     checksum = sha256_of_file(path)
     info = WeightsInfo(
-        path=path,
-        generator=dict(generator),
-        diffusion={"class_path": diffusion["class_path"], "init_args": arguments},
+        dict(generator),
+        {"class_path": diffusion["class_path"], "init_args": arguments},
+        path,
         resolution=size if isinstance(size, int) else None,
         images_seen=int(seen) if seen is not None else None,
         parameters=parameters,

@@ -12,7 +12,7 @@ from PIL import Image
 from sdm_lightning.cli.main import main
 from sdm_lightning.finetuning.defaults import plan_for
 from sdm_lightning.finetuning.photos import Photo, find_photos, split_photos
-from sdm_lightning.inference import load_generator, save_weights
+from sdm_lightning.inference import WeightsInfo, load_generator, save_weights
 from sdm_lightning.inference.discriminators import (
     load_discriminator_config,
     load_discriminator_state,
@@ -217,10 +217,12 @@ def test_weights_that_name_classes_of_others_are_refused(
     }  # fmt: skip
     save_weights(
         "w.safetensors",
-        {"class_path": "sdm_lightning.models.Generator", "init_args": tiny},
+        WeightsInfo(
+            {"class_path": "sdm_lightning.models.Generator", "init_args": tiny},
+            stranger if part == "diffusion" else diffusion,
+            resolution=16,
+        ),
         Generator(**tiny).state_dict(),
-        stranger if part == "diffusion" else diffusion,
-        resolution=16,
         discriminator_state={"weight": torch.zeros(1)},
         discriminator_config=stranger,
     )

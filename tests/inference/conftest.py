@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdm_lightning.inference import save_weights
+from sdm_lightning.inference import WeightsInfo, save_weights
 from sdm_lightning.models import Generator
 
 TINY: dict[str, Any] = {
@@ -55,18 +55,20 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     return save_weights(
         path,
-        {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
-        generator.state_dict(),
-        {
-            "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
-            "init_args": {
-                "num_iterations": 3,
-                "alpha": 0.05,
-                "schedule": {"class_path": "sdm_lightning.diffusion.CubicSchedule"},
+        WeightsInfo(
+            {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
+            {
+                "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
+                "init_args": {
+                    "num_iterations": 3,
+                    "alpha": 0.05,
+                    "schedule": {"class_path": "sdm_lightning.diffusion.CubicSchedule"},
+                },
             },
-        },
-        resolution=32,
-        images_seen=1234,
-        licence="CC0-1.0",
-        data="random numbers",
+            resolution=32,
+            images_seen=1234,
+            licence="CC0-1.0",
+            data="random numbers",
+        ),
+        generator.state_dict(),
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from sdm_lightning.inference import save_weights
+from sdm_lightning.inference import WeightsInfo, save_weights
 from sdm_lightning.inference.onnx_file import TORCH_WITH_FREE_SIZES
 from sdm_lightning.models import Generator
 
@@ -34,15 +34,17 @@ def smallest_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameter.add_(0.3 * torch.randn_like(parameter))
     return save_weights(
         tmp_path_factory.mktemp("onnx") / "smallest.safetensors",
-        {"class_path": "sdm_lightning.models.Generator", "init_args": SMALLEST},
+        WeightsInfo(
+            {"class_path": "sdm_lightning.models.Generator", "init_args": SMALLEST},
+            {
+                "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
+                "init_args": {"num_iterations": 2, "alpha": 0.05},
+            },
+            resolution=16,
+            licence="CC0-1.0",
+            data="random numbers",
+        ),
         generator.state_dict(),
-        {
-            "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
-            "init_args": {"num_iterations": 2, "alpha": 0.05},
-        },
-        resolution=16,
-        licence="CC0-1.0",
-        data="random numbers",
     )
 
 

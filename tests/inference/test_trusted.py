@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference import load_generator, save_weights
+from sdm_lightning.inference import WeightsInfo, load_generator, save_weights
 from sdm_lightning.inference.trusted import LARGEST, build
 from sdm_lightning.models import Generator
 from tests.inference.conftest import TINY
@@ -70,7 +70,7 @@ def test_a_network_of_other_size_costs_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     huge = {"base_channels": 8192, "max_channels": 8192, "latent_dim": 8192}  # 500 GB of weights
     config = {**GENERATOR, "init_args": {**TINY, **huge}}
-    save_weights(path, config, Generator(**TINY).state_dict(), DIFFUSION)
+    save_weights(path, WeightsInfo(config, DIFFUSION), Generator(**TINY).state_dict())
     tracemalloc.start()
     with pytest.raises(InputError, match="weights do not fit the generator"):
         load_generator(path)
@@ -83,10 +83,11 @@ def test_weights_that_are_not_finite_or_of_another_type(tmp_path: Path) -> None:
     state = Generator(**TINY).state_dict()
     name = next(iter(state))
     path = tmp_path / "w.safetensors"
-    save_weights(path, GENERATOR, {**state, name: state[name] * float("nan")}, DIFFUSION)
+    info = WeightsInfo(GENERATOR, DIFFUSION)
+    save_weights(path, info, {**state, name: state[name] * float("nan")})
     with pytest.raises(InputError, match=f"{name} holds NaN or infinity"):
         load_generator(path)
-    save_weights(path, GENERATOR, {**state, name: state[name].to(torch.int8)}, DIFFUSION)
+    save_weights(path, info, {**state, name: state[name].to(torch.int8)})
     with pytest.raises(InputError, match=rf"{name} is torch\.int8, not torch\.float32"):
         load_generator(path)
 

@@ -10,18 +10,19 @@ from safetensors import safe_open
 from sdm_lightning.diffusion import CubicSchedule
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import sha256_of_file
-from sdm_lightning.inference import load_generator, save_weights
+from sdm_lightning.inference import WeightsInfo, load_generator, save_weights
 from sdm_lightning.inference.discriminators import (
     discriminator_file,
     load_discriminator_config,
     load_discriminator_state,
 )
-from sdm_lightning.inference.weights import build, find_weights, save_described
+from sdm_lightning.inference.weights import build, find_weights
 from sdm_lightning.models import Generator
 from tests.inference.conftest import TINY
 
 GENERATOR = {"class_path": "sdm_lightning.models.Generator", "init_args": TINY}
 DIFFUSION = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion", "init_args": {}}
+INFO = WeightsInfo(GENERATOR, DIFFUSION)
 
 
 def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -50,15 +51,13 @@ def test_what_is_saved_is_loaded(tiny_weights: Path) -> None:
 
 def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path: Path) -> None:
     generator = Generator(**TINY)
-    path = save_weights(
-        tmp_path / "half.safetensors", GENERATOR, generator.state_dict(), DIFFUSION, half=True
-    )
+    path = save_weights(tmp_path / "half.safetensors", INFO, generator.state_dict(), half=True)
     loaded, _ = load_generator(path)
     for name, tensor in generator.state_dict().items():
         assert loaded.state_dict()[name].dtype == tensor.dtype
         assert torch.equal(loaded.state_dict()[name], tensor.half().float())
     with pytest.raises(InputError, match="big does not fit into float16"):
-        save_weights(path, GENERATOR, {"big": torch.tensor(1e6)}, DIFFUSION, half=True)
+        save_weights(path, INFO, {"big": torch.tensor(1e6)}, half=True)
     assert load_generator(path)[1].sha256  # the good file is still there
 
 
@@ -78,9 +77,7 @@ def test_damaged_and_foreign_files(tmp_path: Path, tiny_weights: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match="no sdm_lightning configuration"):
         load_generator(tmp_path / "foreign.safetensors")
-    other = save_weights(
-        tmp_path / "other.safetensors", GENERATOR, {"x": torch.zeros(1)}, DIFFUSION
-    )
+    other = save_weights(tmp_path / "other.safetensors", INFO, {"x": torch.zeros(1)})
     with pytest.raises(InputError, match=r"do not fit the generator: Missing key"):
         load_generator(other)
 
@@ -92,7 +89,7 @@ def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither \.safetensors nor \.ckpt"):
         load_generator(tmp_path / "weights.bin")
     with pytest.raises(InputError, match=r"end in \.safetensors"):
-        save_weights(tmp_path / "weights.pt", GENERATOR, {}, DIFFUSION)
+        save_weights(tmp_path / "weights.pt", INFO, {})
 
 
 @pytest.mark.parametrize(
@@ -143,7 +140,7 @@ def test_checkpoints(tmp_path: Path) -> None:
         assert (info.images_seen, info.parameters) == (640, parameters)
         assert info.build_diffusion().num_iterations == 5
         assert info.build_diffusion().alpha == 0.5
-        copy = save_described(tmp_path / "copy.safetensors", info, generator.state_dict())
+        copy = save_weights(tmp_path / "copy.safetensors", info, generator.state_dict())
         assert load_generator(copy)[1].extra == {"checkpoint_sha256": sha256_of_file(path)}
 
 
@@ -173,9 +170,8 @@ def test_a_discriminator_may_travel_along(tmp_path: Path) -> None:
     generator = Generator(**TINY)
     path = save_weights(
         tmp_path / "both.safetensors",
-        GENERATOR,
+        INFO,
         generator.state_dict(),
-        DIFFUSION,
         discriminator_state={"x": torch.arange(3.0)},
         discriminator_config={"class_path": "sdm_lightning.models.Discriminator"},
         half=True,
@@ -191,7 +187,7 @@ def test_a_discriminator_may_travel_along(tmp_path: Path) -> None:
     assert load_discriminator_config(path) == {"class_path": "sdm_lightning.models.Discriminator"}
     beside = discriminator_file(path)
     assert beside.name == "both.discriminator.safetensors"
-    save_weights(path, GENERATOR, Generator(**TINY).state_dict(), DIFFUSION)
+    save_weights(path, INFO, Generator(**TINY).state_dict())
     with pytest.raises(InputError, match="belongs to other weights"):
         load_discriminator_state(path)
     beside.write_bytes(b"x")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference import save_weights
+from sdm_lightning.inference import WeightsInfo, save_weights
 from sdm_lightning.models import Discriminator, Generator
 from sdm_lightning.training.callbacks.starting import StartingWeights
 
@@ -13,6 +14,11 @@ TINY = {
     "base_channels": 4, "max_channels": 4, "num_downsamples": 2, "attention_strides": [4],
     "attention_heads": 1, "bias_channels": 4, "latent_dim": 4, "mapping_layers": 1,
 }  # fmt: skip
+DESCRIPTION = WeightsInfo(
+    {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
+    {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"},
+    images_seen=500,
+)
 
 
 def networks(**changes: object) -> SimpleNamespace:
@@ -30,10 +36,8 @@ def weights(tmp_path: Path) -> tuple[Path, SimpleNamespace]:
     trained = networks()
     path = save_weights(
         tmp_path / "w.safetensors",
-        {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
+        DESCRIPTION,
         trained.generator.state_dict(),
-        {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"},
-        images_seen=500,
         discriminator_state=trained.discriminator.state_dict(),
     )
     return path, trained
@@ -85,10 +89,7 @@ def test_weights_that_hold_nan_are_refused(weights: tuple[Path, SimpleNamespace]
     path, trained = weights
     next(trained.generator.parameters()).data.flatten()[0] = float("nan")
     bad = save_weights(
-        path.with_name("nan.safetensors"),
-        {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
-        trained.generator.state_dict(),
-        {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"},
+        path.with_name("nan.safetensors"), DESCRIPTION, trained.generator.state_dict()
     )
     with pytest.raises(InputError, match=r"nan.safetensors: .* holds NaN or infinity"):
         StartingWeights(str(bad))
@@ -98,9 +99,8 @@ def test_nothing_is_built_from_the_file(weights: tuple[Path, SimpleNamespace]) -
     path, trained = weights
     own = save_weights(
         path.with_name("own.safetensors"),
-        {"class_path": "my_networks.PlainGenerator"},
+        replace(DESCRIPTION, generator={"class_path": "my_networks.PlainGenerator"}),
         trained.generator.state_dict(),
-        {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"},
     )
     module = networks()
     StartingWeights(str(own)).on_fit_start(SimpleNamespace(ckpt_path=None), module)  # type: ignore[arg-type]

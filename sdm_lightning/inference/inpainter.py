@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.devices import choose_device
 from sdm_lightning.diffusion import (
-    DiffusionStep,
     Network,
     SpatialDiffusion,
     network_output,
@@ -224,13 +223,15 @@ class Inpainter:
             for number, region in reversed(list(enumerate(regions))):
                 # The largest hole's seed is the sample's own: what validation in training gives.
                 own = seed + index if number == 0 else stable_seed(seed + index, number)
-                report = None
-                if on_step is not None:
-                    count = len(regions)
-                    places = {"sample": index, "cut_out": count - 1 - number, "num_cut_outs": count}
-                    report = partial(_report, on_step, places, region)
+                place = {
+                    "sample": index,
+                    "cut_out": len(regions) - 1 - number,
+                    "num_cut_outs": len(regions),
+                    "region": region,
+                    "num_iterations": total,
+                }
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-                    self._fill(canvas, region, limit, total, own, truncation, finish, report)
+                    self._fill(canvas, place, limit, own, truncation, finish, on_step)
             samples.append(canvas.sample(seed + index))
         boxes = [region.box for region in regions]
         return Inpainting(**vars(samples[0]), samples=samples, mask=known, boxes=boxes)
@@ -245,15 +246,16 @@ class Inpainter:
     def _fill(
         self,
         canvas: Canvas,
-        region: Region,
+        place: dict[str, Any],
         limit: int | None,
-        total: int,
         seed: int,
         truncation: float,
         finish: Callable[[Floats, Cutout, Cutout], Floats],
-        report: Callable[[DiffusionStep, int, int, int], None] | None = None,
+        on_step: Callable[[RegionStep], None] | None,
     ) -> None:
         """Run the iterations on one cut-out and put their results on the canvas."""
+        region: Region = place["region"]
+        total: int = place["num_iterations"]
         box = region.box
         image, known = canvas.completed[box.slices], canvas.given[box.slices]
         small, small_known = shrink(image, known, limit)
@@ -274,10 +276,21 @@ class Inpainter:
             for index, step in enumerate(steps):
                 last = index + 1 == total
                 uncertainty = _plane(step.uncertainty, height, width)
+                mask = _plane(step.state.mask, height, width)
                 if index == 0:
                     canvas.put_uncertainty(region, uncertainty)
-                if report is not None:
-                    report(step, total, height, width)
+                if on_step is not None:
+                    deviation = standard_deviation_map(step.log_variance)
+                    on_step(
+                        RegionStep(
+                            **place,
+                            iteration=step.state.step,
+                            completed=_plane(step.completed, height, width),
+                            uncertainty=uncertainty,
+                            deviation=_plane(deviation, height, width),
+                            mask=mask > 0.5,
+                        )
+                    )
                 if not last and not canvas.steps:
                     continue
                 filling = _plane(step.completed, height, width)
@@ -285,7 +298,6 @@ class Inpainter:
                     filling = finish(filling, (small, small_known), (image, known))
                 else:
                     filling = enlarge(filling, *known.shape)
-                mask = _plane(step.state.mask, height, width)
                 canvas.put(region, index, filling, uncertainty, mask, last)
 
     def _network(self, source: torch.Generator, truncation: float) -> Network:
@@ -297,30 +309,6 @@ class Inpainter:
         if truncation != 1:
             styles = mapping.average + truncation * (styles - mapping.average)
         return lambda inputs: network_output(self.generator, inputs, styles)
-
-
-def _report(
-    on_step: Callable[[RegionStep], None],
-    places: dict[str, int],
-    region: Region,
-    step: DiffusionStep,
-    num_iterations: int,
-    height: int,
-    width: int,
-) -> None:
-    """Hand an iteration to the caller's function."""
-    on_step(
-        RegionStep(
-            **places,
-            iteration=step.state.step,
-            num_iterations=num_iterations,
-            region=region,
-            completed=_plane(step.completed, height, width),
-            uncertainty=_plane(step.uncertainty, height, width),
-            deviation=_plane(standard_deviation_map(step.log_variance), height, width),
-            mask=_plane(step.state.mask, height, width) > 0.5,
-        )
-    )
 
 
 def _plane(tensor: Tensor, height: int, width: int) -> Floats:

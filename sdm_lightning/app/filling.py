@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from sdm_lightning.app.photo import Bytes, shrink_mask, shrink_picture
+from sdm_lightning.app.photo import PAGE_SIDE, Bytes, shrink_mask
 from sdm_lightning.inference.inpainter import Inpainter, Precision
-from sdm_lightning.inference.pictures import Picture
+from sdm_lightning.inference.pictures import Picture, eight_bits
+from sdm_lightning.inference.regions import reduced
 from sdm_lightning.inference.results import Bools, Floats, Inpainting, RegionStep, heat_map
 
 MISSING = np.array([128, 128, 128], np.uint8)
@@ -80,11 +81,7 @@ def overlay(result: Bytes, uncertainty: Floats, hole: Bools) -> Bytes:
 
 def reduced_result(picture: Picture, array: np.ndarray) -> Bytes:
     """Reduce a completed picture, in the caller's shape and type, to ``(h, w, 3)`` for the page."""
-    image = picture.to_pil(array)
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.uint32) >> 8
-        return shrink_picture(np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2))
-    return shrink_picture(np.asarray(image.convert("RGB")))
+    return reduced(np.asarray(picture.to_pil(eight_bits(array)).convert("RGB")), PAGE_SIDE)
 
 
 def run(

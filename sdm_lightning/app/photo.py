@@ -13,7 +13,14 @@ from PIL import Image
 from sdm_lightning.data.decode import BadImageError, open_header
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.holes import opaque
-from sdm_lightning.inference.pictures import Picture, open_image, read_mask, read_picture
+from sdm_lightning.inference.pictures import (
+    Picture,
+    eight_bits,
+    open_image,
+    read_mask,
+    read_picture,
+)
+from sdm_lightning.inference.regions import reduced
 from sdm_lightning.inference.results import Bools
 
 Bytes = npt.NDArray[np.uint8]
@@ -85,10 +92,9 @@ def open_photo(path: Path, max_pixels: int) -> Photo:
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from error
     _, hole = opaque(picture)
-    colours = picture.pixels
-    if colours.dtype == np.uint16:
-        colours = (colours >> 8).astype(np.uint8)
-    preview = shrink_picture(np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours)
+    colours = eight_bits(picture.pixels)
+    colours = np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours
+    preview = reduced(colours, PAGE_SIDE)
     return Photo(replace(picture, name=path.name), preview, hole if hole.any() else None)
 
 
@@ -117,16 +123,6 @@ def check_size(path: Path, max_pixels: int) -> None:
         return  # Reading it says what is wrong.
     if image.width * image.height > max_pixels:
         raise InputError(f"{path}: larger than the {max_pixels / 1e6:g} megapixels allowed here")
-
-
-def shrink_picture(pixels: Bytes) -> Bytes:
-    """Reduce ``(H, W, C)`` to what the page shows; smaller ones stay as they are."""
-    height, width = pixels.shape[:2]
-    scale = PAGE_SIDE / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def shrink_mask(mask: Bools, preview: Bytes) -> Bools:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sdm_lightning.inference.regions import enlarge
+from sdm_lightning.inference.regions import enlarge, reduced
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -48,7 +48,7 @@ def add_detail(small: Floats, image: Floats, known: Bools) -> Floats:
     """
     height, width = known.shape
     # The network's values may leave [-1, 1]; what is compared is what is shown.
-    cells = _shrunk(small.clip(-1, 1), GRID)
+    cells = reduced(small.clip(-1, 1), GRID)
     size = (cells.shape[1], cells.shape[0])
     hole = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA) < 1 - 1e-6
     # Blocks overlap by half a cell: a source needs known neighbours too.
@@ -60,17 +60,8 @@ def add_detail(small: Floats, image: Floats, known: Bools) -> Floats:
     offsets = _choose(cells, targets, np.argwhere(usable))
     longest = max(small.shape[:2])
     factor = min(COARSEST, max(height, width) / longest)
-    coarse = enlarge(_shrunk(small, max(1, round(longest / factor))), height, width)
+    coarse = enlarge(reduced(small, max(1, round(longest / factor))), height, width)
     return _compose(coarse, image, known, cells.shape[:2], targets, offsets)
-
-
-def _shrunk(values: Floats, longest: int) -> Floats:
-    """Average to at most ``longest`` pixels along the longer side."""
-    scale = longest / max(values.shape[:2])
-    if scale >= 1:
-        return values
-    height, width = (max(1, round(side * scale)) for side in values.shape[:2])
-    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _choose(cells: Floats, targets: Integers, sources: Integers) -> Integers:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.pictures import Picture, read_mask, read_picture
+from sdm_lightning.inference.pictures import Picture, eight_bits, read_mask, read_picture
 from sdm_lightning.inference.results import Bools
 
 COLOUR_TOLERANCE = 32
@@ -161,7 +161,7 @@ def painted_hole(picture: Picture, colour: str) -> Bools:
         InputError: If the colour is malformed or nowhere in the photo.
     """
     wanted = np.array(parse_colour(colour), np.int16)
-    levels = (picture.pixels if picture.highest == 255 else picture.pixels >> 8).astype(np.int16)
+    levels = eight_bits(picture.pixels).astype(np.int16)
     hole = (np.abs(levels - wanted) <= COLOUR_TOLERANCE).all(axis=2)
     if not hole.any():
         raise InputError(

@@ -96,11 +96,15 @@ class Picture:
         """Convert an array made by ``filled`` to PIL; 16-bit colour becomes 8-bit, PIL's limit."""
         if array.ndim == 3 and array.shape[2] == 1:
             array = array[:, :, 0]
-        if array.dtype == np.uint16 and array.ndim == 3:
-            array = (array >> 8).astype(np.uint8)
-        image = Image.fromarray(array)
+        image = Image.fromarray(eight_bits(array) if array.ndim == 3 else array)
         image.info.update(self.info)
         return image
+
+
+def eight_bits(array: Array) -> npt.NDArray[np.uint8]:
+    """Return uint8 or uint16 values as uint8, the high byte of 16 bits."""
+    # Not by Pillow's conversion from I;16, which clips.
+    return (array >> 8 if array.dtype == np.uint16 else array).astype(np.uint8, copy=False)
 
 
 def read_picture(source: PictureLike | Picture) -> Picture:

@@ -6,6 +6,7 @@ comes back is enlarged. Only hole pixels are taken from it.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
+Values = TypeVar("Values", Floats, npt.NDArray[np.uint8])
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,16 @@ def shrink(image: Floats, known: Bools, work_size: int | None) -> tuple[Floats, 
     small = total / np.maximum(share, 1e-6)[:, :, None]
     small_known = share >= 0.5
     return np.where(small_known[:, :, None], small, np.float32(0)), small_known
+
+
+def reduced(values: Values, longest: int) -> Values:
+    """Average ``(H, W, C)`` to at most ``longest`` pixels along the longer side."""
+    scale = longest / max(values.shape[:2])
+    if scale >= 1:
+        return values
+    height, width = (max(1, round(side * scale)) for side in values.shape[:2])
+    smaller = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(smaller, dtype=values.dtype)
 
 
 def enlarge(values: Floats, height: int, width: int, smooth: bool = True) -> Floats:

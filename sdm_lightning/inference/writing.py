@@ -9,6 +9,7 @@ from PIL import Image
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
+from sdm_lightning.inference.pictures import eight_bits
 from sdm_lightning.inference.results import InpaintingSample
 
 LOSSY = (".jpg", ".jpeg", ".webp")
@@ -21,8 +22,8 @@ COMPARE_SIDE = 1600
 def save_picture(path: Path, sample: InpaintingSample) -> None:
     """Write a result whole or not at all, with the photo's colour profile and EXIF."""
     image = sample.image
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        image = _without_alpha(image)
+    if path.suffix.lower() in (".jpg", ".jpeg") and image.mode in ("RGBA", "LA"):
+        image = image.convert(image.mode[:-1])
     try:
         content = encoded(image, path.suffix.lower())
     except (OSError, ValueError, KeyError) as error:
@@ -37,31 +38,14 @@ def file_options(image: Image.Image) -> dict[str, Any]:
 
 def encoded(image: Image.Image, suffix: str) -> bytes:
     """Encode a picture for a file with that suffix; 16 bits become 8 where it cannot hold them."""
-    if suffix not in DEEP:
-        image = _eight_bits(image)
     options = file_options(image)
+    if suffix not in DEEP and image.mode.startswith("I"):
+        image = Image.fromarray(eight_bits(np.asarray(image)))
     if suffix in LOSSY:
         options["quality"] = 95
     buffer = BytesIO()
     image.save(buffer, format=Image.registered_extensions()[suffix], **options)
     return buffer.getvalue()
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    if not image.mode.startswith("I"):
-        return image
-    levels = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    levels.info.update(image.info)
-    return levels
-
-
-def _without_alpha(image: Image.Image) -> Image.Image:
-    if image.mode not in ("RGBA", "LA"):
-        return image
-    info = image.info
-    opaque = Image.fromarray(np.asarray(image)[:, :, :-1].squeeze())
-    opaque.info.update(info)
-    return opaque
 
 
 def side_by_side(sample: InpaintingSample) -> Image.Image:
@@ -73,7 +57,7 @@ def side_by_side(sample: InpaintingSample) -> Image.Image:
     before = picture.filled(picture.normalised(), np.ones(picture.size, bool))
     halves = []
     for array in (before, sample.array):
-        image = _eight_bits(picture.to_pil(array))
+        image = picture.to_pil(eight_bits(array))
         half = image.convert("RGBA" if "A" in image.mode else "RGB")
         half.thumbnail((COMPARE_SIDE, COMPARE_SIDE))
         halves.append(half)

@@ -23,7 +23,7 @@ from sdm_lightning.features.networks import (
 from sdm_lightning.features.weights import (
     PublishedWeights,
     as_file,
-    find_weights,
+    find_published,
     load_state,
     sha256_of_state,
 )
@@ -96,7 +96,7 @@ class InceptionFeatures(FeatureExtractor):
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        file, self.sha256 = find_weights(INCEPTION, weights, weights_sha256, download)
+        file, self.sha256 = find_published(INCEPTION, weights, weights_sha256, download)
         state = load_state(file, INCEPTION)
         standard = self.sha256.startswith(INCEPTION.sha256)
         self.label = "" if standard else f"{self.name}-{self.sha256[:8]}"

@@ -52,7 +52,7 @@ def check_hash(file: Path, expected: str | None) -> str:
     return found
 
 
-def find_weights(
+def find_published(
     published: PublishedWeights,
     path: str | Path | None = None,
     sha256: str | None = None,

@@ -11,7 +11,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.features.images import full_float32
 from sdm_lightning.features.weights import (
     PublishedWeights,
-    find_weights,
+    find_published,
     load_state,
     sha256_of_state,
 )
@@ -57,7 +57,7 @@ class LPIPS(nn.Module):
 
         file: Path | None = None
         if backbone == "alex":
-            file, self.sha256 = find_weights(ALEXNET, weights, weights_sha256, download)
+            file, self.sha256 = find_published(ALEXNET, weights, weights_sha256, download)
             state = load_state(file, ALEXNET)
             self.label = "" if self.sha256.startswith(ALEXNET.sha256) else f"alex-{self.sha256[:8]}"
         elif backbone == "random-alex":

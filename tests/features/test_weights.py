@@ -6,7 +6,7 @@ import torch
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.weights import (
     PublishedWeights,
-    find_weights,
+    find_published,
     load_state,
     sha256_of_state,
 )
@@ -34,13 +34,13 @@ def file(tmp_path):
 def test_missing_weights_say_where_and_what_else(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InputError) as error:
-        find_weights(published())
+        find_published(published())
     text = str(error.value)
     assert str(tmp_path / "hub" / "checkpoints" / "net-00000000.pth") in text
     assert "net_weights" in text
     assert "net=toy" in text
     with pytest.raises(InputError, match=r"nowhere\.pth: no such file, given by net_weights"):
-        find_weights(published(), tmp_path / "nowhere.pth")
+        find_published(published(), tmp_path / "nowhere.pth")
 
 
 def test_torch_hubs_cache_is_found(file, tmp_path, monkeypatch):
@@ -49,16 +49,16 @@ def test_torch_hubs_cache_is_found(file, tmp_path, monkeypatch):
     place.mkdir(parents=True)
     file.rename(place / file.name)
     digest = sha256_of_file(place / file.name)
-    assert find_weights(published(digest[:8])) == (place / file.name, digest)
+    assert find_published(published(digest[:8])) == (place / file.name, digest)
 
 
 def test_another_file_needs_its_hash_stated(file):
     digest = sha256_of_file(file)
     with pytest.raises(InputError, match=f"starts with {digest[:8]}, expected 00000000"):
-        find_weights(published(), file)
-    assert find_weights(published(), file, digest[:12]) == (file, digest)
+        find_published(published(), file)
+    assert find_published(published(), file, digest[:12]) == (file, digest)
     with pytest.raises(InputError, match="at least 8"):
-        find_weights(published(), file, digest[:4])
+        find_published(published(), file, digest[:4])
 
 
 def test_nothing_in_an_unknown_file_is_executed(tmp_path, capsys):

@@ -16,7 +16,7 @@ from sdm_lightning import __version__
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.record import git_commit
 from sdm_lightning.files import free_path, write_atomically
-from sdm_lightning.inference.checkpoints import FOLDER, newest_checkpoint
+from sdm_lightning.inference.checkpoints import CHECKPOINTS, newest_checkpoint
 
 
 def run_folder(runs_dir: str, name: str) -> Path:
@@ -45,7 +45,7 @@ def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> st
             that has checkpoints.
     """
     if wanted is None and verb == "fit":
-        if any((run_directory / FOLDER).glob("*.ckpt")):
+        if any((run_directory / CHECKPOINTS).glob("*.ckpt")):
             raise InputError(
                 f"{run_directory} already holds a run; continue it with --ckpt_path last, "
                 "or choose another --name"
@@ -55,8 +55,8 @@ def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> st
         found = newest_checkpoint(run_directory)
         if found is None and (wanted == "last" or verb != "fit"):
             raise InputError(
-                f"{run_directory / FOLDER} holds no checkpoint; give one with --ckpt_path FILE, "
-                "or the run's --name"
+                f"{run_directory / CHECKPOINTS} holds no checkpoint; give one with --ckpt_path "
+                "FILE, or the run's --name"
             )
         return None if found is None else str(found)
     assert wanted is not None

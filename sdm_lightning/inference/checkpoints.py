@@ -9,7 +9,7 @@ import torch
 
 from sdm_lightning.errors import InputError, load_failure
 
-FOLDER = "checkpoints"
+CHECKPOINTS = "checkpoints"
 
 
 def newest_checkpoint(directory: str | Path) -> Path | None:
@@ -23,7 +23,7 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
     Raises:
         InputError: If there are checkpoints and none of them can be read.
     """
-    folder = Path(directory) / FOLDER
+    folder = Path(directory) / CHECKPOINTS
     if not folder.is_dir():
         folder = Path(directory)
     written = {path: time for path in folder.glob("*.ckpt") if (time := _written(path)) is not None}

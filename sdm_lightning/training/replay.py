@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-FOLDER = "diverged"
+DIVERGED = "diverged"
 STATE = "state.ckpt"
 
 
@@ -37,7 +37,7 @@ def stopped_by_divergence(module: "SDMModule", batch: dict[str, Any]) -> Diverge
         batch: Of the step.
     """
     trainer = module.trainer
-    folder = Path(trainer.default_root_dir) / FOLDER
+    folder = Path(trainer.default_root_dir) / DIVERGED
     path = folder / f"batch-rank{module.global_rank}.pt"
     before = module.images_seen - batch["image"].shape[0] * trainer.world_size
     content = {

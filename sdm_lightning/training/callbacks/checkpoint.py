@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
-from sdm_lightning.inference.checkpoints import FOLDER
+from sdm_lightning.inference.checkpoints import CHECKPOINTS
 from sdm_lightning.training.callbacks.preemption import validation_cut_short
 from sdm_lightning.training.callbacks.retention import WrittenCheckpoints, score_direction
 
@@ -61,7 +61,7 @@ class RunCheckpoint(ModelCheckpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Put the folder into the run directory."""
         if self.dirpath is None:
-            self.dirpath = str(Path(trainer.default_root_dir).resolve() / FOLDER)
+            self.dirpath = str(Path(trainer.default_root_dir).resolve() / CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero:
             WrittenCheckpoints(self.folder).remove_partial()

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
 
 from sdm_lightning.errors import PREEMPTED
-from sdm_lightning.inference.checkpoints import FOLDER
+from sdm_lightning.inference.checkpoints import CHECKPOINTS
 
 
 class Preemption(pl.Callback):
@@ -96,7 +96,7 @@ class Preemption(pl.Callback):
         if not on_any_process(trainer, self.signalled):
             return
         self.requested = True
-        path = Path(trainer.default_root_dir) / FOLDER / "preempted.ckpt"
+        path = Path(trainer.default_root_dir) / CHECKPOINTS / "preempted.ckpt"
         trainer.save_checkpoint(path, weights_only=False)
         rank_zero_info(f"Stopped by a signal; continue with --ckpt_path {path}")
         trainer.should_stop = True

@@ -1,8 +1,10 @@
-"""Where the YAML files of ``configs/`` and ``experiments/`` are: a checkout, or the package."""
+"""Where shipped files are: weights in the package, YAML files in a checkout or the package."""
 
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+ASSETS = PACKAGE / "assets"
+"""The bundled weights, and what is known of their training."""
 SHIPPED = ("configs", "experiments")
 
 

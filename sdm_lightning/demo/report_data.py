@@ -11,8 +11,8 @@ from typing import Any
 from sdm_lightning.demo.charts import Line
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.results import read_result_lines
+from sdm_lightning.shipped import ASSETS
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 STAND_INS = ("pixel-pyramid", "random")
 
 

@@ -22,9 +22,10 @@ from sdm_lightning.inference.certainty import (
     write_calibration,
 )
 from sdm_lightning.inference.inpainter import Inpainter
-from sdm_lightning.inference.locating import ASSETS, DEFAULT_WEIGHTS
+from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 from sdm_lightning.inference.pictures import open_image
 from sdm_lightning.seeding import stable_seed
+from sdm_lightning.shipped import ASSETS
 
 FOLDS = 5
 BAD_QUANTILE = 0.75

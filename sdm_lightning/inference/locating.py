@@ -6,8 +6,8 @@ from typing import Any
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.checkpoints import newest_checkpoint
 from sdm_lightning.inference.hub import WEIGHTS_NAME, download_weights, split_revision
+from sdm_lightning.shipped import ASSETS
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DEFAULT_WEIGHTS = "photos-128"
 """The bundled weights that fill photos best."""
 

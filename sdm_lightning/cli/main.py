@@ -35,7 +35,7 @@ VERBS = {
     "index": "sdm_lightning.data.shards.indexing:index_shards",
     "masks": "sdm_lightning.evaluation.mask_sets:write_mask_set",
     "evaluate": "sdm_lightning.evaluation.folders:evaluate_folders",
-    "inpaint": "sdm_lightning.inference.files:inpaint_files",
+    "inpaint": "sdm_lightning.inference.inpaint:inpaint_files",
     "calibrate": "sdm_lightning.inference.calibrate:calibrate",
     "app": "sdm_lightning.app.serve:serve_app",
     "baseline": "sdm_lightning.inference.adapters:run_baseline",

@@ -26,7 +26,7 @@ from sdm_lightning.data.shards.reading import Shard, ShardReader, scan_shard
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import Inpainter, load_generator
-from sdm_lightning.inference.files import inpaint_files
+from sdm_lightning.inference.inpaint import inpaint_files
 from sdm_lightning.inference.pictures import read_mask, read_picture
 from sdm_lightning.models import Generator
 from sdm_lightning.reports.results import metric_values, read_result_lines

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sdm_lightning.cli.main import main
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.files import inpaint_files
+from sdm_lightning.inference.inpaint import inpaint_files
 from sdm_lightning.inference.pictures import TIFF_LAYOUT, read_picture
 
 RNG = np.random.default_rng(0)

@@ -42,7 +42,6 @@ from sdm_lightning.cli.signals import leave_when_signalled
 from sdm_lightning.data.datamodule import InpaintingDataModule
 from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.evaluation.printing import table_lines
-from sdm_lightning.inference.trusted import import_from_working_directory
 from sdm_lightning.training.callbacks import (
     ImageBudget,
     ImageProgressBar,
@@ -56,6 +55,7 @@ from sdm_lightning.training.callbacks.starting import StartingWeights
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
 from sdm_lightning.training.loggers import MetricsFile
 from sdm_lightning.training.module import SDMModule
+from sdm_lightning.working_directory import import_from_working_directory
 
 CALLBACKS: dict[str, type[pl.Callback]] = {
     "budget": ImageBudget,

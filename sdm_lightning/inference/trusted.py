@@ -9,7 +9,6 @@ import importlib
 import inspect
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.working_directory import import_from_working_directory
 
 TRUSTED_PACKAGES = ("sdm_lightning",)
 TRUSTED_VARIABLE = "SDM_TRUSTED_PACKAGES"
@@ -34,12 +34,6 @@ _MAX_DEPTH = 20
 def is_own(class_path: str) -> bool:
     """Return whether a class path names a part of this package that weights files may build."""
     return any(class_path.startswith(f"{part}.") for part in OWN_PARTS)
-
-
-def import_from_working_directory() -> None:
-    """Let Python find modules in the working directory, after all others."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
 
 
 def build(

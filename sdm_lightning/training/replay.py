@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from sdm_lightning.errors import DivergedError, InputError, load_failure
 from sdm_lightning.files import atomic_file
-from sdm_lightning.inference.trusted import import_from_working_directory
+from sdm_lightning.working_directory import import_from_working_directory
 
 if TYPE_CHECKING:
     from sdm_lightning.training.module import SDMModule

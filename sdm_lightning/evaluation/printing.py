@@ -53,7 +53,9 @@ def remarks(
         notes.append(f"left out: {pair.reason}")
     if len(skipped) > 10:
         notes.append(f"left out: {len(skipped) - 10} more pairs")
-    lossy = sum(e.name.lower().endswith((".jpg", ".jpeg")) for e in pairs.fake.entries.values())
+    lossy = sum(
+        e.name.lower().endswith((".jpg", ".jpeg", ".jfif")) for e in pairs.fake.entries.values()
+    )
     if lossy and not composite:
         notes.append(
             f"note: {lossy} results are JPEG files: their known pixels differ from the originals' "

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.data.sources import is_image_name
 from sdm_lightning.errors import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+SUFFIXES = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
 
 Extra: TypeAlias = Literal["uncertainty", "step", "compare"]
 """What may be saved beside a result, as NAME-KIND.png; steps are numbered."""

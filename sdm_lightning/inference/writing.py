@@ -12,7 +12,8 @@ from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.pictures import eight_bits
 from sdm_lightning.inference.results import InpaintingSample
 
-LOSSY = (".jpg", ".jpeg", ".webp")
+JPEG = (".jpg", ".jpeg", ".jfif")
+LOSSY = (*JPEG, ".webp")
 DEEP = (".png", ".tif", ".tiff")
 """Formats that hold 16 bits per pixel."""
 COMPARE_SIDE = 1600
@@ -22,7 +23,7 @@ COMPARE_SIDE = 1600
 def save_picture(path: Path, sample: InpaintingSample) -> None:
     """Write a result whole or not at all, with the photo's colour profile and EXIF."""
     image = sample.image
-    if path.suffix.lower() in (".jpg", ".jpeg") and image.mode in ("RGBA", "LA"):
+    if path.suffix.lower() in JPEG and image.mode in ("RGBA", "LA"):
         image = image.convert(image.mode[:-1])
     try:
         content = encoded(image, path.suffix.lower())

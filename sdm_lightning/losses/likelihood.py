@@ -1,7 +1,7 @@
 """The discretised-Gaussian likelihood of an 8-bit image (Eq. 1-3)."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,17 +22,7 @@ _NODES = (0.26923465505284155, 0.45308992296933200)
 _WEIGHTS = (0.28444444444444444, 0.23931433524968324, 0.11846344252809454)
 
 
-class _Terms(NamedTuple):
-    """Negative log likelihood and its derivatives, elementwise."""
-
-    nll: Tensor
-    d_log_variance: Tensor
-    d_error: Tensor
-
-
-def discretized_gaussian_nll(
-    mean: Tensor, log_variance: Tensor, target: Tensor, stop_gradient: bool = True
-) -> Tensor:
+def discretized_gaussian_nll(mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
     """Compute the negative log probability of the target's 8-bit level, in nats per element.
 
     Each level owns a bin of half width 1/255 around it; the bins of the two extreme levels (0 and
@@ -42,14 +32,13 @@ def discretized_gaussian_nll(
     The value and its gradient are finite for every finite input: nothing is computed as a
     difference of two probabilities, and where even the logarithm outgrows the number format (a
     distance of more than 1e9 standard deviations in float32) the loss continues as a straight line.
-    Computed in float32 or, if an input is float64, in float64, also inside autocast.
+    Computed in float32 or, if an input is float64, in float64, also inside autocast. No gradient
+    reaches the mean (sg[.] in Eq. 1): the likelihood trains the variance alone.
 
     Args:
         mean: Predicted mean, ``(B, 3, H, W)``, in [-1, 1].
         log_variance: Predicted natural logarithm of the variance, same shape.
         target: True image, same shape, in [-1, 1].
-        stop_gradient: Send no gradient into ``mean``, as the sg[.] of Eq. 1: the likelihood then
-            trains the variance alone.
 
     Returns:
         Nats per element, ``(B, 3, H, W)``; Eq. 1 is the sum of them over an image.
@@ -58,17 +47,15 @@ def discretized_gaussian_nll(
         Eq. 1-3, Sec. 3.1.1.
     """
     dtype = torch.promote_types(torch.result_type(mean, log_variance), torch.float32)
-    if stop_gradient:
-        mean = mean.detach()
     mean, log_variance, target = torch.broadcast_tensors(
-        mean.to(dtype), log_variance.to(dtype), target.to(dtype)
+        mean.detach().to(dtype), log_variance.to(dtype), target.to(dtype)
     )
     nll: Tensor = _DiscretizedGaussianNLL.apply(mean, log_variance, target)
     return nll
 
 
 class _DiscretizedGaussianNLL(torch.autograd.Function):
-    """Forward with closed-form derivatives.
+    """Forward with the derivative by the log variance in closed form.
 
     Automatic differentiation would meet infinities in the branches that ``torch.where`` discards
     (and turn them into NaN) and would keep a dozen image-sized tensors per iteration.
@@ -76,28 +63,26 @@ class _DiscretizedGaussianNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
-        terms = _bin_terms(target, (target - mean).clamp(-_MAX_ERROR, _MAX_ERROR), log_variance)
-        needs_error = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
-        ctx.save_for_backward(terms.d_log_variance, terms.d_error if needs_error else None)
-        return terms.nll
+        error = (target - mean).clamp(-_MAX_ERROR, _MAX_ERROR)
+        nll, slope = _bin_terms(target, error, log_variance)
+        ctx.save_for_backward(slope)
+        return nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        d_log_variance, d_error = ctx.saved_tensors
-        needs_mean, _, needs_target = ctx.needs_input_grad
-        return (
-            -grad * d_error if needs_mean else None,
-            grad * d_log_variance,
-            grad * d_error if needs_target else None,
-        )
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return None, grad * slope, None
 
 
-def _bin_terms(target: Tensor, error: Tensor, log_variance: Tensor) -> _Terms:
+def _bin_terms(target: Tensor, error: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
     """Integrate the bin around ``target``, with the mean at ``target - error``.
 
     Mirrored if necessary, the bin lies above the mean; in units of the standard deviation it is
     [lo, hi] = c +- w/2. An extreme level's bin lies on its own side, and its hi is far away.
+
+    Returns:
+        The negative log probability, and its derivative by the log variance.
     """
     scale = torch.exp(-0.5 * log_variance.clamp_min(_MIN_LOG_VARIANCE))
     edge = target.abs() > 1 - HALF_BIN
@@ -110,21 +95,16 @@ def _bin_terms(target: Tensor, error: Tensor, log_variance: Tensor) -> _Terms:
 
     narrow = (w < 0.5) & (c * w < 0.5)
     narrow_terms = _narrow_bin(
-        torch.where(narrow, c, 0.5), torch.where(narrow, w, 0.5), log_variance, scale
+        torch.where(narrow, c, 0.5), torch.where(narrow, w, 0.5), log_variance
     )
     wide_terms = _wide_bin(
-        torch.where(narrow, 1.0, lo),
-        torch.where(narrow, 2.0, hi),
-        torch.where(narrow, 1.0, w),
-        scale,
+        torch.where(narrow, 1.0, lo), torch.where(narrow, 2.0, hi), torch.where(narrow, 1.0, w)
     )
-    nll, d_log_variance, d_error = (
-        torch.where(narrow, a, b) for a, b in zip(narrow_terms, wide_terms, strict=True)
-    )
-    return _Terms(nll, d_log_variance, d_error * side)
+    nll, slope = (torch.where(narrow, a, b) for a, b in zip(narrow_terms, wide_terms, strict=True))
+    return nll, slope
 
 
-def _narrow_bin(c: Tensor, w: Tensor, log_variance: Tensor, scale: Tensor) -> _Terms:
+def _narrow_bin(c: Tensor, w: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
     """Integrate a bin over which the density hardly changes: P = phi(c) w g, g a mean near 1.
 
     g = int over t in [-1/2, 1/2] of exp(-c w t - (w t)^2 / 2), by quadrature (exact to rounding
@@ -140,14 +120,10 @@ def _narrow_bin(c: Tensor, w: Tensor, log_variance: Tensor, scale: Tensor) -> _T
     # sinh(x) / x, with its series where the quotient would be 0 / 0.
     sinhc = torch.where(half > 1e-2, torch.sinh(half) / half.clamp_min(1e-2), 1 + half.square() / 6)
     ends = torch.exp(-b / 8) / g  # phi at either end is phi(c) exp(-b/8) exp(-+ a/2)
-    return _Terms(
-        nll,
-        0.5 * ends * (torch.cosh(half) - c.square() * sinhc),
-        scale * c * ends * sinhc,
-    )
+    return nll, 0.5 * ends * (torch.cosh(half) - c.square() * sinhc)
 
 
-def _wide_bin(lo: Tensor, hi: Tensor, w: Tensor, scale: Tensor) -> _Terms:
+def _wide_bin(lo: Tensor, hi: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Integrate a bin over which the density changes much; R = Q / phi is Mills' ratio.
 
     With the mean below it, P = phi(lo) [R(lo) - R(hi) exp(-c w)]: as c w = (hi^2 - lo^2) / 2 or w
@@ -159,21 +135,15 @@ def _wide_bin(lo: Tensor, hi: Tensor, w: Tensor, scale: Tensor) -> _Terms:
 
     decay = torch.exp(-0.5 * (lo + hi) * w)
     bracket = ratio_lo - ratio_hi * decay
-    square, slope = _half_square(lo.clamp_min(0))
-    on_line = lo > slope
-    far = (
-        square + _HALF_LOG_2PI - torch.log(bracket),
-        0.5 * torch.where(on_line, -slope * lo, (hi * decay - lo) / bracket),
-        scale * torch.where(on_line, slope, (1 - decay) / bracket),
-    )
+    square, line_slope = _half_square(lo.clamp_min(0))
+    far_nll = square + _HALF_LOG_2PI - torch.log(bracket)
+    far_slope = 0.5 * torch.where(lo > line_slope, -line_slope * lo, (hi * decay - lo) / bracket)
+
     outside = ratio_lo * density_lo + ratio_hi * density_hi
-    inside = 1 - outside
-    near = (
-        -torch.log1p(-outside),
-        0.5 * (hi * density_hi - lo * density_lo) / inside,
-        scale * (density_lo - density_hi) / inside,
-    )
-    return _Terms(*(torch.where(lo < 0, a, b) for a, b in zip(near, far, strict=True)))
+    near_nll = -torch.log1p(-outside)
+    near_slope = 0.5 * (hi * density_hi - lo * density_lo) / (1 - outside)
+    near = lo < 0
+    return torch.where(near, near_nll, far_nll), torch.where(near, near_slope, far_slope)
 
 
 def _half_square(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from typing import Any, Literal
 
@@ -14,11 +13,9 @@ from sdm_lightning.data.loader import StreamLoader, TrainLoader
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.masks.sources import make_mask_source, mask_mix
 from sdm_lightning.data.preprocess import EvalPreprocess, TrainPreprocess
-from sdm_lightning.data.samples import FileSource, SampleSource, ShardSource
-from sdm_lightning.data.shards.index import INDEX_NAME, ShardIndex, is_tar_name
+from sdm_lightning.data.samples import SampleSource, ShardSource, open_samples
+from sdm_lightning.data.shards.index import ShardIndex
 from sdm_lightning.data.shards.reading import ShardReader
-from sdm_lightning.data.shards.remote import local_path, path_of
-from sdm_lightning.data.sources import open_source
 from sdm_lightning.data.stream import EvalStream, TrainStream
 from sdm_lightning.errors import InputError
 
@@ -38,8 +35,8 @@ class InpaintingDataModule(pl.LightningDataModule):
 
     ``train``, ``val``, ``test`` and ``predict`` name shards: a folder with an ``index.json``, a
     brace range such as ``places/shard-1a2b3c4d-{000000..000099}.tar``, a URL (``https://``,
-    ``s3://``, ``gs://``), or a list of these. The last three may also name a folder or zip of
-    images.
+    ``s3://``, ``gs://``), or a list of these. The last three may also name a folder, zip
+    or tar of images.
 
     Args:
         train: Shards to train on.
@@ -168,22 +165,15 @@ class InpaintingDataModule(pl.LightningDataModule):
         return self._index
 
     def eval_source(self, split: Literal["val", "test", "predict"]) -> SampleSource:
-        """Open the samples of a split: shards, or a folder or zip of images."""
-        place = self._require(split)
-        if isinstance(place, str) and _is_image_source(place):
-            if self.masks[split] == "sample":
-                raise InputError(
-                    f"{place}: plain images carry no masks; set data.{split}_masks to a folder "
-                    "of masks or to a preset"
-                )
-            return FileSource(open_source(local_path(place) or place))
-        index = ShardIndex.load(place)
-        if self.masks[split] == "sample" and not index.has_masks:
+        """Open the samples of a split: shards, or a folder, zip or tar of images."""
+        source = open_samples(self._require(split), self.reader)
+        masked = isinstance(source, ShardSource) and source.index.has_masks
+        if self.masks[split] == "sample" and not masked:
             raise InputError(
-                f"data.{split}: the shards carry no masks; set data.{split}_masks to a folder of "
+                f"data.{split}: the images carry no masks; set data.{split}_masks to a folder of "
                 "masks or to a preset, or pack the images with masks"
             )
-        return ShardSource(index, self.reader)
+        return source
 
     def setup(self, stage: str) -> None:
         """Read the indexes that a stage needs, so that what is missing shows before it starts."""
@@ -346,14 +336,3 @@ def batch_share(global_batch_size: int, most: int, processes: int) -> tuple[int,
         )
     parts = (n for n in range(1, share + 1) if share % n == 0 and share // n <= most)
     return share, next(parts)
-
-
-def _is_image_source(place: str) -> bool:
-    """Say whether a path means plain images; tars and folders with an index are shards."""
-    path = local_path(place)
-    if path is None or not os.path.exists(path) or is_tar_name(path_of(place)):
-        return False
-    if os.path.isdir(path):
-        names = os.listdir(path)
-        return INDEX_NAME not in names and not any(is_tar_name(name) for name in names)
-    return os.path.basename(path) != INDEX_NAME

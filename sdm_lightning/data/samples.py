@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sdm_lightning.data.naming import unique_keys
-from sdm_lightning.data.shards.reading import RawSample, ShardIndex, ShardReader
-from sdm_lightning.data.sources import Entry, ImageSource
+from sdm_lightning.data.shards.index import INDEX_NAME, ShardIndex, is_tar_name
+from sdm_lightning.data.shards.reading import RawSample, ShardReader
+from sdm_lightning.data.shards.remote import local_path
+from sdm_lightning.data.sources import Entry, ImageSource, open_source
 from sdm_lightning.errors import InputError
 
-__all__ = ["FileSource", "SampleSource", "ShardSource"]
+__all__ = ["FileSource", "SampleSource", "ShardSource", "open_samples"]
 
 
 class SampleSource(Protocol):
@@ -67,3 +70,31 @@ class FileSource:
                     f"{self.source.path}: {entry.name} cannot be read ({error})"
                 ) from error
             yield RawSample(self.keys[entry.name], data, None, self.source.path)
+
+
+def open_samples(place: str | list[str], reader: ShardReader) -> SampleSource:
+    """Open a data set: shards, or plain images in a folder, zip or tar.
+
+    A folder with an index or with tar files in it holds shards, and a tar with an index beside it
+    is one; any other local folder or file holds plain images.
+
+    Args:
+        place: A path or an address, a brace range of shards, or a list of shards.
+        reader: Reads the shards.
+
+    Raises:
+        InputError: If there is nothing, no image, or no index of the shards.
+    """
+    path = local_path(place) if isinstance(place, str) else None
+    if path is None or _are_shards(path):
+        return ShardSource(ShardIndex.load(place), reader)
+    return FileSource(open_source(path))
+
+
+def _are_shards(path: str) -> bool:
+    if os.path.isdir(path):
+        names = os.listdir(path)
+        return INDEX_NAME in names or any(is_tar_name(name) for name in names)
+    if os.path.basename(path) == INDEX_NAME or ("{" in path and not os.path.exists(path)):
+        return True
+    return is_tar_name(path) and os.path.exists(os.path.join(os.path.dirname(path), INDEX_NAME))

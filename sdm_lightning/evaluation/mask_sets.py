@@ -19,11 +19,10 @@ from tqdm.contrib.concurrent import process_map
 from sdm_lightning import __version__
 from sdm_lightning.data.masks.presets import free_form_mask, get_preset, hole_ratio
 from sdm_lightning.data.masks.sources import mask_seed
-from sdm_lightning.data.naming import key_for_path, unique_keys
-from sdm_lightning.data.shards.index import INDEX_NAME, ShardIndex, is_tar_name
+from sdm_lightning.data.naming import key_for_path
+from sdm_lightning.data.samples import FileSource, open_samples
 from sdm_lightning.data.shards.indexing import refuse_repeated
 from sdm_lightning.data.shards.reading import ShardReader
-from sdm_lightning.data.sources import open_source
 from sdm_lightning.errors import InputError, parse_json
 from sdm_lightning.files import write_atomically
 from sdm_lightning.workers import default_workers
@@ -149,24 +148,12 @@ def sample_keys(images: str) -> list[str]:
     Raises:
         InputError: If there are none.
     """
-    if _are_shards(images):
-        index = ShardIndex.load(images)
-        found = [raw.key for raw in ShardReader().read_range(index, 0, index.num_samples)]
-        refuse_repeated(found, images)
-        return found
-    entries = open_source(images).entries()
-    keys = unique_keys(entry.name for entry in entries)
-    return [keys[entry.name] for entry in entries]
-
-
-def _are_shards(images: str) -> bool:
-    """Return whether a path means shards; a tar without an index beside it is a plain archive."""
-    path = Path(images)
-    if "{" in images or path.name == INDEX_NAME:
-        return True
-    if path.is_dir():
-        return (path / INDEX_NAME).is_file()
-    return is_tar_name(path.name) and (path.parent / INDEX_NAME).is_file()
+    source = open_samples(images, ShardReader())
+    if isinstance(source, FileSource):
+        return [source.keys[entry.name] for entry in source.entries]
+    found = [raw.key for raw in source.read(0, len(source))]
+    refuse_repeated(found, images)
+    return found
 
 
 def set_digest(files: Iterable[MaskFile]) -> str:

@@ -204,7 +204,7 @@ def test_prediction_from_a_folder_with_masks(tmp_path: Path, root: Path):
     with pytest.raises(InputError, match=r"no mask for 001; expected a file 001.png"):
         trainer(tmp_path).predict(Recorder(), data)
     data = InpaintingDataModule(predict=str(images), resolution=8)
-    with pytest.raises(InputError, match=r"plain images carry no masks; set data.predict_masks"):
+    with pytest.raises(InputError, match=r"images carry no masks; set data.predict_masks"):
         data.predict_dataloader()
 
 
@@ -233,7 +233,7 @@ def test_what_is_wrong_shows_before_training_starts(root: Path, tmp_path: Path):
             trainer(tmp_path, max_steps=1).fit(Recorder(), module(root, **options))
     with pytest.raises(InputError, match=r"data\.test is not set"):
         trainer(tmp_path).test(Recorder(), module(root, test=None))
-    with pytest.raises(InputError, match="the shards carry no masks"):
+    with pytest.raises(InputError, match=r"data\.test: the images carry no masks"):
         trainer(tmp_path).test(Recorder(), module(root, test_masks="sample"))
     for name, value in (
         ("resolution", 0), ("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1),

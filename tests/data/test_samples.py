@@ -1,0 +1,50 @@
+"""Which places hold shards, and which hold plain images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdm_lightning.data.samples import FileSource, ShardSource, open_samples
+from sdm_lightning.data.shards.indexing import index_shards
+from sdm_lightning.data.shards.reading import ShardReader
+from sdm_lightning.errors import InputError
+from tests.data.shard_tools import encoded, make_images, photo, write_tar
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Path:
+    (tmp_path / "tars").mkdir()
+    members = {f"{number:03d}.png": encoded(photo(number)) for number in range(3)}
+    return write_tar(tmp_path / "tars" / "photos.tar", members)
+
+
+def test_a_place_is_shards_where_it_has_an_index(tar: Path):
+    reader = ShardReader()
+    plain = open_samples(str(tar), reader)
+    assert isinstance(plain, FileSource)
+    index_shards(str(tar.parent), num_workers=0)
+    places = [tar, tar.parent, tar.parent / "index.json", tar.parent / "{photos,}.tar"]
+    for place in (*map(str, places[:3]), [str(tar)], tar.parent.as_uri()):
+        source = open_samples(place, reader)
+        assert isinstance(source, ShardSource)
+        keys = [sample.key for sample in source.read(0, len(source))]
+        assert keys == list(plain.keys.values()) == ["000", "001", "002"]
+    with pytest.raises(InputError, match="does not list this shard"):
+        open_samples(str(places[3]), reader)
+
+
+def test_addresses_of_local_folders_are_read_as_paths(tmp_path: Path):
+    images = make_images(tmp_path / "my photos", 2)
+    source = open_samples(images.as_uri(), ShardReader())
+    assert isinstance(source, FileSource)
+    assert len(source) == 2
+
+
+def test_what_is_missing(tar: Path):
+    for place in (tar.parent, tar.parent / "{000..001}.tar"):
+        with pytest.raises(InputError, match=r"no such index; .*`sdm index SHARDS`"):
+            open_samples(str(place), ShardReader())
+    with pytest.raises(InputError, match="does not exist; give a folder"):
+        open_samples(str(tar.parent / "none"), ShardReader())

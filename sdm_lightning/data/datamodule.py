@@ -61,8 +61,6 @@ class InpaintingDataModule(pl.LightningDataModule):
         mask_convention: What white means in mask files: known-white or hole-white. Masks packed
             by ``sdm shards`` are known-white.
         flip: Mirror training images at random.
-        pad_small: Mirror images smaller than the crop at the bottom and the right; false refuses
-            them.
         shuffle_shards: Shards among whose samples a worker shuffles, held in its memory.
         max_bad_images: Undecodable training images that a worker tolerates; another image of the
             batch replaces each. Validation and test tolerate none.
@@ -96,7 +94,6 @@ class InpaintingDataModule(pl.LightningDataModule):
         mask_seed: int = 0,
         mask_convention: MaskConvention = "known-white",
         flip: bool = True,
-        pad_small: bool = True,
         shuffle_shards: int = 2,
         max_bad_images: int = 0,
         cache_dir: str | None = None,
@@ -130,7 +127,6 @@ class InpaintingDataModule(pl.LightningDataModule):
         self.mask_seed = mask_seed
         self.mask_convention: MaskConvention = mask_convention
         self.flip = flip
-        self.pad_small = pad_small
         self.shuffle_shards = shuffle_shards
         self.max_bad_images = max_bad_images
         self.strict_resume = strict_resume
@@ -207,9 +203,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         rank, world_size = self._topology()
         stream = TrainStream(
             self.train_index,
-            TrainPreprocess(
-                self.resolution, self.train_masks, self.seed, self.flip, self.pad_small
-            ),
+            TrainPreprocess(self.resolution, self.train_masks, self.seed, self.flip),
             batch_size=self.batch_size,
             seed=self.seed,
             rank=rank,
@@ -225,7 +219,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         masks = make_mask_source(self.masks[split], self.mask_seed, self.mask_convention)
         stream = EvalStream(
             self.eval_source(split),
-            EvalPreprocess(self.resolution, masks, self.pad_small),
+            EvalPreprocess(self.resolution, masks),
             batch_size=self.eval_batch_size,
             rank=rank,
             world_size=world_size,

@@ -27,17 +27,6 @@ __all__ = ["EvalPreprocess", "TrainPreprocess"]
 UInt8Array = npt.NDArray[np.uint8]
 
 
-def _fit(image: UInt8Array, raw: RawSample, size: int, pad_small: bool) -> UInt8Array:
-    height, width = image.shape[:2]
-    if not pad_small and min(height, width) < size:
-        raise InputError(
-            f"{raw.origin}: image {raw.key} is {height}x{width} (HxW), smaller than the crop of "
-            f"{size}x{size}; set data.pad_small to true or data.resolution to at most "
-            f"{min(height, width)}"
-        )
-    return pad_to(image, size)
-
-
 def _mask_tensor(mask: UInt8Array) -> torch.Tensor:
     return torch.from_numpy(np.array(mask, dtype=np.float32)[None])
 
@@ -51,25 +40,21 @@ class TrainPreprocess:
         masks: Mask presets with their probabilities.
         seed: Of crops, flips and masks.
         flip: Mirror left to right with probability one half.
-        pad_small: Mirror smaller images at the bottom and the right; False refuses them.
     """
 
     size: int
     masks: Mapping[str, float]
     seed: int = 0
     flip: bool = True
-    pad_small: bool = True
 
     def __call__(self, raw: RawSample, number: int) -> Example:
         """Decode and transform a sample in a pass.
 
         Raises:
             BadImageError: If the image cannot be decoded.
-            InputError: If the image is too small and padding is off.
         """
         rng = stable_rng("sample", self.seed, raw.key, number)
-        image = _fit(decode_image(raw.image), raw, self.size, self.pad_small)
-        image = random_crop(image, self.size, rng)
+        image = random_crop(pad_to(decode_image(raw.image), self.size), self.size, rng)
         if self.flip:
             image = random_flip(image, rng)
         names = list(self.masks)
@@ -85,12 +70,10 @@ class EvalPreprocess:
     Attributes:
         size: Side of the crop in pixels.
         masks: Where masks come from.
-        pad_small: Mirror smaller images at the bottom and the right; False refuses them.
     """
 
     size: int
     masks: MaskSource
-    pad_small: bool = True
 
     def __call__(self, raw: RawSample, number: int = 0) -> EvalExample:
         """Decode and transform a sample; the number of the pass makes no difference.
@@ -100,8 +83,7 @@ class EvalPreprocess:
 
         Raises:
             BadImageError: If the image cannot be decoded.
-            InputError: If there is no mask, its size is neither the image's nor the crop's, or the
-                image is too small while padding is off.
+            InputError: If there is no mask, or its size is neither the image's nor the crop's.
         """
         image = decode_image(raw.image)
         mask = self.masks(raw, self.size)
@@ -116,7 +98,7 @@ class EvalPreprocess:
                 f"{self.size}x{self.size}"
             )
         height, width = (min(side, self.size) for side in image.shape[:2])
-        image = center_crop(_fit(image, raw, self.size, self.pad_small), self.size)
+        image = center_crop(pad_to(image, self.size), self.size)
         return {
             "image": to_tensor(image),
             "mask": _mask_tensor(mask),

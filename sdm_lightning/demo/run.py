@@ -160,7 +160,7 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
 
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     settings = config["data"]
-    taken = ("test", "test_masks", "mask_seed", "resolution", "batch_size", "pad_small")
+    taken = ("test", "test_masks", "mask_seed", "resolution", "batch_size")
     data = InpaintingDataModule(num_workers=0, **{key: settings[key] for key in taken})
     iterations = sorted({1, 2, int(config["model"]["test_iterations"])})
     images: list[npt.NDArray[np.uint8]] = []

@@ -261,7 +261,7 @@ def describe_data(trainer: pl.Trainer, split: str) -> dict[str, Any]:
     if data is None:
         return {}
     facts: dict[str, Any] = {"path": getattr(data, split, None)}
-    for name in ("resolution", "pad_small", "mask_seed", "mask_convention"):
+    for name in ("resolution", "mask_seed", "mask_convention"):
         facts[name] = getattr(data, name, None)
     facts["crop"] = "center"
     facts["masks"] = getattr(data, "masks", {}).get(split)

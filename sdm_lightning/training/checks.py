@@ -85,7 +85,6 @@ def refuse_unfit_recipe(
     }
     optimizers = {"optimizer_g": optimizer_g, "optimizer_d": optimizer_d}
     for key, settings in optimizers.items():
-        above[f"{key}.lazy_interval"] = settings.lazy_interval
         if not all(0 <= beta < 1 for beta in settings.betas):
             raise InputError(
                 f"model.{key}.betas is {list(settings.betas)}; each must be at least 0 and below 1"

@@ -54,7 +54,7 @@ class SDMModule(InpaintingModule):
         test_iterations: T in validation, test and prediction (Table 2).
         losses: Weights and reductions of Eq. 10, and R1.
         optimizer_g: Generator's Adam.
-        optimizer_d: Discriminator's Adam; its ``lazy_interval`` defaults to ``losses.r1_interval``.
+        optimizer_d: Discriminator's Adam.
         average: Moving average of the generator, used for everything but training.
         augment: Adaptive discriminator augmentation; None = off.
         style_mixing_probability: Chance that a batch's styles change at a random layer; 0 = off.

@@ -13,19 +13,18 @@ def adam_options(
 ) -> list[dict[str, Any]]:
     """Return the arguments of the generator's and of the discriminator's Adam.
 
+    The discriminator's is corrected for the penalty's extra steps; the generator has none.
     The fused kernel is the fastest on a CPU as well, and can leave a step out by a flag on the
     device; see :mod:`sdm_lightning.training.health`.
 
     Args:
         generator: As configured.
-        discriminator: As configured; its ``lazy_interval`` defaults to the penalty's interval.
+        discriminator: As configured.
         losses: Whether and how often there is a penalty.
     """
-    interval = discriminator.lazy_interval
-    if interval is None and losses.r1_gamma:
-        interval = losses.r1_interval
+    interval = losses.r1_interval if losses.r1_gamma else None
     return [
-        {**generator.corrected(generator.lazy_interval), "fused": True},
+        {**generator.corrected(None), "fused": True},
         {**discriminator.corrected(interval), "fused": True},
     ]
 

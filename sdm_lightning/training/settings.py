@@ -8,7 +8,7 @@ from typing import Any, Literal
 class AdamSettings:
     """Adam as in Sec. 4.2, with StyleGAN2's correction for lazy regularisation.
 
-    A phase that runs an extra optimizer step every ``lazy_interval`` batches takes
+    A phase that runs an extra optimizer step every k batches takes
     ``(k + 1) / k`` steps per batch; learning rate and betas are corrected so that the average
     speed stays as if it took one (Karras et al. 2020, appendix B).
 
@@ -16,14 +16,11 @@ class AdamSettings:
         lr: Learning rate.
         betas: Decay of the first and second moments.
         eps: Added to the denominator.
-        lazy_interval: k above. None: the discriminator takes the penalty's interval, the
-            generator, which has no lazy phase here, is not corrected.
     """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.0, 0.99)
     eps: float = 1e-8
-    lazy_interval: int | None = None
 
     def corrected(self, interval: int | None) -> dict[str, Any]:
         """Return Adam's arguments for a phase with an extra step every ``interval`` batches."""

@@ -176,8 +176,6 @@ def test_optimizers_are_the_paper_s(make_module):
     assert generator.defaults["lr"] == 1e-3
     assert generator.defaults["betas"] == (0.0, 0.99)
     assert discriminator.defaults["lr"] == pytest.approx(1e-3 * 16 / 17)
-    chosen = make_module(optimizer_g=AdamSettings(lazy_interval=4)).configure_optimizers()[0]
-    assert chosen.defaults["lr"] == pytest.approx(8e-4)
 
 
 def test_resumed_run_takes_the_learning_rate_of_its_config(make_module, make_loader, tmp_path):
@@ -290,7 +288,6 @@ def test_random_iterations_are_drawn_for_each_batch_from_images_seen_alone(
         ({"average": AverageSettings(ramp_up=float("nan"))}, r"average\.ramp_up is nan"),
         ({"style_mixing_probability": 2.0}, r"style_mixing_probability is 2\.0; .* in \[0, 1\]"),
         ({"optimizer_g": AdamSettings(lr=-1e-3)}, r"model\.optimizer_g\.lr is -0\.001"),
-        ({"optimizer_d": AdamSettings(lazy_interval=-1)}, r"optimizer_d\.lazy_interval is -1"),
         ({"optimizer_d": AdamSettings(betas=(0, 1.0))}, r"optimizer_d\.betas is \[0, 1\.0\]"),
     ],
 )

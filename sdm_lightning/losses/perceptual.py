@@ -15,7 +15,6 @@ from sdm_lightning.features.resnet50s import load_network
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Reduction = Literal["mean", "sum"]
 Encoded = Sequence[Any]
 """What ``encode`` returns: feature maps, or one such sequence per part of a combined loss."""
 
@@ -110,12 +109,14 @@ class ResNetPerceptualLoss(NetworkPerceptualLoss):
     def __init__(
         self,
         weights: str = "imagenet",
-        reduction: Reduction = "mean",
+        reduction: Literal["mean", "sum"] = "mean",
         sha256: str | None = None,
     ) -> None:
         super().__init__()
         self.weights = str(weights)
-        self.reduction = checked_reduction(reduction)
+        if reduction not in ("mean", "sum"):
+            raise InputError(f"perceptual.reduction is {reduction!r}; choose mean or sum")
+        self.reduction = reduction
         self.sha256 = sha256
         self._name = f"resnet50s-{self.weights}"
 
@@ -142,7 +143,8 @@ class ResNetPerceptualLoss(NetworkPerceptualLoss):
 
     def distance(self, prediction: Encoded, target: Encoded) -> Tensor:
         """Return Eq. 9 with the chosen reduction, ``(B,)``."""
-        return total_distance(prediction, target, "l2", self.reduction)
+        squares = [(a - b).flatten(1).square() for a, b in zip(prediction, target, strict=True)]
+        return torch.stack([getattr(x, self.reduction)(1) for x in squares]).sum(0)
 
     def extra_repr(self) -> str:
         """Return what ``print(module)`` shows."""
@@ -176,29 +178,3 @@ def checked_distance(
 
 def _detached(encoded: Encoded) -> Encoded:
     return [part.detach() if isinstance(part, Tensor) else _detached(part) for part in encoded]
-
-
-def checked_reduction(reduction: str) -> str:
-    """Return the reduction; raise ``InputError`` for an unknown one."""
-    if reduction not in ("mean", "sum"):
-        raise InputError(f"perceptual.reduction is {reduction!r}; choose mean or sum")
-    return reduction
-
-
-def total_distance(
-    prediction: Sequence[Tensor], target: Sequence[Tensor], norm: str, reduction: str
-) -> Tensor:
-    """Add up the distances of pairs of maps; ``(B,)``.
-
-    Args:
-        prediction: Maps ``(B, C_i, H_i, W_i)``.
-        target: The same of the target.
-        norm: ``"l1"`` (absolute) or ``"l2"`` (squared differences).
-        reduction: ``"mean"`` or ``"sum"`` over each map.
-    """
-    distances = []
-    for a, b in zip(prediction, target, strict=True):
-        difference = (a - b).flatten(1)
-        difference = difference.abs() if norm == "l1" else difference.square()
-        distances.append(difference.mean(1) if reduction == "mean" else difference.sum(1))
-    return torch.stack(distances).sum(0)

@@ -1,50 +1,32 @@
 """A perceptual loss without a network: pixel differences at several scales."""
 
-from typing import Literal
-
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.losses.perceptual import (
-    Encoded,
-    PerceptualLoss,
-    Reduction,
-    checked_reduction,
-    total_distance,
-)
+from sdm_lightning.losses.perceptual import Encoded, PerceptualLoss
 
 
 class PixelPyramidLoss(PerceptualLoss):
-    """Pixel differences at several scales: a stand-in for machines without weights, and for demos.
+    """Absolute pixel differences at several scales: for machines without weights, and for demos.
 
     It does not capture textures or objects; every key that it is logged under carries its name.
 
     Args:
         levels: Scales, each half the size of the one before, by averaging 2x2 pixels.
-        reduction: Over each level's pixels: ``"mean"`` or ``"sum"``. Levels are added up.
-        norm: ``"l1"`` or ``"l2"`` (squared).
 
     Raises:
-        InputError: For an unknown reduction or norm, or fewer than one level.
+        InputError: For fewer than one level.
     """
 
     name = "pixel-pyramid"
 
-    def __init__(
-        self,
-        levels: int = 3,
-        reduction: Reduction = "mean",
-        norm: Literal["l1", "l2"] = "l1",
-    ) -> None:
+    def __init__(self, levels: int = 3) -> None:
         super().__init__()
         if levels < 1:
             raise InputError(f"perceptual.levels is {levels}; it must be at least 1")
-        if norm not in ("l1", "l2"):
-            raise InputError(f"perceptual.norm is {norm!r}; choose l1 or l2")
         self.levels = levels
-        self.reduction = checked_reduction(reduction)
-        self.norm = norm
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Return the image at full, half, quarter ... size.
@@ -63,9 +45,10 @@ class PixelPyramidLoss(PerceptualLoss):
         return pyramid
 
     def distance(self, prediction: Encoded, target: Encoded) -> Tensor:
-        """Return the sum over the levels, ``(B,)``."""
-        return total_distance(prediction, target, self.norm, self.reduction)
+        """Return each level's mean difference, summed over the levels, ``(B,)``."""
+        means = [(a - b).flatten(1).abs().mean(1) for a, b in zip(prediction, target, strict=True)]
+        return torch.stack(means).sum(0)
 
     def extra_repr(self) -> str:
         """Return what ``print(module)`` shows."""
-        return f"levels={self.levels}, reduction={self.reduction!r}, norm={self.norm!r}"
+        return f"levels={self.levels}"

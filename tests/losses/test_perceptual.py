@@ -232,10 +232,6 @@ def test_imagenet_weights_come_from_timms_pretrained_model(monkeypatch, network,
 def test_a_wrong_reduction_is_refused():
     with pytest.raises(InputError, match="choose mean or sum"):
         ResNetPerceptualLoss(reduction="total")
-    with pytest.raises(InputError, match="choose mean or sum"):
-        PixelPyramidLoss(reduction="total")
-    with pytest.raises(InputError, match="l1 or l2"):
-        PixelPyramidLoss(norm="l3")
 
 
 class Model(nn.Module):
@@ -298,15 +294,11 @@ def test_nothing_is_loaded_before_it_is_needed(tmp_path):
     assert loss._network == []
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("norm", ["l1", "l2"])
-def test_pixel_pyramid_by_hand(reduction, norm):
+def test_pixel_pyramid_by_hand():
     a, b = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
     b[1, 0, 0, 0] = 0.8  # one pixel: 0.8 at full size, 0.2 at half, 0.05 at a quarter
-    loss = PixelPyramidLoss(levels=3, reduction=reduction, norm=norm)
-    power = 1 if norm == "l1" else 2
-    levels = [(0.8, 48), (0.2, 12), (0.05, 3)]
-    expected = sum(v**power / (n if reduction == "mean" else 1) for v, n in levels)
+    loss = PixelPyramidLoss(levels=3)
+    expected = 0.8 / 48 + 0.2 / 12 + 0.05 / 3
     torch.testing.assert_close(loss(a, b), torch.tensor([0.0, expected]))
     assert loss.name == "pixel-pyramid"
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sdm_lightning.errors import InputError
 
-__all__ = ["center_crop", "pad_to", "random_crop", "random_flip", "to_tensor", "to_uint8"]
+__all__ = ["center_crop", "pad_to", "random_crop", "random_flip", "to_array", "to_tensor"]
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -112,7 +112,7 @@ def to_tensor(image: UInt8Array) -> Tensor:
     return torch.from_numpy(values)
 
 
-def to_uint8(image: Tensor) -> UInt8Array:
+def to_array(image: Tensor) -> UInt8Array:
     """Turn network-range images back into uint8; the exact inverse of :func:`to_tensor`.
 
     Rounds, because truncation loses one level for a quarter of the 256 values.
@@ -129,7 +129,7 @@ def to_uint8(image: Tensor) -> UInt8Array:
     """
     if image.ndim not in (3, 4) or image.shape[-3] != 3:
         raise InputError(
-            f"to_uint8: expected a tensor (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}"
+            f"to_array: expected a tensor (3, H, W) or (B, 3, H, W), got {tuple(image.shape)}"
         )
     levels = image.detach().to("cpu", torch.float32).mul(127.5).add(127.5)
     levels = levels.round_().clamp_(0.0, 255.0).to(torch.uint8)

@@ -152,7 +152,7 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
     from tqdm import tqdm
 
     from sdm_lightning.data.datamodule import InpaintingDataModule
-    from sdm_lightning.data.transforms import to_uint8
+    from sdm_lightning.data.transforms import to_array
     from sdm_lightning.features.extractors import build_features
     from sdm_lightning.inference import Inpainter
     from sdm_lightning.inference.comparison import compare
@@ -167,7 +167,7 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
     masks: list[npt.NDArray[np.bool_]] = []
     keys: list[str] = []
     for batch in data.test_dataloader():
-        images += list(to_uint8(batch["image"]))
+        images += list(to_array(batch["image"]))
         masks += list(batch["mask"][:, 0].numpy() > 0.5)
         keys += list(batch["key"])
     seeds = [stable_seed(seed, key) for key in keys]

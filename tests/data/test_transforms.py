@@ -12,8 +12,8 @@ from sdm_lightning.data.transforms import (
     pad_to,
     random_crop,
     random_flip,
+    to_array,
     to_tensor,
-    to_uint8,
 )
 from sdm_lightning.errors import InputError
 
@@ -105,15 +105,15 @@ def test_tensor_round_trip_is_exact_for_every_level():
     assert tensor.max() == 1.0
     expected = image.transpose(2, 0, 1).astype(np.float64) / 127.5 - 1
     np.testing.assert_allclose(tensor.numpy(), expected, atol=1e-7)
-    np.testing.assert_array_equal(to_uint8(tensor), image)
-    np.testing.assert_array_equal(to_uint8(torch.stack([tensor, -tensor]))[0], image)
-    np.testing.assert_array_equal(to_uint8(-tensor), 255 - image)
+    np.testing.assert_array_equal(to_array(tensor), image)
+    np.testing.assert_array_equal(to_array(torch.stack([tensor, -tensor]))[0], image)
+    np.testing.assert_array_equal(to_array(-tensor), 255 - image)
 
 
-def test_to_uint8_clamps_and_rounds():
+def test_to_array_clamps_and_rounds():
     values = torch.tensor([-7.0, 3.0, 0.0, 0.001, 0.005]).expand(3, 1, 5)
     # 0 is 127.5, which rounds to the even 128; 0.005 is 128.1375
-    np.testing.assert_array_equal(to_uint8(values)[0, :, 0], [0, 255, 128, 128, 128])
+    np.testing.assert_array_equal(to_array(values)[0, :, 0], [0, 255, 128, 128, 128])
 
 
 def test_conversions_refuse_other_shapes_and_types():
@@ -122,7 +122,7 @@ def test_conversions_refuse_other_shapes_and_types():
     with pytest.raises(InputError, match=r"\(4, 4\)"):
         to_tensor(np.zeros((4, 4), np.uint8))
     with pytest.raises(InputError, match=r"\(1, 4, 4\)"):
-        to_uint8(torch.zeros(1, 4, 4))
+        to_array(torch.zeros(1, 4, 4))
 
 
 def test_read_only_arrays_are_copied():

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from sdm_lightning.data.transforms import to_uint8
+from sdm_lightning.data.transforms import to_array
 from sdm_lightning.errors import InputError
 from sdm_lightning.training.callbacks import (
     ImageBudget,
@@ -74,8 +74,8 @@ def test_signal_stops_between_batches_with_a_whole_checkpoint(make_module, make_
 def test_pixels_are_rounded():
     levels = torch.arange(256) / 127.5 - 1
     image = levels.expand(3, 1, 256)
-    assert to_uint8(image)[0, :, 0].tolist() == list(range(256))
-    assert to_uint8(image * 3)[0, [0, -1], 0].tolist() == [0, 255]
+    assert to_array(image)[0, :, 0].tolist() == list(range(256))
+    assert to_array(image * 3)[0, [0, -1], 0].tolist() == [0, 255]
 
 
 def test_grid_places_tiles():
@@ -101,7 +101,7 @@ def test_samples_and_predictions_are_written(make_module, make_loader, tmp_path)
     batch = next(iter(loader))
     written = np.asarray(Image.open(tmp_path / "predictions" / "0001.png"))
     known = batch["mask"][1, 0].bool().numpy()
-    original = to_uint8(batch["image"][1])
+    original = to_array(batch["image"][1])
     assert (written[known] == original[known]).all()
     assert (written[~known] != original[~known]).any()
 

@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
-from sdm_lightning.data.transforms import to_uint8
+from sdm_lightning.data.transforms import to_array
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import atomic_file
 
@@ -27,7 +27,7 @@ def grid_rows(output: dict[str, Any], limit: int) -> list[list[np.ndarray]]:
         image, mask = output["image"][i], output["mask"][i]
         tiles = [image * mask, *(step.completed[i] for step in output["steps"])]
         tiles += [output["uncertainty"][i].expand(3, -1, -1) * 2 - 1, image]
-        rows.append([to_uint8(tile) for tile in tiles])
+        rows.append([to_array(tile) for tile in tiles])
     return rows
 
 
@@ -127,4 +127,4 @@ class PredictionWriter(BasePredictionWriter):
             if folder not in path.parents:
                 raise InputError(f"sample key {key!r} leads out of {folder}; it must be a name")
             with atomic_file(path) as file:
-                Image.fromarray(to_uint8(image)).save(file, "PNG")
+                Image.fromarray(to_array(image)).save(file, "PNG")

@@ -31,7 +31,7 @@ from PIL import Image
 from rcc import read_rcc
 from tqdm import tqdm
 
-from sdm_lightning.demo.photo_crops import fixed_window, reduced, resized
+from sdm_lightning.data.windows import fixed_window, reduced, resized
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
 

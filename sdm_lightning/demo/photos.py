@@ -23,8 +23,7 @@ from PIL import Image
 from tqdm.contrib.concurrent import thread_map
 
 from sdm_lightning.data.transforms import UInt8Array
-from sdm_lightning.demo.dead_leaves import dead_leaves_image
-from sdm_lightning.demo.photo_crops import (
+from sdm_lightning.data.windows import (
     fixed_window,
     is_grey,
     random_window,
@@ -32,6 +31,7 @@ from sdm_lightning.demo.photo_crops import (
     resized,
     tinted,
 )
+from sdm_lightning.demo.dead_leaves import dead_leaves_image
 from sdm_lightning.errors import InputError
 from sdm_lightning.workers import usable_cores
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sdm_lightning.data.decode import BadImageError, decode_image, probe_image
 from sdm_lightning.data.shards.packing import pack_shards
 from sdm_lightning.data.sources import FolderSource, is_image_name
-from sdm_lightning.demo.photo_crops import fixed_window, random_window, reduced, resized
+from sdm_lightning.data.windows import fixed_window, random_window, reduced, resized
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import sha256_of_file, write_atomically
 from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, Plan

@@ -10,16 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdm_lightning.data.windows import is_grey
 from sdm_lightning.demo import photos
 from sdm_lightning.demo.dead_leaves import _power_law, dead_leaves_image
-from sdm_lightning.demo.photo_crops import (
-    fixed_window,
-    is_grey,
-    random_window,
-    recoloured,
-    resized,
-    tinted,
-)
 from sdm_lightning.demo.photos import PHOTOS, make_demo_images, train_photos
 from sdm_lightning.errors import InputError
 
@@ -153,54 +146,6 @@ def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_bad_arguments_are_refused(tmp_path, changes):
     with pytest.raises(InputError, match=next(iter(changes))):
         make(tmp_path / "demo", **changes)
-
-
-def test_first_window_is_the_whole_photo_averaged_down(held_out):
-    window = fixed_window(held_out["astronaut"], 64, 0)
-    assert window.shape == (512, 512, 3)
-    means = held_out["astronaut"].reshape(64, 8, 64, 8, 3).mean((1, 3))
-    assert np.abs(resized(window, 64) - means).max() <= 0.51
-
-
-def test_fixed_windows_stay_inside_and_cover_the_scales(held_out):
-    photo = held_out["coffee"]
-    sides = []
-    for turn in range(60):
-        window = fixed_window(photo, 64, turn)
-        assert window.shape[0] == window.shape[1]
-        sides.append(len(window))
-    assert max(sides) == 400
-    assert 100 <= min(sides) < 110
-    # Evenly spread over the logarithm of the scale: as many above the geometric mean as below.
-    assert 25 <= sum(side > 200 for side in sides) <= 35
-
-
-def test_random_windows_fit_any_photo():
-    rng = np.random.default_rng(0)
-    for shape in [(300, 451), (70, 900), (20, 20), (500, 33)]:
-        photo = rng.integers(0, 256, (*shape, 3), np.uint8)
-        for _ in range(50):
-            assert random_window(photo, 40, rng).shape == (40, 40, 3)
-
-
-def test_colour_changes_keep_the_order_of_levels():
-    rng = np.random.default_rng(0)
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    for _ in range(50):
-        for out in (tinted(ramp, rng), recoloured(ramp, rng)):
-            assert out.dtype == np.uint8
-            assert out.shape == ramp.shape
-            assert (np.diff(out.astype(int), axis=1) >= 0).all()
-            assert out[0, 250].min() > 100  # nothing goes dark
-
-
-def test_recolouring_permutes_the_channels_of_one_in_eight():
-    rng = np.random.default_rng(0)
-    red = np.zeros((1, 1, 3), np.uint8)
-    red[..., 0] = 250
-    moved = sum(int(recoloured(red, rng).argmax()) != 0 for _ in range(2000))
-    # two of three permutations move the first channel
-    assert abs(moved - 2000 / 12) < 4 * np.sqrt(2000 / 12 * 11 / 12)
 
 
 @pytest.mark.parametrize("exponent", [1.1, 2.0, 3.0])

@@ -6,8 +6,6 @@ import hashlib
 
 import numpy as np
 
-__all__ = ["stable_rng", "stable_seed"]
-
 
 def stable_seed(*parts: int | str) -> int:
     """Hash numbers and strings to a seed.

@@ -18,8 +18,6 @@ from typing import IO, Any
 
 from sdm_lightning.data.decode import MAX_ENCODED_BYTES
 
-__all__ = ["READ_ERRORS", "checked_tar", "tar_files", "uncompressed"]
-
 MAX_EXTENDED_HEADER = 8192
 """Most bytes of a header with a long name or pax records; paths have 4096 bytes at most."""
 

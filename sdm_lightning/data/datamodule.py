@@ -19,8 +19,6 @@ from sdm_lightning.data.shards.reading import ShardReader
 from sdm_lightning.data.stream import EvalStream, TrainStream
 from sdm_lightning.errors import InputError
 
-__all__ = ["InpaintingDataModule"]
-
 _log = logging.getLogger(__name__)
 
 # The evaluation stream knows how many batches its workers make between them.

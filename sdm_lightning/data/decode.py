@@ -27,20 +27,6 @@ try:
 except ImportError:  # the extra "fast"; Pillow gives the same pixels
     simplejpeg = None
 
-__all__ = [
-    "IMAGE_EXTENSIONS",
-    "IMAGE_FORMATS",
-    "MAX_ENCODED_BYTES",
-    "MAX_PIXELS",
-    "BadImageError",
-    "decode_image",
-    "decode_mask",
-    "load_pixels",
-    "open_header",
-    "probe_image",
-    "upright",
-]
-
 UInt8Array = npt.NDArray[np.uint8]
 
 IMAGE_FORMATS: dict[str, str] = {

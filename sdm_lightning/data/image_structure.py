@@ -14,8 +14,6 @@ from itertools import zip_longest
 
 from PIL import Image
 
-__all__ = ["covered_share", "jpeg_exif_bytes", "jpeg_scans", "tiff_jpeg_scans", "tiff_value_bytes"]
-
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}

@@ -12,8 +12,6 @@ from torch.utils.data import DataLoader
 from sdm_lightning.data.stream import Batch, EvalStream, Failure, TrainStream
 from sdm_lightning.errors import InputError
 
-__all__ = ["StreamLoader", "TrainLoader"]
-
 
 def outlive_signals(worker: int) -> None:
     """Let a worker live through Ctrl-C and the first SIGTERM or SIGUSR1.

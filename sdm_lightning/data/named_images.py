@@ -14,8 +14,6 @@ from sdm_lightning.data.sources import Entry, open_source
 from sdm_lightning.data.transforms import UInt8Array
 from sdm_lightning.errors import InputError
 
-__all__ = ["NamedImages"]
-
 
 class NamedImages:
     """The images of a folder, zip or tar by key, as :func:`key_for_path` makes it of their paths.

@@ -10,8 +10,6 @@ from pathlib import PurePosixPath
 
 from sdm_lightning.errors import InputError
 
-__all__ = ["key_for_path", "pair_masks", "unique_keys"]
-
 _MAX_KEY_LENGTH = 120  # leaves room for suffixes within the 255 bytes of a file name
 
 

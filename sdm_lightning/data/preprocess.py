@@ -22,8 +22,6 @@ from sdm_lightning.data.transforms import center_crop, pad_to, random_crop, rand
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
 
-__all__ = ["EvalPreprocess", "TrainPreprocess"]
-
 UInt8Array = npt.NDArray[np.uint8]
 
 

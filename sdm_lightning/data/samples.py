@@ -14,8 +14,6 @@ from sdm_lightning.data.shards.remote import local_path
 from sdm_lightning.data.sources import Entry, ImageSource, open_source
 from sdm_lightning.errors import InputError
 
-__all__ = ["FileSource", "SampleSource", "ShardSource", "open_samples"]
-
 
 class SampleSource(Protocol):
     """Samples that can be counted and read by range."""

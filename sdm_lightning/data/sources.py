@@ -23,17 +23,6 @@ from sdm_lightning.data.archives import READ_ERRORS, checked_tar, tar_files, unc
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS, MAX_ENCODED_BYTES
 from sdm_lightning.errors import InputError
 
-__all__ = [
-    "Entry",
-    "FolderSource",
-    "ImageSource",
-    "TarSource",
-    "ZipSource",
-    "is_compressed_tar",
-    "open_source",
-    "unpack_tar",
-]
-
 
 @dataclass(frozen=True)
 class Entry:

@@ -27,17 +27,9 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from sdm_lightning.data.decode import BadImageError
 from sdm_lightning.data.samples import SampleSource
-from sdm_lightning.data.shards.reading import RawSample, Shard, ShardIndex, ShardReader
+from sdm_lightning.data.shards.index import Shard, ShardIndex
+from sdm_lightning.data.shards.reading import RawSample, ShardReader
 from sdm_lightning.errors import InputError
-
-__all__ = [
-    "Batch",
-    "EvalExample",
-    "EvalStream",
-    "Example",
-    "Failure",
-    "TrainStream",
-]
 
 _log = logging.getLogger(__name__)
 

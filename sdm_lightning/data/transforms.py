@@ -17,8 +17,6 @@ from torch import Tensor
 
 from sdm_lightning.errors import InputError
 
-__all__ = ["center_crop", "pad_to", "random_crop", "random_flip", "to_array", "to_tensor"]
-
 UInt8Array = npt.NDArray[np.uint8]
 
 

@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from sdm_lightning.data.transforms import UInt8Array
 
-__all__ = ["fixed_window", "is_grey", "random_window", "recoloured", "reduced", "resized", "tinted"]
-
 
 def random_window(photo: UInt8Array, side: int, rng: np.random.Generator) -> UInt8Array:
     """Cut a window of random scale and aspect ratio and average it down to ``(side, side, 3)``."""

@@ -20,8 +20,6 @@ import numpy.typing as npt
 from sdm_lightning.data.transforms import UInt8Array
 from sdm_lightning.errors import InputError
 
-__all__ = ["dead_leaves_image"]
-
 _SUPERSAMPLING = 2
 # A leaf a few pixels wide that showed a whole photo would be a speck of noise.
 _MAX_REDUCTION = 5.0

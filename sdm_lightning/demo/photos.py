@@ -35,14 +35,6 @@ from sdm_lightning.demo.dead_leaves import dead_leaves_image
 from sdm_lightning.errors import InputError
 from sdm_lightning.workers import usable_cores
 
-__all__ = [
-    "PHOTOS",
-    "Photo",
-    "make_demo_images",
-    "test_photos",
-    "train_photos",
-]
-
 _PIP_NAMES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 
 

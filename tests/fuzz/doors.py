@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from sdm_lightning.cli.configs import read_config_files
 from sdm_lightning.data.decode import BadImageError, decode_image, decode_mask
-from sdm_lightning.data.shards.index import ShardIndex
-from sdm_lightning.data.shards.reading import Shard, ShardReader, scan_shard
+from sdm_lightning.data.shards.index import Shard, ShardIndex
+from sdm_lightning.data.shards.reading import ShardReader, scan_shard
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import Inpainter, load_generator

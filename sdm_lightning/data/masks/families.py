@@ -17,8 +17,6 @@ import numpy as np
 from sdm_lightning.data.transforms import UInt8Array
 from sdm_lightning.errors import InputError
 
-__all__ = ["MaskPreset", "RectanglesAndStrokes", "StrokesOrBoxes"]
-
 _HOLE = 0
 
 

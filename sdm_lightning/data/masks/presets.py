@@ -32,16 +32,6 @@ from sdm_lightning.data.masks.families import MaskPreset, RectanglesAndStrokes, 
 from sdm_lightning.data.transforms import UInt8Array
 from sdm_lightning.errors import InputError
 
-__all__ = [
-    "MASK_PRESETS",
-    "MaskPreset",
-    "RectanglesAndStrokes",
-    "StrokesOrBoxes",
-    "free_form_mask",
-    "get_preset",
-    "hole_ratio",
-]
-
 _MAX_DRAWS = 10_000
 
 # LaMa's configurations state a greatest number of strokes; its generator draws up to one more,

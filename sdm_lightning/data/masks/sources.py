@@ -19,16 +19,6 @@ from sdm_lightning.data.transforms import UInt8Array
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_seed
 
-__all__ = [
-    "FolderMasks",
-    "MaskSource",
-    "PresetMasks",
-    "SampleMasks",
-    "make_mask_source",
-    "mask_mix",
-    "mask_seed",
-]
-
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 

@@ -29,8 +29,6 @@ from sdm_lightning.data.sources import Entry, ImageSource
 from sdm_lightning.files import sha256_of_file, write_atomically
 from sdm_lightning.workers import usable_cores
 
-__all__ = ["WORK", "Built", "Item", "Task", "build_shard", "run_all"]
-
 WORK = ".work"
 """Folder with the bookkeeping of an unfinished packing, inside the unfinished output."""
 

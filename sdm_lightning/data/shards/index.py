@@ -28,8 +28,6 @@ from sdm_lightning.data.shards.remote import (
 )
 from sdm_lightning.errors import InputError, parse_json
 
-__all__ = ["INDEX_FORMAT", "INDEX_NAME", "INDEX_VERSION", "Shard", "ShardIndex"]
-
 INDEX_NAME = "index.json"
 INDEX_FORMAT = "sdm_lightning.shards"
 INDEX_VERSION = 1

@@ -21,8 +21,6 @@ from sdm_lightning.data.shards.remote import local_path
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 
-__all__ = ["index_shards", "refuse_repeated", "write_index"]
-
 
 def write_index(path: Path, shards: Sequence[dict[str, Any]], *, masks: bool, **more: Any) -> None:
     """Write an ``index.json``, whole or not at all."""

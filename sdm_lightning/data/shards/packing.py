@@ -31,7 +31,7 @@ from sdm_lightning.data.shards.building import (
     run_all,
 )
 from sdm_lightning.data.shards.index import INDEX_NAME, parse_index
-from sdm_lightning.data.shards.indexing import index_shards, write_index
+from sdm_lightning.data.shards.indexing import write_index
 from sdm_lightning.data.sources import (
     Entry,
     ImageSource,
@@ -41,8 +41,6 @@ from sdm_lightning.data.sources import (
 )
 from sdm_lightning.errors import InputError, parse_json
 from sdm_lightning.files import write_atomically
-
-__all__ = ["index_shards", "pack_shards"]
 
 SKIPPED_NAME = "skipped.txt"
 _LOCK_ATTEMPTS = 8

@@ -26,8 +26,6 @@ from sdm_lightning.data.shards.remote import cached_copy, local_path, open_url
 from sdm_lightning.data.sources import is_image_name
 from sdm_lightning.errors import InputError
 
-__all__ = ["MASK_MEMBER", "RawSample", "Shard", "ShardIndex", "ShardReader"]
-
 MASK_MEMBER = "mask.png"
 """A sample ``key.jpg`` carries its mask as ``key.mask.png``, white = known."""
 

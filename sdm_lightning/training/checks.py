@@ -138,6 +138,22 @@ def refuse_unfit_parts(module: "SDMModule") -> None:
             )
 
 
+def refuse_unfit_precision(precision: object) -> None:
+    """Refuse fp16, and precisions that were never tried.
+
+    Args:
+        precision: As the trainer takes it; None is its default.
+
+    Raises:
+        InputError: With those that train.
+    """
+    if str(precision) not in ("32-true", "32", "bf16-mixed", "bf16", "None"):
+        raise InputError(
+            f"trainer.precision {precision} is refused: two optimizers share one gradient "
+            "scaler in fp16, and other precisions are untested; use 32-true or bf16-mixed"
+        )
+
+
 def refuse_unfit_trainer(trainer: pl.Trainer, training: bool) -> None:
     """Refuse, before the first batch, a trainer that would train wrongly.
 
@@ -146,14 +162,9 @@ def refuse_unfit_trainer(trainer: pl.Trainer, training: bool) -> None:
         training: Whether it will train, and not only test.
 
     Raises:
-        InputError: For fp16, and for a DDP strategy that cannot run two optimizers.
+        InputError: For its precision, and for a DDP strategy that cannot run two optimizers.
     """
-    precision = str(trainer.precision)
-    if precision.startswith("16"):
-        raise InputError(
-            f"trainer.precision is {precision}: one gradient scaler shared by two optimizers "
-            "scales the discriminator wrongly; use bf16-mixed or 32-true"
-        )
+    refuse_unfit_precision(trainer.precision)
     options = getattr(trainer.strategy, "_ddp_kwargs", None)
     if training and options is not None and not options.get("find_unused_parameters"):
         raise InputError(

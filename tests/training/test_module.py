@@ -201,9 +201,10 @@ def test_result_of_an_image_does_not_depend_on_its_batch(make_module, make_loade
     assert torch.equal(together[known], batch["image"][known])
 
 
-def test_fp16_is_refused_with_its_reason(make_module, make_loader):
-    with pytest.raises(InputError, match="one gradient scaler"):
-        fit(make_module(), make_loader(), steps=1, precision="16-true")
+@pytest.mark.parametrize("precision", ["16-true", "64-true"])
+def test_other_precisions_are_refused_with_their_reason(make_module, make_loader, precision):
+    with pytest.raises(InputError, match=f"{precision} is refused: .* one gradient scaler"):
+        fit(make_module(), make_loader(), steps=1, precision=precision)
 
 
 def test_bf16_trains_to_finite_weights(make_module, make_loader):

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from sdm_lightning.app.photo import PAGE_SIDE, Bytes, shrink_mask
+from sdm_lightning.app.photo import PAGE_SIDE, shrink_mask
+from sdm_lightning.arrays import Bools, Bytes, Floats
 from sdm_lightning.inference.inpainter import Inpainter, Precision
 from sdm_lightning.inference.pictures import Picture, eight_bits
 from sdm_lightning.inference.regions import reduced
-from sdm_lightning.inference.results import Bools, Floats, Inpainting, RegionStep, heat_map
+from sdm_lightning.inference.results import Inpainting, RegionStep, heat_map
 
 MISSING = np.array([128, 128, 128], np.uint8)
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sdm_lightning.arrays import Bools, Bytes
 from sdm_lightning.data.decode import BadImageError, open_header
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.holes import opaque
@@ -21,9 +22,6 @@ from sdm_lightning.inference.pictures import (
     read_picture,
 )
 from sdm_lightning.inference.regions import reduced
-from sdm_lightning.inference.results import Bools
-
-Bytes = npt.NDArray[np.uint8]
 
 PAGE_SIDE = 1024
 """Longest side, in pixels, of the pictures that the page shows."""

@@ -13,11 +13,12 @@ from pathlib import Path
 from PIL import Image
 
 from sdm_lightning.app.filling import Frames, overlay, reduced_result, run
-from sdm_lightning.app.photo import Bytes, Photo, data_url, open_photo, read_hole, shrink_mask
+from sdm_lightning.app.photo import Photo, data_url, open_photo, read_hole, shrink_mask
+from sdm_lightning.arrays import Bools, Bytes
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.holes import opaque_in
 from sdm_lightning.inference.inpainter import Inpainter, Precision
-from sdm_lightning.inference.results import Bools, Inpainting
+from sdm_lightning.inference.results import Inpainting
 from sdm_lightning.inference.weights import find_weights
 from sdm_lightning.inference.writing import file_options
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sdm_lightning.arrays import Bytes
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.figures import (
@@ -27,7 +28,6 @@ from sdm_lightning.reports.results import distinct, gather, metric_values
 
 FigureName = Literal["fig2", "fig3", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "table4"]
 
-Bytes = npt.NDArray[np.uint8]
 
 GREY = 200
 """What a hole looks like in an input."""

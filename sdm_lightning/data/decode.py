@@ -10,9 +10,9 @@ import io
 import logging
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from sdm_lightning.arrays import Bytes
 from sdm_lightning.data.image_structure import (
     covered_share,
     jpeg_exif_bytes,
@@ -27,7 +27,6 @@ try:
 except ImportError:  # the extra "fast"; Pillow gives the same pixels
     simplejpeg = None
 
-UInt8Array = npt.NDArray[np.uint8]
 
 IMAGE_FORMATS: dict[str, str] = {
     "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif",
@@ -158,7 +157,7 @@ def _decode(data: bytes) -> Image.Image:
     return load_pixels(open_header(data))
 
 
-def _decode_flawless_jpeg(data: bytes, image: Image.Image) -> UInt8Array | None:
+def _decode_flawless_jpeg(data: bytes, image: Image.Image) -> Bytes | None:
     """Decode a JPEG about which libjpeg has no complaint, or leave it to Pillow.
 
     In strict mode every warning is an error, so what is damaged gets Pillow's verdict.
@@ -176,7 +175,7 @@ def _decode_flawless_jpeg(data: bytes, image: Image.Image) -> UInt8Array | None:
     if _orientation(image) != 1:
         return None
     try:
-        pixels: UInt8Array = simplejpeg.decode_jpeg(data, strict=True)
+        pixels: Bytes = simplejpeg.decode_jpeg(data, strict=True)
     except Exception:
         return None
     return pixels if pixels.shape[:2] == (image.height, image.width) else None
@@ -209,7 +208,7 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turned is None else turned
 
 
-def _wide_to_uint8(image: Image.Image) -> UInt8Array:
+def _wide_to_uint8(image: Image.Image) -> Bytes:
     """Scale 16-bit grey to 8 bits; Pillow's own conversion clips everything above 255 instead."""
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > 65535):
@@ -221,7 +220,7 @@ def _has_alpha(image: Image.Image) -> bool:
     return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
 
 
-def _to_array(image: Image.Image, mode: str) -> UInt8Array:
+def _to_array(image: Image.Image, mode: str) -> Bytes:
     image = upright(image)
     if image.mode in _WIDE_MODES:
         grey = _wide_to_uint8(image)
@@ -238,7 +237,7 @@ def _to_array(image: Image.Image, mode: str) -> UInt8Array:
         raise BadImageError(f"cannot be converted from mode {image.mode} ({error})") from error
 
 
-def decode_image(data: bytes) -> UInt8Array:
+def decode_image(data: bytes) -> Bytes:
     """Decode a photo, whatever its colour mode, to RGB as a viewer shows it.
 
     Grey becomes three equal channels, 16 bits are scaled to 8, CMYK and palettes are converted,
@@ -259,7 +258,7 @@ def decode_image(data: bytes) -> UInt8Array:
     return _to_array(load_pixels(image), "RGB") if pixels is None else pixels
 
 
-def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt8Array:
+def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> Bytes:
     """Decode a mask file.
 
     Args:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from sdm_lightning.arrays import Bytes
 from sdm_lightning.data.decode import decode_image
 from sdm_lightning.data.masks.presets import free_form_mask
 from sdm_lightning.data.masks.sources import MaskSource
@@ -22,10 +22,8 @@ from sdm_lightning.data.transforms import center_crop, pad_to, random_crop, rand
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
 
-UInt8Array = npt.NDArray[np.uint8]
 
-
-def _mask_tensor(mask: UInt8Array) -> torch.Tensor:
+def _mask_tensor(mask: Bytes) -> torch.Tensor:
     return torch.from_numpy(np.array(mask, dtype=np.float32)[None])
 
 

@@ -11,16 +11,14 @@ testing).
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sdm_lightning.arrays import Bytes
 from sdm_lightning.errors import InputError
 
-UInt8Array = npt.NDArray[np.uint8]
 
-
-def random_crop(image: UInt8Array, size: int, rng: np.random.Generator) -> UInt8Array:
+def random_crop(image: Bytes, size: int, rng: np.random.Generator) -> Bytes:
     """Cut a square at a uniformly random place.
 
     Args:
@@ -37,7 +35,7 @@ def random_crop(image: UInt8Array, size: int, rng: np.random.Generator) -> UInt8
     return image[top : top + size, left : left + size].copy()
 
 
-def center_crop(image: UInt8Array, size: int) -> UInt8Array:
+def center_crop(image: Bytes, size: int) -> Bytes:
     """Cut the central square, at offset ``floor((H - size) / 2)`` and the same for the width.
 
     Args:
@@ -52,7 +50,7 @@ def center_crop(image: UInt8Array, size: int) -> UInt8Array:
     return image[top : top + size, left : left + size].copy()
 
 
-def pad_to(image: UInt8Array, size: int) -> UInt8Array:
+def pad_to(image: Bytes, size: int) -> Bytes:
     """Grow an image to at least ``size`` on both sides by mirroring at the bottom and the right.
 
     The mirror repeats the edge pixel (numpy ``symmetric``, OpenCV ``BORDER_REFLECT``; torch's
@@ -74,7 +72,7 @@ def pad_to(image: UInt8Array, size: int) -> UInt8Array:
     return np.pad(image, widths, mode="symmetric")
 
 
-def random_flip(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+def random_flip(image: Bytes, rng: np.random.Generator) -> Bytes:
     """Mirror left to right with probability one half.
 
     Args:
@@ -88,7 +86,7 @@ def random_flip(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
-def to_tensor(image: UInt8Array) -> Tensor:
+def to_tensor(image: Bytes) -> Tensor:
     """Turn a uint8 image into the tensor that the networks take.
 
     Args:
@@ -110,7 +108,7 @@ def to_tensor(image: UInt8Array) -> Tensor:
     return torch.from_numpy(values)
 
 
-def to_array(image: Tensor) -> UInt8Array:
+def to_array(image: Tensor) -> Bytes:
     """Turn network-range images back into uint8; the exact inverse of :func:`to_tensor`.
 
     Rounds, because truncation loses one level for a quarter of the 256 values.

@@ -2,9 +2,8 @@
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from sdm_lightning.arrays import Bytes
 
 DAMAGE = {
     "astronaut": "an old print's scratches and dust",

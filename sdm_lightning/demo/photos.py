@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm.contrib.concurrent import thread_map
 
-from sdm_lightning.data.transforms import UInt8Array
+from sdm_lightning.arrays import Bytes
 from sdm_lightning.data.windows import (
     fixed_window,
     is_grey,
@@ -97,7 +97,7 @@ _MANIFEST = "demo_images.json"
 _RECIPE = 1  # raise it when the same arguments make other pictures
 
 
-def train_photos() -> dict[str, UInt8Array]:
+def train_photos() -> dict[str, Bytes]:
     """Load the photos that may be trained on.
 
     Returns:
@@ -109,7 +109,7 @@ def train_photos() -> dict[str, UInt8Array]:
     return {photo.name: _load(photo) for photo in PHOTOS if photo.split == "train"}
 
 
-def test_photos() -> dict[str, UInt8Array]:
+def test_photos() -> dict[str, Bytes]:
     """Load the photos that are held out whole for testing; see :func:`train_photos`."""
     return {photo.name: _load(photo) for photo in PHOTOS if photo.split == "test"}
 
@@ -118,7 +118,7 @@ def test_photos() -> dict[str, UInt8Array]:
 test_photos.__test__ = False  # type: ignore[attr-defined]
 
 
-def _load(photo: Photo) -> UInt8Array:
+def _load(photo: Photo) -> Bytes:
     pip = f"pip install {_PIP_NAMES[photo.package]}"
     # Found without importing it, which for these packages takes seconds.
     spec = importlib.util.find_spec(photo.package)
@@ -246,7 +246,7 @@ def _already_made(output: Path, manifest: dict[str, object]) -> bool:
 def _write_all(
     folder: Path,
     count: int,
-    paint: Callable[[int], tuple[str, UInt8Array]],
+    paint: Callable[[int], tuple[str, Bytes]],
     label: str,
     num_workers: int | None,
     progress: bool,
@@ -273,19 +273,19 @@ class _TrainPainter:
     """Paints training image ``index`` from ``(seed, index)`` alone."""
 
     def __init__(
-        self, photos: dict[str, UInt8Array], side: int, leaf_fraction: float, seed: int
+        self, photos: dict[str, Bytes], side: int, leaf_fraction: float, seed: int
     ) -> None:
         self.side, self.leaf_fraction, self.seed = side, leaf_fraction, seed
         weights = {photo.name: photo.weight for photo in PHOTOS}
-        self.photos: list[UInt8Array] = []
-        self.textures: list[UInt8Array] = []
+        self.photos: list[Bytes] = []
+        self.textures: list[Bytes] = []
         rng = np.random.default_rng([seed, 0])
         for name, image in photos.items():
             for _ in range(weights[name]):
                 self.photos.append(image)
                 self.textures.append(tinted(image, rng) if is_grey(image) else image)
 
-    def __call__(self, index: int) -> tuple[str, UInt8Array]:
+    def __call__(self, index: int) -> tuple[str, Bytes]:
         rng = np.random.default_rng([self.seed, 1, index])
         if rng.random() < self.leaf_fraction:
             # From a photo with one thing in front of it to nothing but leaves. Exponents below
@@ -307,9 +307,7 @@ class _TrainPainter:
         return f"{index:06d}-photo", recoloured(image, rng)
 
 
-def _test_images(
-    photos: dict[str, UInt8Array], size: int, count: int
-) -> Sequence[tuple[str, UInt8Array]]:
+def _test_images(photos: dict[str, Bytes], size: int, count: int) -> Sequence[tuple[str, Bytes]]:
     """Cut ``count`` fixed square windows, going round the photos."""
     names = list(photos)
     images = []

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sdm_lightning.arrays import Bytes
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.data.naming import unique_keys
-from sdm_lightning.data.transforms import UInt8Array, center_crop, pad_to
+from sdm_lightning.data.transforms import center_crop, pad_to
 from sdm_lightning.errors import InputError
 
 
@@ -190,7 +191,7 @@ class PairedFolders(Dataset):
             None if mask is None else torch.from_numpy(mask[None].astype(np.float32)),
         )
 
-    def _fit(self, image: UInt8Array) -> UInt8Array:
+    def _fit(self, image: Bytes) -> Bytes:
         return image if self.crop is None else center_crop(pad_to(image, self.crop), self.crop)
 
     def description(self) -> dict[str, Any]:
@@ -202,5 +203,5 @@ class PairedFolders(Dataset):
         return None if self.masks is None else self.masks.manifest(self.keys)
 
 
-def _size(image: UInt8Array) -> str:
+def _size(image: Bytes) -> str:
     return f"{image.shape[0]}x{image.shape[1]}"

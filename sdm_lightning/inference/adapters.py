@@ -20,18 +20,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from sdm_lightning.arrays import Bools, Bytes
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.devices import choose_device
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import atomic_file
-from sdm_lightning.inference.baselines import (
-    Bools,
-    Bytes,
-    mean_fill,
-    navier_stokes,
-    telea,
-)
+from sdm_lightning.inference.baselines import mean_fill, navier_stokes, telea
 from sdm_lightning.inference.regions import pad_to_stride
 
 Method: TypeAlias = Callable[[Bytes, Bools], Bytes]

@@ -4,10 +4,8 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
+from sdm_lightning.arrays import Bools, Bytes
 
 RADIUS = 3.0
 """Of the surroundings that OpenCV's methods look at, in pixels."""

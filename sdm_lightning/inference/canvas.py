@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from sdm_lightning.arrays import Bools, Floats
 from sdm_lightning.inference.pictures import Array, Picture
 from sdm_lightning.inference.regions import Region, enlarge
-from sdm_lightning.inference.results import Bools, Floats, InpaintingSample, InpaintingStep
+from sdm_lightning.inference.results import InpaintingSample, InpaintingStep
 
 
 class Canvas:

@@ -13,10 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from sdm_lightning.arrays import Bools
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.regions import enlarge
-from sdm_lightning.inference.results import Bools, RegionStep
+from sdm_lightning.inference.results import RegionStep
 from sdm_lightning.inference.weights import WeightsInfo
 
 

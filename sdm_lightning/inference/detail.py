@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sdm_lightning.arrays import Bools, Floats
 from sdm_lightning.inference.regions import enlarge, reduced
 
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.intp]
 
 COARSEST = 4.0

@@ -1,14 +1,11 @@
 """From the network's output at its working size to pixels at the picture's size."""
 
-import numpy as np
-import numpy.typing as npt
-
+from sdm_lightning.arrays import Bools, Floats
 from sdm_lightning.inference.detail import add_detail
 from sdm_lightning.inference.regions import enlarge
 from sdm_lightning.inference.seams import close_seams
 
-Floats = npt.NDArray[np.float32]
-Cutout = tuple[Floats, npt.NDArray[np.bool_]]
+Cutout = tuple[Floats, Bools]
 
 
 def finished(completed: Floats, small: Cutout, full: Cutout, detail: bool, seams: bool) -> Floats:

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sdm_lightning.arrays import Bools
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.pictures import Picture, eight_bits, read_mask, read_picture
-from sdm_lightning.inference.results import Bools
 
 COLOUR_TOLERANCE = 32
 """Levels of 255 by which each channel of a painted pixel may differ: JPEG changes flat colours."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sdm_lightning.arrays import Floats
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.devices import choose_device
 from sdm_lightning.diffusion import (
@@ -39,7 +40,7 @@ from sdm_lightning.inference.regions import (
     pad_to_stride,
     shrink,
 )
-from sdm_lightning.inference.results import Floats, Inpainting, RegionStep
+from sdm_lightning.inference.results import Inpainting, RegionStep
 from sdm_lightning.inference.weights import (
     Parameters,
     WeightsInfo,

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
+from sdm_lightning.arrays import Bools, Floats
+
 Labels = npt.NDArray[np.int32]
 Values = TypeVar("Values", Floats, npt.NDArray[np.uint8])
 

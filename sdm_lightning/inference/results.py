@@ -4,14 +4,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from sdm_lightning.arrays import Bools, Floats
 from sdm_lightning.inference.pictures import Array, Picture
 from sdm_lightning.inference.regions import Box, Region
-
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
+from sdm_lightning.arrays import Bools, Floats
 
 DAMPING = 0.5
 """Weight of each coarser level of the interpolation relative to the finer one."""

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from sdm_lightning.arrays import Bytes
 from sdm_lightning.data.decode import BadImageError, decode_mask
 from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention, opposite_convention
 from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask, get_preset, hole_ratio
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.data.shards.reading import RawSample
-from sdm_lightning.data.transforms import UInt8Array
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_seed
 
@@ -48,7 +48,7 @@ def mask_seed(seed: int, key: str) -> int:
 class MaskSource(Protocol):
     """Where the fixed mask of a test sample comes from."""
 
-    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
+    def __call__(self, raw: RawSample, size: int) -> Bytes:
         """Return a mask, 1 = known, of the crop's size or of the image's."""
 
 
@@ -59,12 +59,12 @@ class PresetMasks:
     preset: str
     seed: int = 0
 
-    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
+    def __call__(self, raw: RawSample, size: int) -> Bytes:
         """Draw the mask of a sample."""
         return free_form_mask(self.preset, size, mask_seed(self.seed, raw.key))
 
 
-def _read_mask(data: bytes, name: str, convention: MaskConvention) -> UInt8Array:
+def _read_mask(data: bytes, name: str, convention: MaskConvention) -> Bytes:
     try:
         mask = decode_mask(data, convention)
     except BadImageError as error:
@@ -86,7 +86,7 @@ class SampleMasks:
 
     convention: MaskConvention = "known-white"
 
-    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
+    def __call__(self, raw: RawSample, size: int) -> Bytes:
         """Decode the mask of a sample."""
         if raw.mask is None:
             raise InputError(
@@ -114,7 +114,7 @@ class FolderMasks:
         self.images = NamedImages(path)
         self.convention = convention
 
-    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
+    def __call__(self, raw: RawSample, size: int) -> Bytes:
         """Read the mask of a sample."""
         for key in (raw.key, key_for_path(raw.key + ".png")):
             if key in self.images.entries:

@@ -81,6 +81,11 @@ def test_parameters_of_the_512_model(build: Callable[..., SDMCommandLine]) -> No
     assert count == pytest.approx(74e6, rel=0.02)
 
 
+def test_config_of_the_demo_weights_builds(build: Callable[..., SDMCommandLine]) -> None:
+    config = CONFIGS.parent / "sdm_lightning" / "assets" / "demo.config.yaml"
+    assert build("--config", config).datamodule.resolution == 64
+
+
 def test_defaults_of_the_trainer(build: Callable[..., SDMCommandLine]) -> None:
     trainer = build(*with_bases(CONFIGS / "model" / "demo.yaml")).trainer
     assert trainer.max_epochs == -1

@@ -20,14 +20,14 @@ masks=runs/study/masks  # those that the tests draw, as files
 # A failed cell must not keep the others from running; the tables show what is missing.
 for seed in ${SEEDS:-0 1 2}; do
   rows=$(for row in A B C D E F; do printf '%s-seed%s,' $row "$seed"; done)
-  sdm sweep experiments/sweeps/table1.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "$rows" || true
-  sdm sweep experiments/sweeps/table4.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
-  sdm sweep experiments/sweeps/table2A.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
-  sdm sweep experiments/sweeps/table2B.yaml --scale cpu --fork true --workers ${WORKERS:-1} --only "seed$seed" || true
+  sdm sweep experiments/sweeps/table1.yaml --scale cpu --workers ${WORKERS:-1} --only "$rows" || true
+  sdm sweep experiments/sweeps/table4.yaml --scale cpu --workers ${WORKERS:-1} --only "seed$seed" || true
+  sdm sweep experiments/sweeps/table2A.yaml --scale cpu --workers ${WORKERS:-1} --only "seed$seed" || true
+  sdm sweep experiments/sweeps/table2B.yaml --scale cpu --workers ${WORKERS:-1} --only "seed$seed" || true
 done
 # Besides the paper's rows: what becomes of pixels that earlier iterations filled.
 for sweep in filled_train filled_B filled_B-image; do
-  sdm sweep experiments/filled/$sweep.yaml --scale cpu --fork true --workers ${WORKERS:-1} || true
+  sdm sweep experiments/filled/$sweep.yaml --scale cpu --workers ${WORKERS:-1} || true
 done
 here="$(dirname "$0")"
 [ -f "$here/cpu-baselines.jsonl" ] || sh "$here/baselines.sh"

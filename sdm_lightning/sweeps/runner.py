@@ -4,21 +4,22 @@ import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 from types import FrameType
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from sdm_lightning.errors import PREEMPTED, InputError
 from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.reports.results import label_of, read_result_lines
 from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep
-from sdm_lightning.sweeps.processes import Process, preload, start_process
 
 KEPT_LINES = 12
 """Lines of a failed run's log that are shown."""
@@ -47,7 +48,6 @@ def run_sweep(
     dry_run: bool = False,
     slurm: str | None = None,
     table: str | None = None,
-    fork: bool = False,
 ) -> None:
     """Run a W&B sweep file's grid here, without a server.
 
@@ -69,8 +69,6 @@ def run_sweep(
         slurm: Write a SLURM array script to this file instead of running; each cell is one task on
             one node, with as many GPUs as its trainer.devices.
         table: Table printed at the end; default: those that the results belong to.
-        fork: Start cells as copies of this process, with the libraries loaded: saves some seconds
-            per cell in grids of short runs on a CPU. Not with GPUs.
 
     Raises:
         InputError: If the sweep is not a grid, no cell is selected, or a config file is missing.
@@ -81,8 +79,7 @@ def run_sweep(
     sweep.refuse_missing_configs(cells, scale, extra or ())
     folder = Path(output or f"runs/{scale}/{sweep.name}")
     plans = [
-        Plan(sweep, cell, folder / cell.name, scale, tuple(extra or ()), test, fork)
-        for cell in cells
+        Plan(sweep, cell, folder / cell.name, scale, tuple(extra or ()), test) for cell in cells
     ]
     if dry_run:
         for plan in plans:
@@ -92,7 +89,7 @@ def run_sweep(
     if slurm is not None:
         from sdm_lightning.sweeps.slurm import write_array
 
-        here = {"devices": devices, "workers": workers != 1, "again": again, "fork": fork}
+        here = {"devices": devices, "workers": workers != 1, "again": again}
         if unused := [name for name, given in {**here, "table": table}.items() if given]:
             raise InputError(
                 f"{', '.join(unused)}: only for cells that run here; cannot be given with slurm"
@@ -100,10 +97,6 @@ def run_sweep(
         write_array(Path(slurm), sweep, cells, scale, folder, test, tuple(extra or ()))
         return
 
-    if fork and devices:
-        raise InputError("fork: a copied process cannot use CUDA; leave devices out")
-    if fork:
-        preload()
     places: list[str | None] = [d.strip() for d in devices.split(",") if d.strip()] or [None] * max(
         1, workers
     )
@@ -148,7 +141,6 @@ class Plan:
     scale: str
     extra: tuple[str, ...]
     test: bool
-    fork: bool = False
 
     def fingerprint(self) -> str:
         """Return the cell's fingerprint with the extra arguments."""
@@ -204,7 +196,7 @@ def _run_all(plans: Sequence[Plan], places: Sequence[str | None], again: bool) -
         free.put(place)
     say = _Counter(len(plans))
     stop = threading.Event()
-    running: set[Process] = set()
+    running: set[subprocess.Popen[bytes]] = set()
 
     def one(index: int, plan: Plan) -> Outcome:
         place = free.get()
@@ -247,7 +239,7 @@ def _run_cell(
     again: bool,
     say: Callable[[int, str], None],
     stop: threading.Event,
-    running: set[Process],
+    running: set[subprocess.Popen[bytes]],
 ) -> Outcome:
     name = plan.cell.name
     if stop.is_set():
@@ -290,7 +282,17 @@ def _run_cell(
     return Outcome(plan.cell, "done", 0, seconds)
 
 
-def _run_process(plan: Plan, words: list[str], place: str | None, running: set[Process]) -> int:
+def start_process(
+    words: Sequence[str], environment: Mapping[str, str], log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start ``sdm WORDS`` in a new interpreter; all its output goes to ``log``."""
+    command = [sys.executable, "-m", "sdm_lightning", *words]
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def _run_process(
+    plan: Plan, words: list[str], place: str | None, running: set[subprocess.Popen[bytes]]
+) -> int:
     environment = dict(os.environ, SDM_SCALE=plan.scale)
     # W&B reads these, online or offline: the run is found by sweep, cell and scale later.
     environment["WANDB_TAGS"] = ",".join([plan.sweep.name, plan.scale, plan.cell.name])
@@ -299,7 +301,7 @@ def _run_process(plan: Plan, words: list[str], place: str | None, running: set[P
     with (plan.folder / "log.txt").open("ab") as log:
         log.write(f"\n$ {shlex.join(['sdm', *words])}\n".encode())
         log.flush()
-        process = start_process(words, environment, log, plan.fork)
+        process = start_process(words, environment, log)
         running.add(process)
         try:
             return process.wait()

@@ -1,12 +1,16 @@
 """Every overlay says what it asks, and every row of every table builds the model that it names."""
 
-from collections.abc import Callable
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
 
+from sdm_lightning.cli.main import main
 from sdm_lightning.cli.trainer import SDMCommandLine
 from sdm_lightning.data.datamodule import batch_share
 from sdm_lightning.sweeps.grid import Cell, read_sweep
@@ -209,16 +213,44 @@ def test_every_training_cell_has_its_batch_whatever_the_devices(path: Path, scal
             assert shares[0] // shares[1] <= data["batch_size"]
 
 
+class Copy(multiprocessing.get_context("fork").Process):
+    """A run as a copy of this process, which need not import the libraries anew."""
+
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str], log: IO[bytes]
+    ) -> None:
+        super().__init__()
+        self.words, self.environment, self.log = words, environment, log
+        self.start()
+
+    def run(self) -> None:
+        sys.stdout = sys.stderr = os.fdopen(self.log.fileno(), "w", buffering=1, closefd=False)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        main(self.words)
+        os._exit(0)  # an orderly end would wait for the sweep's thread, which copied itself
+
+    def wait(self) -> int | None:
+        self.join()
+        return self.exitcode
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_every_row_trains_and_tests_at_tiny_scale(
-    path: Path, tiny_shards: Path, checkout: Path, tmp_path: Path
+    path: Path,
+    tiny_shards: Path,
+    checkout: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Through the sweep's own runner; a test row gets the checkpoint of its training row."""
     import json
 
+    from sdm_lightning.sweeps import runner
     from sdm_lightning.sweeps.runner import run_sweep
 
+    monkeypatch.setattr(runner, "start_process", Copy)
     data = [f"--data.{split}={tiny_shards}" for split in ("train", "val", "test")]
     short = ["--budget.max_images=4", "--data.batch_size=2", "--data.num_workers=0"]
     # The test's images are smaller than the crops.
@@ -237,11 +269,11 @@ def test_every_row_trains_and_tests_at_tiny_scale(
         row = "A-seed0" if path.stem == "table2A" else "B-seed0"
         run_sweep(
             str(EXPERIMENTS / "sweeps" / f"{source}.yaml"), "tiny", str(tmp_path / "trained"),
-            extra=extra, only=row if source == "table1" else None, test=False, fork=True,
+            extra=extra, only=row if source == "table1" else None, test=False,
         )  # fmt: skip
         (checkpoint,) = (tmp_path / "trained").glob("*/checkpoints/last.ckpt")
         extra = [*extra, f"--ckpt_path={checkpoint}"]
-    run_sweep(str(path), "tiny", str(tmp_path / "runs"), extra=extra, only=names, fork=True)
+    run_sweep(str(path), "tiny", str(tmp_path / "runs"), extra=extra, only=names)
     lines = (tmp_path / "runs" / "results.jsonl").read_text().splitlines()
     assert len(lines) == len(names.split(","))
     for line in map(json.loads, lines):

@@ -16,7 +16,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from sdm_lightning.cli.trainer import SDMCommandLine
 from sdm_lightning.errors import InputError
-from sdm_lightning.sweeps import processes, read_sweep, runner
+from sdm_lightning.sweeps import read_sweep, runner
 from sdm_lightning.sweeps.grid import Cell, agent_command, setting
 
 ROOT = Path(__file__).parents[2]
@@ -265,7 +265,7 @@ def fake_runs(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(FAKE)
 
     def start(
-        words: Sequence[str], environment: Mapping[str, str], log: IO[bytes], fork: bool = False
+        words: Sequence[str], environment: Mapping[str, str], log: IO[bytes]
     ) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-S", str(program), *words]
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -396,8 +396,6 @@ def test_devices_are_shared_out(fake_runs: Path) -> None:
     assert {device for _, _, device in made} == {"2", "5"}
     for cell in {name for _, name, _ in made}:
         assert len({device for _, name, device in made if name == cell}) == 1
-    with pytest.raises(InputError, match="a copied process cannot use CUDA"):
-        runner.run_sweep(str(write_sweep(fake_runs)), "tiny", "out", devices="2", fork=True)
 
 
 def test_dry_run_and_unknown_cells(fake_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -483,26 +481,13 @@ def test_slurm_array_has_the_gpus_of_its_cells_and_names_the_table(
     assert "then: sdm table table2 --scale paper\n" in capsys.readouterr().out
     runner.run_sweep(path, "paper", "out", slurm="array.sh")
     assert """table2 --scale paper --results '["out"]'\n""" in capsys.readouterr().out
-    for option in ({"workers": 2}, {"devices": "0"}, {"again": True}, {"fork": True}):
+    for option in ({"workers": 2}, {"devices": "0"}, {"again": True}):
         with pytest.raises(InputError, match=f"{next(iter(option))}: only for cells that run here"):
             runner.run_sweep(path, "paper", slurm="other.sh", **option)
     nodes = ["--config=configs/trainer/multinode.yaml"]
     with pytest.raises(InputError, match="num_nodes is 4, but an array task has one node"):
         runner.run_sweep(path, "paper", slurm="other.sh", extra=nodes)
     assert not Path("other.sh").exists()
-
-
-def test_forked_runs_end_with_their_own_status(tmp_path: Path) -> None:
-    """A copy of this process runs ``sdm`` and reports as a process of its own would."""
-    for words, code, text in (
-        (["--version"], 0, "sdm-lightning"),
-        (["nonsense"], 2, "unknown verb 'nonsense'"),
-    ):
-        with (tmp_path / "log").open("w+b") as log:
-            process = processes.start_process(words, {**os.environ, "A": "1"}, log, fork=True)
-            assert process.wait() == code
-            log.seek(0)
-            assert text in log.read().decode()
 
 
 def test_sweeps_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

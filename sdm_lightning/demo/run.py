@@ -153,9 +153,9 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
 
     from sdm_lightning.data.datamodule import InpaintingDataModule
     from sdm_lightning.data.transforms import to_array
+    from sdm_lightning.demo.comparison import compare
     from sdm_lightning.features.extractors import build_features
     from sdm_lightning.inference import Inpainter
-    from sdm_lightning.inference.comparison import compare
     from sdm_lightning.seeding import stable_seed
 
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))

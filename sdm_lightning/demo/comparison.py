@@ -1,24 +1,23 @@
 """A model and the classical methods on the same images and masks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from sdm_lightning.evaluation.cache import RealFeatureCache
+from sdm_lightning.evaluation.evaluator import Evaluator, metric_name
 from sdm_lightning.features.extractors import FeatureExtractor
 from sdm_lightning.inference.baselines import BASELINES
 from sdm_lightning.inference.inpainter import Inpainter
 from sdm_lightning.inference.results import InpaintingStep
-from sdm_lightning.metrics.kid import MIN_IMAGES, kernel_distance
-from sdm_lightning.metrics.paired import paired_scores
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 SCORES = ("psnr_hole", "l1_hole", "psnr", "ssim")
 NUM_BINS = 10
-ORIGINALS = ""  # no method has this name
 
 
 @dataclass
@@ -37,14 +36,6 @@ class Comparison:
     error_by_uncertainty: list[float]
     num_images: int
     hole_ratio: float
-
-
-@dataclass
-class _Sums:
-    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    bins: list[list[float]] = field(default_factory=lambda: [[] for _ in range(NUM_BINS)])
-    holes: list[float] = field(default_factory=list)
-    rows: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
 
 def compare(
@@ -67,75 +58,57 @@ def compare(
         on_result: Called with the index, the steps and each baseline's picture.
         features: Network for KID against the originals, named ``kid[<network>]``; None leaves it
             out, as do fewer than 4 images.
+
+    Raises:
+        InputError: If there is no image.
     """
-    sums = _Sums()
+    models = {f"SDM, {count} iteration{'s' if count > 1 else ''}": count for count in iterations}
+    cache = RealFeatureCache(None, {})
+    kid = features is not None
+    evaluators = {
+        method: Evaluator(features, ids=False, kid=kid, precision_recall=False, cache=cache)
+        for method in (*models, *BASELINES)
+    }
+    bins: list[list[float]] = [[] for _ in range(NUM_BINS)]
     for index, (image, known, seed) in enumerate(zip(images, masks, seeds, strict=True)):
         steps: list[InpaintingStep] = []
-        for count in iterations:
+        filled = {name: fill(image, known) for name, fill in BASELINES.items()}
+        completed = dict(filled)
+        for name, count in models.items():
             result = inpainter(
                 image, known, seed=seed, num_iterations=count, work_size=0, seams=False
             )
-            steps = result.steps
-            name = f"SDM, {count} iteration{'s' if count > 1 else ''}"
-            _add(sums, name, result.array, image, known)
-            _add_features(sums, name, result.array, features)
-        filled = {name: fill(image, known) for name, fill in BASELINES.items()}
-        for name, array in filled.items():
-            _add(sums, name, array, image, known)
-            _add_features(sums, name, array, features)
-        _add_features(sums, ORIGINALS, image, features)
+            steps, completed[name] = result.steps, result.array
+        mask = torch.from_numpy(known.astype(np.float32))[None, None]
+        for name, array in completed.items():
+            evaluators[name].update(_tensor(array), _tensor(image), mask, [f"{index:08d}"])
         if steps:
-            _add_bins(sums, steps[0], image, known)
-        sums.holes.append(1 - float(known.mean()))
+            _add_bins(bins, steps[0], image, known)
         if on_result is not None:
             on_result(index, steps, filled)
-    scores = {
-        name: {score: _mean(values) for score, values in found.items()}
-        for name, found in sums.scores.items()
-    }
-    if features is not None and len(sums.holes) >= MIN_IMAGES:
-        originals = torch.cat(sums.rows.pop(ORIGINALS))
-        for name, rows in sums.rows.items():
-            distance, _ = kernel_distance(originals, torch.cat(rows))
-            scores[name][f"kid[{features.label}]"] = distance
+    found = {name: evaluator.compute() for name, evaluator in evaluators.items()}
+    shown = [*SCORES, metric_name("kid", features.label)] if features is not None else SCORES
+    any_method = next(iter(found.values()))
     return Comparison(
-        scores,
-        [_mean(values) for values in sums.bins],
-        len(sums.holes),
-        _mean(sums.holes),
+        {
+            name: {score: one.metrics[score] for score in shown if score in one.metrics}
+            for name, one in found.items()
+        },
+        [float(np.mean(values)) if values else 0.0 for values in bins],
+        any_method.num_images,
+        any_method.metrics["hole_ratio"],
     )
-
-
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else 0.0
 
 
 def _tensor(array: Bytes) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None]
 
 
-def _add_features(
-    sums: _Sums, name: str, picture: Bytes, features: FeatureExtractor | None
-) -> None:
-    if features is not None:
-        sums.rows.setdefault(name, []).append(features.extract(_tensor(picture)))
-
-
-def _add(sums: _Sums, name: str, filled: Bytes, image: Bytes, known: Bools) -> None:
-    mask = torch.from_numpy(known.astype(np.float32))[None, None]
-    found = paired_scores(_tensor(filled), _tensor(image), mask)
-    rows = sums.scores.setdefault(name, {score: [] for score in SCORES})
-    for score in SCORES:
-        value = float(found[score])
-        if np.isfinite(value):  # an image without a hole has no score of it
-            rows[score].append(value)
-
-
-def _add_bins(sums: _Sums, step: InpaintingStep, image: Bytes, known: Bools) -> None:
+def _add_bins(bins: list[list[float]], step: InpaintingStep, image: Bytes, known: Bools) -> None:
     hole = ~known
     if hole.sum() < NUM_BINS:
         return
     difference = np.abs(step.array.astype(np.float64) - image).mean(axis=2)[hole] / 255
     order = np.argsort(step.uncertainty[hole], kind="stable")
-    for values, part in zip(sums.bins, np.array_split(difference[order], NUM_BINS), strict=True):
+    for values, part in zip(bins, np.array_split(difference[order], NUM_BINS), strict=True):
         values.append(float(part.mean()))

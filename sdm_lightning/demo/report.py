@@ -1,4 +1,4 @@
-"""The demo's report: one web page and one picture, built from the files of a demo run alone."""
+"""The demo's report: one web page, built from the files of a demo run alone."""
 
 import base64
 from io import BytesIO
@@ -9,7 +9,6 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from sdm_lightning.demo.charts import bar_chart, line_chart
-from sdm_lightning.demo.panels import write_sheet
 from sdm_lightning.demo.report_data import DemoRun, read_run, stand_ins, verdict
 from sdm_lightning.files import write_atomically
 
@@ -31,8 +30,8 @@ CURVES = {
 }
 
 
-def write_report(run: Path, output: Path) -> tuple[Path, Path]:
-    """Write ``report.html`` and ``report.png`` into a folder.
+def write_report(run: Path, output: Path) -> Path:
+    """Write ``report.html`` into a folder.
 
     Args:
         run: Folder of one demo run, with ``demo.json``, ``metrics.csv``, ``results.jsonl`` and its
@@ -42,10 +41,9 @@ def write_report(run: Path, output: Path) -> tuple[Path, Path]:
     Raises:
         InputError: If the run is not complete.
     """
-    found = read_run(run)
     page = output / "report.html"
-    write_atomically(page, build_page(found))
-    return page, write_sheet(found, output / "report.png")
+    write_atomically(page, build_page(read_run(run)))
+    return page
 
 
 def build_page(run: DemoRun) -> str:

@@ -104,10 +104,8 @@ def run_demo(
     write_atomically(folder / name / "demo.json", json.dumps(facts, indent=2))
     from sdm_lightning.demo.report import write_report
 
-    page, picture = write_report(folder / name, folder)
-    print(
-        f"\n{page}\n{picture}\nOpen the first in a browser.  ({_time(time.perf_counter() - began)})"
-    )
+    page = write_report(folder / name, folder)
+    print(f"\n{page}\nOpen it in a browser.  ({_time(time.perf_counter() - began)})")
 
 
 class _Shell:

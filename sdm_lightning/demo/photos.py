@@ -93,6 +93,12 @@ PHOTOS: tuple[Photo, ...] = (
 )  # fmt: skip
 """Every photo that is used, with its split, licence and source."""
 
+MARGIN = 8
+"""Extra pixels of a training image, so that random crops of it differ."""
+
+LEAF_FRACTION = 0.4
+"""Share of the training images that are dead leaves."""
+
 _MANIFEST = "demo_images.json"
 _RECIPE = 1  # raise it when the same arguments make other pictures
 
@@ -140,19 +146,16 @@ def make_demo_images(
     output_dir: str | Path,
     *,
     size: int = 64,
-    margin: int = 8,
     num_train: int = 20_000,
     num_test: int = 100,
-    leaf_fraction: float = 0.4,
     seed: int = 0,
     num_workers: int | None = None,
-    progress: bool = True,
 ) -> None:
     """Write the demo's images as ``train/*.png`` and ``test/*.png`` with a manifest.
 
-    Training images are ``size + margin`` pixels wide, so that a random crop of ``size`` still
-    varies them. They are random windows of the training photos (``1 - leaf_fraction`` of them)
-    or dead leaves textured from those photos. A window has a random scale from one pixel per
+    Training images are ``size + MARGIN`` pixels wide, so that a random crop of ``size`` still
+    varies them. They are random windows of the training photos or, ``LEAF_FRACTION`` of them,
+    dead leaves textured from those photos. A window has a random scale from one pixel per
     pixel up to the whole photo, averaged down, its aspect ratio changed by up to a quarter; a
     half of the images are mirrored, one in seven turned by 90 degrees, and all have their
     brightness, contrast and colour balance changed (one in eight with its channels permuted; grey
@@ -169,33 +172,28 @@ def make_demo_images(
     Args:
         output_dir: Folder to make.
         size: Side of the crops that the model sees, in pixels.
-        margin: Extra pixels of the training images.
         num_train: Number of training images.
         num_test: Number of test images.
-        leaf_fraction: Share of the training images that are dead leaves, in [0, 1].
         seed: Seed of the training images.
         num_workers: Threads; by default one per core.
-        progress: Show a progress bar.
 
     Raises:
         InputError: If a photo is missing, an argument is out of range, or ``output_dir`` holds
             something else.
     """
-    if size < 8 or margin < 0 or num_train < 0 or num_test < 0:
+    if size < 8 or num_train < 0 or num_test < 0:
         raise InputError(
-            "make_demo_images: size must be at least 8 and margin, num_train, num_test not "
-            f"negative, got {size}, {margin}, {num_train}, {num_test}"
+            "make_demo_images: size must be at least 8 and num_train, num_test not negative, got "
+            f"{size}, {num_train}, {num_test}"
         )
-    if not 0.0 <= leaf_fraction <= 1.0:
-        raise InputError(f"make_demo_images: leaf_fraction must lie in [0, 1], got {leaf_fraction}")
     output = Path(output_dir)
     manifest = {
         "recipe": _RECIPE,
         "size": size,
-        "margin": margin,
+        "margin": MARGIN,
         "num_train": num_train,
         "num_test": num_test,
-        "leaf_fraction": leaf_fraction,
+        "leaf_fraction": LEAF_FRACTION,
         "seed": seed,
         "photos": [asdict(photo) for photo in PHOTOS],
     }
@@ -204,12 +202,10 @@ def make_demo_images(
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        painter = _TrainPainter(train_photos(), size + margin, leaf_fraction, seed)
-        _write_all(partial / "train", num_train, painter, "train images", num_workers, progress)
+        painter = _TrainPainter(train_photos(), size + MARGIN, seed)
+        _write_all(partial / "train", num_train, painter, "train images", num_workers)
         tests = _test_images(test_photos(), size, num_test)
-        _write_all(
-            partial / "test", num_test, tests.__getitem__, "test images", num_workers, progress
-        )
+        _write_all(partial / "test", num_test, tests.__getitem__, "test images", num_workers)
         (partial / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         partial.chmod(0o755)
         if output.is_dir():
@@ -249,7 +245,6 @@ def _write_all(
     paint: Callable[[int], tuple[str, Bytes]],
     label: str,
     num_workers: int | None,
-    progress: bool,
 ) -> None:
     folder.mkdir()
 
@@ -264,18 +259,15 @@ def _write_all(
 
     # Threads are enough: OpenCV releases the interpreter lock while it resizes and encodes.
     workers = num_workers or usable_cores()
-    thread_map(
-        write, range(count), max_workers=workers, desc=label, unit="img", disable=not progress
-    )
+    # disable=None: no bar where there is no terminal.
+    thread_map(write, range(count), max_workers=workers, desc=label, unit="img", disable=None)
 
 
 class _TrainPainter:
     """Paints training image ``index`` from ``(seed, index)`` alone."""
 
-    def __init__(
-        self, photos: dict[str, Bytes], side: int, leaf_fraction: float, seed: int
-    ) -> None:
-        self.side, self.leaf_fraction, self.seed = side, leaf_fraction, seed
+    def __init__(self, photos: dict[str, Bytes], side: int, seed: int) -> None:
+        self.side, self.seed = side, seed
         weights = {photo.name: photo.weight for photo in PHOTOS}
         self.photos: list[Bytes] = []
         self.textures: list[Bytes] = []
@@ -287,7 +279,7 @@ class _TrainPainter:
 
     def __call__(self, index: int) -> tuple[str, Bytes]:
         rng = np.random.default_rng([self.seed, 1, index])
-        if rng.random() < self.leaf_fraction:
+        if rng.random() < LEAF_FRACTION:
             # From a photo with one thing in front of it to nothing but leaves. Exponents below
             # the scale-invariant 3 make more large leaves, whose long edges are worth learning.
             count, exponent = round(80 ** rng.random()), rng.uniform(1.0, 3.0)

@@ -28,7 +28,7 @@ def training() -> dict[str, np.ndarray]:
 
 
 def make(folder: Path, **changes: object) -> Path:
-    arguments: dict = {"size": 32, "margin": 4, "num_train": 24, "num_test": 9, "progress": False}
+    arguments: dict = {"size": 32, "num_train": 24, "num_test": 9}
     make_demo_images(folder, **(arguments | changes))
     return folder
 
@@ -69,10 +69,10 @@ def test_missing_package_and_file_give_the_pip_line(monkeypatch, tmp_path):
 
 
 def test_demo_images_have_the_asked_numbers_sizes_and_names(tmp_path):
-    folder = make(tmp_path / "demo", leaf_fraction=0.5)
+    folder = make(tmp_path / "demo")
     train, test = sorted((folder / "train").iterdir()), sorted((folder / "test").iterdir())
     assert [len(train), len(test)] == [24, 9]
-    assert {Image.open(p).size for p in train} == {(36, 36)}
+    assert {Image.open(p).size for p in train} == {(40, 40)}
     assert {Image.open(p).size for p in test} == {(32, 32)}
     assert test[0].name == "0000-astronaut-512px.png"
     kinds = {p.stem.split("-")[1] for p in train}
@@ -93,12 +93,6 @@ def test_demo_images_depend_on_the_seed_alone(tmp_path):
     train = [k for k in one if k.startswith("train")]
     assert all(one[k] != other.get(k) for k in train)
     assert len({one[k] for k in train}) == len(train)
-
-
-@pytest.mark.parametrize(("fraction", "kind"), [(0.0, "photo"), (1.0, "leaves")])
-def test_leaf_fraction_decides_the_kind(tmp_path, fraction: float, kind: str):
-    folder = make(tmp_path / "demo", leaf_fraction=fraction, num_train=6, num_test=0)
-    assert {p.stem.split("-")[1] for p in (folder / "train").iterdir()} == {kind}
 
 
 def test_no_held_out_photo_reaches_the_training_images(tmp_path, monkeypatch):
@@ -142,7 +136,7 @@ def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("changes", [{"size": 4}, {"leaf_fraction": 1.5}, {"num_train": -1}])
+@pytest.mark.parametrize("changes", [{"size": 4}, {"num_train": -1}])
 def test_bad_arguments_are_refused(tmp_path, changes):
     with pytest.raises(InputError, match=next(iter(changes))):
         make(tmp_path / "demo", **changes)

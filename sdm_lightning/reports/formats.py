@@ -1,13 +1,12 @@
-"""A table as Markdown, CSV, LaTeX or HTML."""
+"""A table as Markdown, CSV or LaTeX."""
 
 import csv
-import html
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-TableFormat: TypeAlias = Literal["md", "csv", "latex", "html"]
+TableFormat: TypeAlias = Literal["md", "csv", "latex"]
 
 
 @dataclass(frozen=True)
@@ -72,23 +71,8 @@ def to_latex(grid: Grid) -> str:
     return "\n".join(lines)
 
 
-def to_html(grid: Grid) -> str:
-    """Format as a ``<table>`` and its notes, without a page around them."""
-
-    def row(cells: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    lines = ["<table>", f"<caption>{html.escape(grid.title)}</caption>"]
-    lines += ["<thead>", row(grid.headings, "th"), "</thead>", "<tbody>"]
-    lines += [row(cells, "td") for cells in grid.rows]
-    lines += ["</tbody>", "</table>"]
-    lines += [f"<p>{html.escape(note)}</p>" for note in grid.notes]
-    return "\n".join(lines)
-
-
 FORMATS: dict[TableFormat, Callable[[Grid], str]] = {
     "md": to_markdown,
     "csv": to_csv,
     "latex": to_latex,
-    "html": to_html,
 }

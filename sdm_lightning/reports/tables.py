@@ -52,7 +52,7 @@ def print_table(
     Args:
         name: table1, table2, table3, table4, tableB1, tableC2 or tableD3.
         scale: Use only runs of this scale: paper, small, tiny, ...
-        format: Md, csv, latex or html.
+        format: Md, csv or latex.
         results: JSON-lines files, folders, or wandb:ENTITY/PROJECT; default: runs/ and
             experiments/results/.
         metrics: Metrics to show instead of the paper's, such as '["psnr_hole"]'.

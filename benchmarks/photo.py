@@ -10,8 +10,8 @@ from skimage.data import coffee
 
 from benchmarks.common import Line, Settings, compared, figure, peak_memory
 from sdm_lightning import Inpainter
-from sdm_lightning.inference.baselines import navier_stokes
 from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
+from sdm_lightning.inference.methods import navier_stokes
 
 
 def run(settings: Settings) -> Iterator[Line]:

@@ -30,7 +30,7 @@ def curves(scores: Path, out: Path) -> None:
         out: The picture.
     """
     rows: list[dict[str, Any]] = [json.loads(line) for line in scores.read_text().splitlines()]
-    classical = [row for row in rows if row["method"].startswith("OpenCV")]
+    classical = [x for x in rows if x["iterations"] is None and not x["method"].startswith("mean")]
     figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.8))
     for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
         for count, colour in COLOURS.items():

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.extractors import ImageNetworkFeatures
 from sdm_lightning.inference import Inpainter
-from sdm_lightning.inference.baselines import BASELINES
 from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
+from sdm_lightning.inference.methods import BASELINES
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.kid import kernel_distance
 from sdm_lightning.seeding import stable_rng

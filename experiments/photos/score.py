@@ -28,7 +28,7 @@ from sdm_lightning.features.extractors import ImageNetworkFeatures
 from sdm_lightning.features.images import to_uint8
 from sdm_lightning.files import sha256_of_file
 from sdm_lightning.inference import load_generator
-from sdm_lightning.inference.baselines import BASELINES
+from sdm_lightning.inference.methods import BASELINES
 from sdm_lightning.inference.weights import find_weights
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.kid import kernel_distance

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.extractors import ImageNetworkFeatures
-from sdm_lightning.inference.baselines import BASELINES
+from sdm_lightning.inference.methods import BASELINES
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.fid import frechet_distance
 from sdm_lightning.metrics.kid import kernel_distance

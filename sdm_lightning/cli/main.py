@@ -38,7 +38,7 @@ VERBS = {
     "inpaint": "sdm_lightning.inference.inpaint:inpaint_files",
     "calibrate": "sdm_lightning.inference.calibrate:calibrate",
     "app": "sdm_lightning.app.serve:serve_app",
-    "baseline": "sdm_lightning.inference.adapters:run_baseline",
+    "baseline": "sdm_lightning.inference.baseline:run_baseline",
     "export": "sdm_lightning.inference.export:export_model",
     "push": "sdm_lightning.inference.publishing:push_weights",
     "table": "sdm_lightning.reports.tables:print_table",

@@ -10,8 +10,8 @@ import torch
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluator, metric_name
 from sdm_lightning.features.extractors import FeatureExtractor
-from sdm_lightning.inference.baselines import BASELINES
 from sdm_lightning.inference.inpainter import Inpainter
+from sdm_lightning.inference.methods import BASELINES
 from sdm_lightning.inference.results import InpaintingStep
 
 Bytes = npt.NDArray[np.uint8]

@@ -13,6 +13,13 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.reports.results import read_result_lines
 from sdm_lightning.shipped import ASSETS
 
+METHODS = {
+    "mean": "mean-colour fill",
+    "telea": "OpenCV Telea",
+    "navier-stokes": "OpenCV Navier-Stokes",
+}
+"""Headings of the classical methods."""
+
 STAND_INS = ("pixel-pyramid", "random")
 
 
@@ -34,9 +41,9 @@ class DemoRun:
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
-        """Method -> score -> value."""
+        """Heading of a method -> score -> value."""
         found: dict[str, dict[str, float]] = self.facts["comparison"]["scores"]
-        return found
+        return {METHODS.get(name, name): scores for name, scores in found.items()}
 
     @property
     def best_model(self) -> str:

@@ -203,9 +203,7 @@ def _write_pictures(
         pictures[f"step{number}"] = step.array
         pictures[f"state{number}"] = np.where(step.mask[:, :, None], step.array, grey)
         pictures[f"uncertainty{number}"] = np.asarray(step.uncertainty_image)
-    for method, array in filled.items():
-        pictures[method.split()[-1].lower() if "OpenCV" in method else "mean"] = array
-    for name, array in pictures.items():
+    for name, array in {**pictures, **filled}.items():
         Image.fromarray(array).save(folder / f"{name}.png")
 
 

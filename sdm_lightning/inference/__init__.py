@@ -1,7 +1,7 @@
 """Using a trained model: any photo, any size; weights that travel; export."""
 
-from sdm_lightning.inference.baselines import BASELINES, mean_fill, navier_stokes, telea
 from sdm_lightning.inference.inpainter import Inpainter
+from sdm_lightning.inference.methods import BASELINES, mean_fill, navier_stokes, telea
 from sdm_lightning.inference.results import (
     Inpainting,
     InpaintingSample,

@@ -31,7 +31,7 @@ def test_scores_by_hand() -> None:
         squared = (91**2 + 36**2 + 28**2) / 3
         assert scores["psnr_hole"] == pytest.approx(10 * np.log10(255**2 / squared))
         assert scores["l1_hole"] == pytest.approx((0 + (91 + 36 + 28) / 3 / 255) / 2)
-    assert found.scores["mean-colour fill"]["l1_hole"] == 0.0
+    assert found.scores["mean"]["l1_hole"] == 0.0
 
 
 def test_error_is_sorted_by_uncertainty() -> None:

@@ -27,7 +27,7 @@ DIFFUSION = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion", "init_arg
         # The whole command line, which builds whatever its words name.
         ("sdm_lightning.cli.trainer.SDMCommandLine", {"words": ["fit"], "descriptions": {}}),
         # A TorchScript file is a program.
-        ("sdm_lightning.inference.adapters.TorchScriptMethod", {"path": "x.pt"}),
+        ("sdm_lightning.inference.methods.TorchScriptMethod", {"path": "x.pt"}),
         # What a module has imported for itself.
         ("sdm_lightning.models.generator.Tensor", {}),
         ("sdm_lightning.models.generator.Any", {}),

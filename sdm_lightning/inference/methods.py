@@ -1,4 +1,4 @@
-"""Other methods on the same pictures and masks: classical ones, your own function, TorchScript.
+"""Other methods: classical ones, your own function, TorchScript.
 
 Every method is wrapped in one form, ``method(image, known) -> result`` on uint8 arrays, so that all
 of Table 3's systems are run and scored alike: ``sdm baseline`` writes a folder of results, and
@@ -7,36 +7,65 @@ of Table 3's systems are run and scored alike: ``sdm baseline`` writes a folder 
 
 import importlib
 import importlib.util
-import shlex
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from sdm_lightning.arrays import Bools, Bytes
-from sdm_lightning.data.masks.convention import MaskConvention
-from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.devices import choose_device
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import atomic_file
-from sdm_lightning.inference.baselines import mean_fill, navier_stokes, telea
 from sdm_lightning.inference.regions import pad_to_stride
 
 Method: TypeAlias = Callable[[Bytes, Bools], Bytes]
 """Takes ``(H, W, 3)`` uint8 and ``(H, W)`` bool, True = known; returns ``(H, W, 3)`` uint8."""
 
-CLASSICAL: dict[str, Method] = {
+RADIUS = 3.0
+"""Of the surroundings that OpenCV's methods look at, in pixels."""
+
+
+def mean_fill(image: Bytes, known: Bools) -> Bytes:
+    """Fill the hole with the mean colour of the known pixels.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        known: ``(H, W)`` bool; if nothing is known, the hole becomes middle grey.
+    """
+    colour = image[known].mean(axis=0) if known.any() else np.full(3, 127.5)
+    result = image.copy()
+    result[~known] = np.rint(colour).astype(np.uint8)
+    return result
+
+
+def telea(image: Bytes, known: Bools) -> Bytes:
+    """Fill by OpenCV's fast marching method (Telea 2004); arguments as in ``mean_fill``."""
+    return _opencv(image, known, cv2.INPAINT_TELEA)
+
+
+def navier_stokes(image: Bytes, known: Bools) -> Bytes:
+    """Fill by OpenCV's fluid dynamics (Bertalmio et al. 2001); arguments as in ``mean_fill``."""
+    return _opencv(image, known, cv2.INPAINT_NS)
+
+
+def _opencv(image: Bytes, known: Bools, method: int) -> Bytes:
+    if not known.any():
+        return mean_fill(image, known)
+    # Its values in the hole are cleared first: no method may see the truth.
+    cleared = np.where(known[:, :, None], image, np.uint8(0))
+    result = cv2.inpaint(cleared, (~known).astype(np.uint8), RADIUS, method)
+    return np.where(known[:, :, None], image, np.asarray(result, dtype=np.uint8))
+
+
+BASELINES: dict[str, Method] = {
     "mean": mean_fill,
     "telea": telea,
     "navier-stokes": navier_stokes,
 }
+"""The classical methods by name."""
 
 
 class TorchScriptMethod:
@@ -138,8 +167,8 @@ def load_method(name: str, **options: Any) -> Method:
     Raises:
         InputError: If there is no such method.
     """
-    if name in CLASSICAL and not options:
-        return CLASSICAL[name]
+    if name in BASELINES and not options:
+        return BASELINES[name]
     if Path(name).suffix in (".pt", ".pth", ".ts", ".torchscript"):
         return TorchScriptMethod(name, **options)
     if options:
@@ -147,7 +176,7 @@ def load_method(name: str, **options: Any) -> Method:
     module_name, colon, function_name = name.rpartition(":")
     if not colon:
         raise InputError(
-            f"no method {name!r}: give one of {', '.join(CLASSICAL)}, path/to/file.py:function, "
+            f"no method {name!r}: give one of {', '.join(BASELINES)}, path/to/file.py:function, "
             "package.module:function, or a TorchScript file"
         )
     function = getattr(_module(module_name), function_name, None)
@@ -173,90 +202,3 @@ def _module(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise InputError(f"{name}: cannot be imported ({error})") from None
-
-
-def checked(method: Method, image: Bytes, known: Bools, name: str) -> Bytes:
-    """Call a method on copies, check size and type of its result, and restore known pixels.
-
-    Known pixels are put back: most networks change them a little, and the protocol compares
-    composites.
-
-    Raises:
-        InputError: If the result is not an ``(H, W, 3)`` uint8 array of the picture's size.
-    """
-    result = np.asarray(method(image.copy(), known.copy()))
-    if result.shape != image.shape or result.dtype != np.uint8:
-        raise InputError(f"{name}: returned {result.dtype} {result.shape}, not uint8 {image.shape}")
-    return np.where(known[:, :, None], image, result)
-
-
-def run_baseline(
-    method: str,
-    images: str,
-    masks: str,
-    output: str,
-    mask_convention: MaskConvention = "known-white",
-    overwrite: bool = False,
-    value_range: Literal["unit", "signed"] | None = None,
-    mask_value: Literal[0, 1] | None = None,
-    arguments: Literal["image,mask", "mask,image", "concatenated"] | None = None,
-    multiple: int | None = None,
-    device: str | None = None,
-) -> None:
-    """Fill the holes of a folder of pictures with another method, for comparison.
-
-    The results are PNGs with the pictures' names, composited with the known pixels; score them
-    with: sdm evaluate IMAGES OUTPUT --masks MASKS
-
-    Args:
-        method: One of mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION,
-            called with uint8 (H, W, 3) and bool (H, W), True = known; or a TorchScript file such as
-            LaMa's.
-        images: Folder of pictures.
-        masks: Folder of masks with the pictures' names.
-        output: Folder for the results.
-        mask_convention: What white means in them: known-white or hole-white.
-        overwrite: Replace results that exist.
-        value_range: TorchScript: unit (0 to 1, the default) or signed (-1 to 1).
-        mask_value: TorchScript: what marks the hole, 1 (the default) or 0.
-        arguments: TorchScript: image,mask (the default), mask,image or concatenated.
-        multiple: TorchScript: sides are padded to multiples of it (8).
-        device: TorchScript: cpu (the default), cuda, ...
-
-    Raises:
-        InputError: If a folder, a mask or the method is missing or wrong.
-    """
-    options = {
-        "value_range": value_range,
-        "mask_value": mask_value,
-        "arguments": arguments,
-        "multiple": multiple,
-        "device": device,
-    }
-    run = load_method(method, **{key: v for key, v in options.items() if v is not None})
-    for folder in (images, masks):
-        if Path(output).resolve() == Path(folder).resolve():
-            raise InputError(f"{output}: is an input folder; name another")
-    pictures, holes = NamedImages(images), NamedImages(masks)
-    holes.require(list(pictures.entries), "mask")
-    started, done = time.perf_counter(), 0
-    for key, entry in tqdm(pictures.entries.items(), unit="img", disable=not sys.stderr.isatty()):
-        target = (Path(output) / entry.name).with_suffix(".png")
-        if target.exists() and not overwrite:
-            continue
-        image, known = pictures.image(key), holes.mask(key, mask_convention).astype(bool)
-        if known.shape != image.shape[:2]:
-            raise InputError(f"{holes.label(key)}: its size is not that of {pictures.label(key)}")
-        with atomic_file(target) as file:
-            name = f"{method}, {pictures.label(key)}"
-            Image.fromarray(checked(run, image, known, name)).save(file, format="PNG")
-        done += 1
-    seconds = time.perf_counter() - started
-    total = len(pictures.entries)
-    print(f"{output}: {done} of {total} pictures filled by {method} in {seconds:.1f} s")
-    if done < total:
-        print(f"{total - done} were there already, whoever made them; --overwrite replaces them")
-    words = ["sdm", "evaluate", images, output, "--masks", masks]
-    if mask_convention != "known-white":
-        words += ["--mask_convention", mask_convention]
-    print(f"score them: {shlex.join(words)}")

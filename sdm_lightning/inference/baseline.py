@@ -1,0 +1,105 @@
+"""The verb ``sdm baseline``: other methods on a folder of pictures and masks."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from sdm_lightning.arrays import Bools, Bytes
+from sdm_lightning.data.masks.convention import MaskConvention
+from sdm_lightning.data.named_images import NamedImages
+from sdm_lightning.errors import InputError
+from sdm_lightning.files import atomic_file
+from sdm_lightning.inference.methods import Method, load_method
+
+
+def checked(method: Method, image: Bytes, known: Bools, name: str) -> Bytes:
+    """Call a method on copies, check size and type of its result, and restore known pixels.
+
+    Known pixels are put back: most networks change them a little, and the protocol compares
+    composites.
+
+    Raises:
+        InputError: If the result is not an ``(H, W, 3)`` uint8 array of the picture's size.
+    """
+    result = np.asarray(method(image.copy(), known.copy()))
+    if result.shape != image.shape or result.dtype != np.uint8:
+        raise InputError(f"{name}: returned {result.dtype} {result.shape}, not uint8 {image.shape}")
+    return np.where(known[:, :, None], image, result)
+
+
+def run_baseline(
+    method: str,
+    images: str,
+    masks: str,
+    output: str,
+    mask_convention: MaskConvention = "known-white",
+    overwrite: bool = False,
+    value_range: Literal["unit", "signed"] | None = None,
+    mask_value: Literal[0, 1] | None = None,
+    arguments: Literal["image,mask", "mask,image", "concatenated"] | None = None,
+    multiple: int | None = None,
+    device: str | None = None,
+) -> None:
+    """Fill the holes of a folder of pictures with another method, for comparison.
+
+    The results are PNGs with the pictures' names, composited with the known pixels; score them
+    with: sdm evaluate IMAGES OUTPUT --masks MASKS
+
+    Args:
+        method: One of mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION,
+            called with uint8 (H, W, 3) and bool (H, W), True = known; or a TorchScript file such as
+            LaMa's.
+        images: Folder of pictures.
+        masks: Folder of masks with the pictures' names.
+        output: Folder for the results.
+        mask_convention: What white means in them: known-white or hole-white.
+        overwrite: Replace results that exist.
+        value_range: TorchScript: unit (0 to 1, the default) or signed (-1 to 1).
+        mask_value: TorchScript: what marks the hole, 1 (the default) or 0.
+        arguments: TorchScript: image,mask (the default), mask,image or concatenated.
+        multiple: TorchScript: sides are padded to multiples of it (8).
+        device: TorchScript: cpu (the default), cuda, ...
+
+    Raises:
+        InputError: If a folder, a mask or the method is missing or wrong.
+    """
+    options = {
+        "value_range": value_range,
+        "mask_value": mask_value,
+        "arguments": arguments,
+        "multiple": multiple,
+        "device": device,
+    }
+    run = load_method(method, **{key: v for key, v in options.items() if v is not None})
+    for folder in (images, masks):
+        if Path(output).resolve() == Path(folder).resolve():
+            raise InputError(f"{output}: is an input folder; name another")
+    pictures, holes = NamedImages(images), NamedImages(masks)
+    holes.require(list(pictures.entries), "mask")
+    started, done = time.perf_counter(), 0
+    for key, entry in tqdm(pictures.entries.items(), unit="img", disable=not sys.stderr.isatty()):
+        target = (Path(output) / entry.name).with_suffix(".png")
+        if target.exists() and not overwrite:
+            continue
+        image, known = pictures.image(key), holes.mask(key, mask_convention).astype(bool)
+        if known.shape != image.shape[:2]:
+            raise InputError(f"{holes.label(key)}: its size is not that of {pictures.label(key)}")
+        with atomic_file(target) as file:
+            name = f"{method}, {pictures.label(key)}"
+            Image.fromarray(checked(run, image, known, name)).save(file, format="PNG")
+        done += 1
+    seconds = time.perf_counter() - started
+    total = len(pictures.entries)
+    print(f"{output}: {done} of {total} pictures filled by {method} in {seconds:.1f} s")
+    if done < total:
+        print(f"{total - done} were there already, whoever made them; --overwrite replaces them")
+    words = ["sdm", "evaluate", images, output, "--masks", masks]
+    if mask_convention != "known-white":
+        words += ["--mask_convention", mask_convention]
+    print(f"score them: {shlex.join(words)}")

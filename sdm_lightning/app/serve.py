@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.signals import handled
 
 
 def serve_app(
@@ -99,9 +100,5 @@ def _ending_once() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handled((signal.SIGTERM, signal.SIGINT), end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

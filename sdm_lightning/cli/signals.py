@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from sdm_lightning.errors import PREEMPTED
+from sdm_lightning.signals import handled
 
 
 @contextmanager
@@ -26,9 +27,5 @@ def leave_when_signalled() -> Iterator[None]:
         print(f"stopped by {name} outside the training loop; nothing to save", file=sys.stderr)
         raise SystemExit(PREEMPTED)
 
-    previous = {n: signal.signal(n, leave) for n in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
+    with handled((signal.SIGTERM, signal.SIGUSR1), leave):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 from sdm_lightning.errors import PREEMPTED, InputError
 from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.reports.results import label_of, read_result_lines
+from sdm_lightning.signals import handled
 from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep
 
 KEPT_LINES = 12
@@ -211,13 +212,11 @@ def _run_all(plans: Sequence[Plan], places: Sequence[str | None], again: bool) -
             process.send_signal(signal.SIGTERM)
 
     # SLURM and Ctrl-C: the runs save a checkpoint and end, and the cells stay unfinished.
-    previous = {n: signal.signal(n, ask_to_stop) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with ThreadPoolExecutor(len(places)) as pool:
-            return list(pool.map(one, range(1, len(plans) + 1), plans))
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with (
+        handled((signal.SIGTERM, signal.SIGINT), ask_to_stop),
+        ThreadPoolExecutor(len(places)) as pool,
+    ):
+        return list(pool.map(one, range(1, len(plans) + 1), plans))
 
 
 class _Counter:

@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 from jsonargparse import auto_cli
 
+from sdm_lightning.cli.errors import user_errors
+
 PANELS = {
     "kid[efficientnet-lite2]": "KID x 1000 [efficientnet-lite2], less is better",
     "feature_distance[efficientnet-lite2]": "feature distance [efficientnet-lite2], less is better",
@@ -53,4 +55,5 @@ def curves(scores: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli(curves, as_positional=True)
+    with user_errors():
+        auto_cli(curves, as_positional=True)

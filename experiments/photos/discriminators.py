@@ -6,7 +6,6 @@ learned that cannot teach a generator anything::
     python experiments/photos/discriminators.py runs/photos/test demo
 """
 
-import sys
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from jsonargparse import auto_cli
 from score import BATCH, model, read_windows
 from torch import Tensor, nn
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.cli.errors import user_errors
 from sdm_lightning.losses import discriminator_fake_loss, discriminator_real_loss
 from sdm_lightning.models import Discriminator, FeatureDiscriminator
 
@@ -77,7 +76,5 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
+    with user_errors():
         auto_cli(main)
-    except InputError as error:
-        sys.exit(f"error: {error}")

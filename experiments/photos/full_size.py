@@ -177,4 +177,7 @@ def full_size(
 if __name__ == "__main__":
     from jsonargparse import auto_cli
 
-    auto_cli(full_size)
+    from sdm_lightning.cli.errors import user_errors
+
+    with user_errors():
+        auto_cli(full_size)

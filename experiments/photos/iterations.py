@@ -9,7 +9,6 @@ uncertainty with its error::
     python experiments/photos/iterations.py runs/photos/test demo
 """
 
-import sys
 from pathlib import Path
 
 import torch
@@ -17,9 +16,9 @@ from jsonargparse import auto_cli
 from score import BATCH, read_windows
 from torch import Tensor
 
+from sdm_lightning.cli.errors import user_errors
 from sdm_lightning.diffusion import DiffusionState, SpatialDiffusion
 from sdm_lightning.diffusion.process import predict
-from sdm_lightning.errors import InputError
 from sdm_lightning.inference import load_generator
 from sdm_lightning.metrics.paired import uncertainty_error_correlation
 
@@ -93,7 +92,5 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
+    with user_errors():
         auto_cli(main)
-    except InputError as error_:
-        sys.exit(f"error: {error_}")

@@ -231,4 +231,7 @@ def _write(path: Path, pixels: Picture) -> None:
 if __name__ == "__main__":
     from jsonargparse import auto_cli
 
-    auto_cli(prepare)
+    from sdm_lightning.cli.errors import user_errors
+
+    with user_errors():
+        auto_cli(prepare)

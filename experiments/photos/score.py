@@ -10,7 +10,6 @@ so the columns of ``efficientnet-lite2`` are the ones to judge by::
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from sdm_lightning.cli.errors import user_errors
 from sdm_lightning.data.masks import free_form_mask
 from sdm_lightning.diffusion import MaskSchedule
 from sdm_lightning.errors import InputError
@@ -177,7 +177,5 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
+    with user_errors():
         auto_cli(main)
-    except InputError as error:
-        sys.exit(f"error: {error}")

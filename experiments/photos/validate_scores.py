@@ -8,7 +8,6 @@ Each score is the mean over random subsets of each size, with its standard devia
     python experiments/photos/validate_scores.py runs/photos/test --weights demo
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from jsonargparse import auto_cli
 from score import BATCH, NETWORKS, Fill, classical, model, read_windows
 from torch import Tensor
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.cli.errors import user_errors
 from sdm_lightning.features.extractors import ImageNetworkFeatures
 from sdm_lightning.inference.methods import BASELINES
 from sdm_lightning.metrics.feature_distance import FeatureDistance
@@ -126,7 +125,5 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
+    with user_errors():
         auto_cli(main)
-    except InputError as error:
-        sys.exit(f"error: {error}")

@@ -35,3 +35,13 @@ def test_seam_is_the_mean_step_across_the_edge(script: dict[str, Any]) -> None:
     assert script["seam"](picture, known) == pytest.approx(30)
     picture[5, 5] = 0  # away from the edge
     assert script["seam"](picture, known) == pytest.approx(30)
+
+
+def test_bad_input_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["full_size.py", str(tmp_path), str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: no photo of 900 pixels")

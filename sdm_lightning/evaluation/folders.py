@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -25,8 +25,6 @@ from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LPIPS, LpipsName
 from sdm_lightning.workers import default_workers
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 def evaluate_folders(
@@ -58,7 +56,7 @@ def evaluate_folders(
     cache: str | None = "~/.cache/sdm_lightning/features",
     batch_size: int = 32,
     num_workers: int | None = None,
-    device: Device = "auto",
+    device: str = "auto",
 ) -> None:
     """Score a folder of results, of any method, against the originals.
 
@@ -95,7 +93,7 @@ def evaluate_folders(
         cache: Folder for the originals' features; null keeps none.
         batch_size: Images per forward pass of the networks.
         num_workers: Decoding processes; default: one per core, up to 8.
-        device: Where the networks run.
+        device: Where the networks run: cpu, cuda, cuda:1, or auto.
 
     Raises:
         InputError: If files cannot be scored, or scores would be meaningless.
@@ -186,7 +184,7 @@ def run_pairs(
     skip_bad: bool = False,
     batch_size: int = 32,
     num_workers: int | None = None,
-    device: Device = "auto",
+    device: str | torch.device = "auto",
 ) -> list[BadPair]:
     """Score all pairs; worker processes decode the next ones meanwhile.
 

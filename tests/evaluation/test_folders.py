@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdm_lightning.cli.main import main
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.folders import evaluate_folders
 from sdm_lightning.reports.results import read_result_lines
@@ -262,3 +263,12 @@ def test_every_argument_is_documented():
 def test_a_device_that_is_not_there(folders, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert refused(folders, device="cuda").startswith("device cuda: this machine has no usable")
+
+
+def test_a_device_that_cannot_compute_the_scores(folders, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", folders.real, folders.fake, "--features", "null", "--lpips", "null",
+              "--record", "null", "--device", "mps"])  # fmt: skip
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "error: device mps: cannot compute these scores; use cpu or auto\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sdm_lightning.evaluation.record import hardware
 from sdm_lightning.inference.precision import wants_bfloat16
 
 Line = dict[str, Any]
@@ -58,16 +58,11 @@ def machine(device: torch.device) -> str:
     """Describe what is measured on."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     kind = torch.backends.cpu.get_cpu_capability()
     kind += " and bfloat16" if wants_bfloat16("auto", device) else ""
     count = f"{threads} thread{'s' * (threads > 1)}"
-    return f"{name} with {kind} (CPU, {count}), torch {torch.__version__}"
+    return f"{hardware()['cpu']} with {kind} (CPU, {count}), torch {torch.__version__}"
 
 
 def peak_memory(work: Callable[[], Any]) -> tuple[float, float]:

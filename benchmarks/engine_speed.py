@@ -1,16 +1,13 @@
 """Time and difference of onnxruntime and onnxruntime-web against PyTorch, one thread each.
 
     sdm export demo examples/browser/model.onnx --half
-    python benchmarks/engine_speed.py                 # needs onnxruntime; Chromium for the browser
+    python -m benchmarks.engine_speed               # needs onnxruntime; Chromium for the browser
 
 Each row is the least of ``--runs`` runs, the three engines in turn on the same inputs.
 """
 
 import argparse
-import functools
-import http.server
 import json
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,20 +19,10 @@ import torch
 
 from sdm_lightning.inference import load_generator
 from sdm_lightning.inference.graph import INPUTS, InpaintingGraph
+from tests.examples.chromium import RUN, chromium, served
 
 PAGE = Path(__file__).parents[1] / "examples" / "browser"
-RUN = """
-const [planes, known, w, h, latent, noise, done] = arguments, floats = (a) => new Float32Array(a);
-const start = performance.now();
-model.run(floats(planes), floats(known), w, h, floats(latent), floats(noise)).then(
-  (out) => done([Array.from(out), performance.now() - start]), (error) => done(`${error}`));
-"""
 Engine = Callable[..., tuple[np.ndarray, float]]
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 def eager(graph: InpaintingGraph) -> Engine:
@@ -59,20 +46,8 @@ def native(session: onnxruntime.InferenceSession) -> Engine:
 
 
 def web(stack: ExitStack) -> Engine:
-    from selenium import webdriver
-
-    handler = functools.partial(_Quiet, directory=PAGE)
-    server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    stack.callback(server.shutdown)
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for word in ("headless=new", "no-sandbox", "disable-dev-shm-usage"):
-        options.add_argument(f"--{word}")
-    driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
-    stack.callback(driver.quit)
-    driver.set_script_timeout(300)
-    driver.get(f"http://127.0.0.1:{server.server_port}/index.html")
+    driver = stack.enter_context(chromium())
+    driver.get(stack.enter_context(served(PAGE)))
     while not driver.execute_script("return Boolean(window.model)"):
         time.sleep(0.2)
 

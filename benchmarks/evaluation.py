@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from sdm_lightning.metrics import (
     PairedFeatures,
     inception_discriminative_scores,
 )
+from tests.network_files import random_inception
 
 DIM = 2048
 MEMORY_LIMIT_GB = 6.0
@@ -33,7 +33,8 @@ def run(settings: Settings) -> Iterator[Line]:
     count, size = (2, 32) if settings.quick else (8, 256)
     real = make_photos(settings.folder / "real", count, size, "png")
     fake = make_photos(settings.folder / "fake", count, size, "png")
-    network = random_inception(settings.folder).to(settings.device)
+    weights = random_inception(settings.folder)
+    network = InceptionFeatures(weights, sha256_of_file(weights)[:8]).to(settings.device)
     images = torch.randint(0, 256, (2 * count, 3, size, size), dtype=torch.uint8)
     images = images.to(settings.device)
 
@@ -118,17 +119,3 @@ def _fid(count: int) -> tuple[float, float]:
         metric.compute()
 
     return _measured(work)
-
-
-def random_inception(folder: Path) -> InceptionFeatures:
-    """Write the protocol's network with random weights, and load it as the published one is."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Network
-
-    class Untrained(Network):
-        def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-            return None
-
-    empty, path = folder / "empty.pth", folder / "inception.pth"
-    torch.save({}, empty)
-    torch.save(Untrained("x", ["2048"], feature_extractor_weights_path=empty).state_dict(), path)
-    return InceptionFeatures(path, sha256_of_file(path)[:8])

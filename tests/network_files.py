@@ -8,10 +8,13 @@ import torch
 
 @pytest.fixture(scope="session")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state dict that fits torch-fidelity's Inception, as its weights file would hold it."""
+    return random_inception(tmp_path_factory.mktemp("inception"))
+
+
+def random_inception(folder: Path) -> Path:
+    """Write a state dict that fits torch-fidelity's Inception, as its weights file holds it."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    folder = tmp_path_factory.mktemp("inception")
     empty = folder / "empty.pth"
     torch.save({}, empty)
     with pytest.MonkeyPatch.context() as patch:

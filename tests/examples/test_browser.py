@@ -1,10 +1,7 @@
 """The page with onnxruntime-web in a headless Chromium: draw a hole, fill it, compare."""
 
-import functools
-import http.server
 import io
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,61 +13,39 @@ from PIL import Image
 
 from sdm_lightning.inference import load_generator
 from sdm_lightning.inference.export import InpaintingGraph, export_model
+from tests.examples.chromium import BROWSER, DRIVER, RUN, chromium, served
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
 RUNTIME = EXAMPLE / "node_modules" / "onnxruntime-web"
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium with chromedriver here"),
     pytest.mark.skipif(not RUNTIME.is_dir(), reason=f"run npm install in {EXAMPLE.name}/ first"),
 ]
-RUN = """
-const [planes, known, w, h, latent, noise, done] = arguments, floats = (a) => new Float32Array(a);
-const start = performance.now();
-model.run(floats(planes), floats(known), w, h, floats(latent), floats(noise)).then(
-  (out) => done([Array.from(out), performance.now() - start]), (error) => done(`${error}`));
-"""
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
     pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for word in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=800,800"):
-        options.add_argument(f"--{word}")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(300)
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Any]:
+def serve(tmp_path: Path) -> Iterator[Any]:
     """Serves the page with a model; returns its address."""
     folder = tmp_path / "page"
     folder.mkdir()
     for name in ("index.html", "inpaint.js"):
         shutil.copy(EXAMPLE / name, folder)
     (folder / "node_modules").symlink_to(RUNTIME.parent)
-    handler = functools.partial(Quiet, directory=folder)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with served(folder) as address:
 
-    def serve(model: Path) -> str:
-        shutil.copy(model, folder / "model.onnx")
-        return f"http://127.0.0.1:{server.server_port}/index.html"
+        def serve_model(model: Path) -> str:
+            shutil.copy(model, folder / "model.onnx")
+            return address
 
-    yield serve
-    server.shutdown()
+        yield serve_model
 
 
 def wait_for(driver: Any, start: str) -> None:
@@ -129,24 +104,24 @@ def check_page(driver: Any, address: str, graph: InpaintingGraph, side: int, fol
 
 
 def test_draw_and_fill(
-    browser: Any, served: Any, smallest_weights: Path, onnx_model: Path, tmp_path: Path
+    browser: Any, serve: Any, smallest_weights: Path, onnx_model: Path, tmp_path: Path
 ) -> None:
     generator, info = load_generator(smallest_weights)
     graph = InpaintingGraph(generator.half().float(), info.build_diffusion())
-    check_page(browser, served(onnx_model), graph, 16, tmp_path)
+    check_page(browser, serve(onnx_model), graph, 16, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_shipped_weights(browser: Any, served: Any, onnx_model: Path, tmp_path: Path) -> None:
+def test_the_shipped_weights(browser: Any, serve: Any, onnx_model: Path, tmp_path: Path) -> None:
     export_model("demo", str(tmp_path / "demo.onnx"), half=True)
     generator, info = load_generator("demo")
     graph = InpaintingGraph(generator.half().float(), info.build_diffusion())
-    check_page(browser, served(tmp_path / "demo.onnx"), graph, 64, tmp_path)
+    check_page(browser, serve(tmp_path / "demo.onnx"), graph, 64, tmp_path)
 
 
-def test_a_missing_model_is_said_on_the_page(browser: Any, served: Any, tmp_path: Path) -> None:
+def test_a_missing_model_is_said_on_the_page(browser: Any, serve: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
-    browser.get(served(tmp_path / "empty"))
+    browser.get(serve(tmp_path / "empty"))
     from selenium.webdriver.support.ui import WebDriverWait
 
     text = WebDriverWait(browser, 300).until(

@@ -8,11 +8,12 @@ import numpy.typing as npt
 import torch
 
 from sdm_lightning.evaluation.cache import RealFeatureCache
-from sdm_lightning.evaluation.evaluator import Evaluator, metric_name
+from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.features.extractors import FeatureExtractor
 from sdm_lightning.inference.inpainter import Inpainter
 from sdm_lightning.inference.methods import BASELINES
 from sdm_lightning.inference.results import InpaintingStep
+from sdm_lightning.scores import metric_name
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]

@@ -25,6 +25,7 @@ from sdm_lightning.metrics.paired import (
 )
 from sdm_lightning.metrics.precision_recall import NEIGHBOURS, precision_recall
 from sdm_lightning.metrics.state import PerImageScores, finite_mean
+from sdm_lightning.scores import metric_name
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,6 @@ class Evaluation:
     images_digest: str = ""
     masks_digest: str | None = None
     networks: dict[str, dict[str, str]] = field(default_factory=dict)
-
-
-def metric_name(name: str, *labels: str) -> str:
-    """Join a metric and its labels: ``fid`` and ``random-conv`` to ``fid[random-conv]``."""
-    given = [label for label in labels if label]
-    return f"{name}[{','.join(given)}]" if given else name
 
 
 class Evaluator:

@@ -1,23 +1,12 @@
 """What ``sdm evaluate`` prints: a table and notes for its reader."""
 
-import math
 from collections.abc import Sequence
 
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.pairs import BadPair, PairedFolders
 from sdm_lightning.evaluation.polarity import PolarityGuard
-from sdm_lightning.evaluation.record import protocol_name
 from sdm_lightning.metrics.ids import MIN_PAIRS
-from sdm_lightning.scores import find_score
-
-
-def format_value(name: str, value: float) -> str:
-    """Format a metric for people."""
-    if not math.isfinite(value):
-        return str(value)
-    base = name.split("/")[-1].split("[")[0]
-    digits = {"psnr": 3, "psnr_hole": 3, "fid": 4, "p_ids": 2, "u_ids": 2}.get(base, 4)
-    return f"{value:.{digits}f}"
+from sdm_lightning.scores import digits_of, find_score, protocol_name
 
 
 def table_lines(evaluation: Evaluation, protocol: str) -> list[str]:
@@ -26,8 +15,8 @@ def table_lines(evaluation: Evaluation, protocol: str) -> list[str]:
     for name, value in evaluation.metrics.items():
         score = find_score(name)
         meaning = "" if score is None else f"{score.unit}, {score.better} is better".lstrip(", ")
-        count = str(evaluation.counts[name])
-        rows.append((protocol_name(name, protocol), format_value(name, value), count, meaning))
+        count, shown = str(evaluation.counts[name]), f"{value:.{digits_of(name)}f}"
+        rows.append((protocol_name(name, protocol), shown, count, meaning))
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
     lines = [
         f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows

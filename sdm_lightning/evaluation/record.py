@@ -17,6 +17,7 @@ import torch
 from sdm_lightning import __version__
 from sdm_lightning.evaluation.evaluator import Evaluation
 from sdm_lightning.files import append_lines
+from sdm_lightning.scores import protocol_name
 
 VERSIONED = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "lightning", "scikit-learn",
              "lpips", "numpy", "pillow")  # fmt: skip
@@ -31,11 +32,6 @@ RESERVED = frozenset(
     }
 )  # fmt: skip
 """What a record says by itself, under names that its other facts cannot take."""
-
-
-def protocol_name(name: str, protocol: str) -> str:
-    """Join a metric and its protocol: ``fid/places36500-512-large``."""
-    return f"{name}/{protocol}"
 
 
 def versions() -> dict[str, str]:

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from sdm_lightning.files import atomic_file
 from sdm_lightning.reports.paper import PaperTable
-from sdm_lightning.reports.results import Line, better_of
+from sdm_lightning.reports.results import Line
 from sdm_lightning.reports.seeds import Ours, ours, run_values
+from sdm_lightning.scores import better_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,13 +6,12 @@ everything that they depend on); lines of a sweep also say which cell they came 
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sdm_lightning.errors import InputError, one_line, parse_json
-from sdm_lightning.scores import find_score
+from sdm_lightning.scores import metric_name, split_metric
 from sdm_lightning.shipped import shipped_folder
 
 Line = dict[str, Any]
@@ -169,26 +168,12 @@ def wandb_line(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Line | 
     }
 
 
-def split_metric(name: str) -> tuple[str, str, str]:
-    """Split ``fid[random-conv]/demo`` into ``fid``, ``random-conv`` and ``demo``."""
-    match = re.fullmatch(r"([^\[/]+)(?:\[([^\]]*)\])?(?:/(.*))?", name)
-    if match is None:
-        return name, "", ""
-    return match[1], match[2] or "", match[3] or ""
-
-
-def better_of(metric: str) -> Literal["lower", "higher"]:
-    """Return which way a metric is better, whatever its brackets hold."""
-    score = find_score(metric)
-    return "higher" if score is None else score.better
-
-
 def metric_values(line: Line) -> dict[str, float]:
     """Return the metrics of a line without the protocol's name; stand-ins keep their brackets."""
     values = {}
     for name, value in line["metrics"].items():
         base, label, _ = split_metric(name)
-        values[f"{base}[{label}]" if label else base] = float(value)
+        values[metric_name(base, label)] = float(value)
     return values
 
 

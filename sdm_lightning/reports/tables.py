@@ -17,21 +17,12 @@ from sdm_lightning.reports.paper import (
 )
 from sdm_lightning.reports.results import (
     Line,
-    better_of,
     distinct,
     gather,
     metric_values,
-    split_metric,
 )
 from sdm_lightning.reports.seeds import Ours, change, ours
-
-METRIC_NAMES = {
-    "fid": "FID",
-    "kid": "KID x 1000",
-    "p_ids": "P-IDS",
-    "u_ids": "U-IDS",
-    "lpips": "LPIPS",
-}
+from sdm_lightning.scores import better_of, digits_of, heading_of, split_metric
 
 
 def print_table(
@@ -127,7 +118,7 @@ def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str])
         grid[table.place_heading] = [_place_name(place) for _, place in keys]
     for metric in own:
         unit = next(f" ({c.unit})" if c.unit else "" for c in table.columns if c.metric == metric)
-        name = f"{METRIC_NAMES.get(metric, metric)}{unit}"
+        name = f"{heading_of(metric)}{unit}"
         grid[f"{name}, paper"] = [_number(paper(metric, *key), table.digits) for key in keys]
         grid[f"{name}, ours"] = [_ours_text(found(metric, *key), table.digits) for key in keys]
         grid["difference" if len(own) == 1 else f"{name}, difference"] = [
@@ -135,7 +126,7 @@ def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str])
         ]
     others = [metric for metric in metrics if metric not in own]
     for metric in others:
-        grid[f"{metric}, ours"] = [_ours_text(found(metric, *k), _digits(metric)) for k in keys]
+        grid[f"{metric}, ours"] = [_ours_text(found(metric, *k), digits_of(metric)) for k in keys]
     reference = next((row for row in table.rows if row["row"] == table.reference), None)
     if reference is not None:
         against = f"vs {reference['row']}"
@@ -149,7 +140,7 @@ def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str])
             grid[f"{against}, ours ({metric})"] = [
                 _ours_text(
                     change(lines, row["row"], reference["row"], place.where, metric),
-                    _digits(metric),
+                    digits_of(metric),
                     "+",
                 )
                 if row is not reference
@@ -187,13 +178,6 @@ def _against(value: float | None, base: float | None, digits: int) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _digits(metric: str) -> int:
-    base, label, _ = split_metric(metric)
-    if base == "fid" and label:
-        return 3  # stand-ins have other scales, often small
-    return {"psnr": 2, "psnr_hole": 2, "fid": 2, "p_ids": 2, "u_ids": 2, "lpips": 3}.get(base, 4)
 
 
 def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> list[str]:

@@ -8,7 +8,6 @@ import torch.multiprocessing as mp
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation import Evaluation, Evaluator, RealFeatureCache
-from sdm_lightning.evaluation.evaluator import metric_name
 from sdm_lightning.features import RandomConvFeatures
 from sdm_lightning.features.extractors import FeatureExtractor
 from sdm_lightning.features.images import to_uint8
@@ -133,11 +132,6 @@ def test_sizes_must_agree():
     data["completed"] = data["completed"][..., :8]
     with pytest.raises(InputError, match=r"photo0: the result is"):
         feed(Evaluator(), data, [0])
-
-
-def test_names_with_labels():
-    assert metric_name("fid") == metric_name("fid", "") == "fid"
-    assert metric_name("p_ids", "random-conv", "n<2500") == "p_ids[random-conv,n<2500]"
 
 
 def test_cached_originals_do_not_pass_the_network_again(tmp_path):

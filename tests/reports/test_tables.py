@@ -263,12 +263,6 @@ def test_wandb_lines(tmp_path: Path) -> None:
     assert results.wandb_line({**summary, "record": "cut sho"}, config)["row"] == "B"
 
 
-def test_metric_names() -> None:
-    assert results.split_metric("fid[random-conv]/demo-64") == ("fid", "random-conv", "demo-64")
-    assert results.split_metric("p_ids[random-conv,n<2500]") == ("p_ids", "random-conv,n<2500", "")
-    assert results.split_metric("psnr_hole") == ("psnr_hole", "", "")
-
-
 def test_paper_lines_select_by_table() -> None:
     table = read_paper_table("table1")
     assert select_lines([line("A", 0), line("A", 0, "table4")], table, None) == [line("A", 0)]

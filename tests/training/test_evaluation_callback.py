@@ -16,7 +16,7 @@ from sdm_lightning.evaluation.folders import evaluate_folders
 from sdm_lightning.evaluation.record import RESERVED
 from sdm_lightning.features import to_uint8
 from sdm_lightning.reports.results import read_result_lines
-from sdm_lightning.training.callbacks.evaluation import EvaluationCallback, quick_name
+from sdm_lightning.training.callbacks.evaluation import EvaluationCallback
 
 COUNT = 5
 
@@ -175,12 +175,6 @@ def test_refusals_do_not_stop_a_test(tmp_path, caplog):
     (record,) = read_result_lines(tmp_path / "results.jsonl")
     assert "p_ids[random-conv]/custom" in record["refused"]
     assert "5 pairs; below 2500" in caplog.text
-
-
-def test_quick_names():
-    assert quick_name("fid") == "fid_quick"
-    assert quick_name("p_ids[random-conv,n<2500]") == "p_ids_quick[random-conv,n<2500]"
-    assert quick_name("psnr_hole") == "psnr_hole"
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from sdm_lightning.errors import DivergedError, InputError
 from sdm_lightning.inference.checkpoints import newest_checkpoint
 from sdm_lightning.inference.weights import find_weights
 from sdm_lightning.training.callbacks import ImageBudget
-from sdm_lightning.training.callbacks.checkpoint import RunCheckpoint
-from sdm_lightning.training.callbacks.retention import WrittenCheckpoints, score_direction
+from sdm_lightning.training.callbacks.checkpoint import RunCheckpoint, score_direction
+from sdm_lightning.training.callbacks.retention import WrittenCheckpoints
 from tests.training.test_callbacks import trainer_in
 
 pytestmark = pytest.mark.filterwarnings(

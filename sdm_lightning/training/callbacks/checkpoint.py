@@ -12,8 +12,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.checkpoints import CHECKPOINTS
+from sdm_lightning.scores import find_score
 from sdm_lightning.training.callbacks.preemption import validation_cut_short
-from sdm_lightning.training.callbacks.retention import WrittenCheckpoints, score_direction
+from sdm_lightning.training.callbacks.retention import WrittenCheckpoints
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -164,3 +165,18 @@ class RunCheckpoint(ModelCheckpoint):
             return True
         before = float(best["value"])
         return value > before if self.score_mode == "max" else value < before
+
+
+def score_direction(name: str) -> str:
+    """Return ``"max"`` or ``"min"``, whichever of a score is best.
+
+    Raises:
+        InputError: If the score is not known.
+    """
+    score = find_score(name)
+    if score is None:
+        raise InputError(
+            f"checkpoint.monitor: whether more or less of '{name}' is better is not known; set "
+            "checkpoint.mode to min or max"
+        )
+    return "max" if score.better == "higher" else "min"

@@ -23,24 +23,13 @@ from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import check_writable, sha256_of_file
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LPIPS, LpipsName
+from sdm_lightning.scores import quick_name
 from sdm_lightning.training.callbacks.preemption import validation_cut_short
 
 logger = logging.getLogger(__name__)
 
 PADDING_BATCHES = 8
 """Batches after which the padding is judged; a test of hours need not end to be refused."""
-
-FEATURE_METRICS = ("fid", "kid", "kid_deviation", "p_ids", "u_ids", "precision", "recall")
-
-
-def quick_name(name: str) -> str:
-    """Name a metric of a validation during training.
-
-    Feature metrics depend on the number of images and on fixed masks, so the ones of a small
-    validation set get another name than the protocol's: ``fid`` becomes ``fid_quick``.
-    """
-    base, bracket, labels = name.partition("[")
-    return f"{base}_quick{bracket}{labels}" if base in FEATURE_METRICS else name
 
 
 class EvaluationCallback(pl.Callback):

@@ -4,9 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
-from sdm_lightning.scores import find_score
 
 
 class WrittenCheckpoints:
@@ -71,18 +69,3 @@ class WrittenCheckpoints:
 
     def _save(self, listed: Mapping[str, list[int] | None]) -> None:
         write_atomically(self.list, json.dumps(listed, indent=1) + "\n")
-
-
-def score_direction(name: str) -> str:
-    """Return ``"max"`` or ``"min"``, whichever of a score is best.
-
-    Raises:
-        InputError: If the score is not known.
-    """
-    score = find_score(name)
-    if score is None:
-        raise InputError(
-            f"checkpoint.monitor: whether more or less of '{name}' is better is not known; set "
-            "checkpoint.mode to min or max"
-        )
-    return "max" if score.better == "higher" else "min"

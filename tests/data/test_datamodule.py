@@ -18,6 +18,7 @@ from sdm_lightning.data.masks.presets import free_form_mask
 from sdm_lightning.data.masks.sources import mask_seed
 from sdm_lightning.errors import InputError
 from tests.data.shard_tools import encoded, make_images, make_shards, photo
+from tests.trainers import quiet_trainer
 
 
 class Recorder(pl.LightningModule):
@@ -55,11 +56,9 @@ class Recorder(pl.LightningModule):
 
 
 def trainer(root: Path, **options: Any) -> pl.Trainer:
-    return pl.Trainer(
-        default_root_dir=root, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-        **{"enable_checkpointing": False, **options},
-    )  # fmt: skip
+    return quiet_trainer(
+        default_root_dir=root, use_distributed_sampler=False, num_sanity_val_steps=0, **options
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.models import Generator
 from sdm_lightning.models.attention import biased_attention
+from tests.trainers import quiet_trainer
 from tests.training.conftest import TinyImages, tiny_loader, tiny_module
 
 DEVICE = "cuda"
@@ -111,10 +112,9 @@ def test_the_loop_gives_what_it_gives_on_the_cpu(generator: Generator) -> None:
 
 
 def trainer(folder: Path, steps: int, **options: object) -> pl.Trainer:
-    return pl.Trainer(
+    return quiet_trainer(
         max_steps=steps, accelerator="gpu" if DEVICE == "cuda" else "cpu", devices=1,
-        default_root_dir=folder, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, **options,
+        default_root_dir=folder, **options,
     )  # fmt: skip
 
 

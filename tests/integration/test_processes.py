@@ -11,6 +11,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.losses import PixelPyramidLoss
 from sdm_lightning.models import Discriminator, Generator
 from sdm_lightning.training import AdaptiveAugment, LossSettings, SDMModule
+from tests.trainers import quiet_trainer
 
 GLOBAL_BATCH = 4
 STEPS = 4
@@ -63,17 +64,12 @@ def silent_module(detach=True):
 
 
 def trained(world, module, bad=None, **strategy):
-    trainer = pl.Trainer(
+    trainer = quiet_trainer(
         max_steps=STEPS,
-        accelerator="cpu",
         devices=world,
         strategy=DDPStrategy(start_method="fork", process_group_backend="gloo", **strategy)
         if world > 1
         else "auto",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         use_distributed_sampler=False,
     )
     trainer.fit(module, datamodule=Batches(bad))

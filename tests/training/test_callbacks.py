@@ -4,7 +4,6 @@ import os
 import signal
 from types import SimpleNamespace
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from sdm_lightning.training.callbacks import (
 )
 from sdm_lightning.training.callbacks.pictures import paste_grid
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
+from tests.trainers import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:Found .* in eval mode"
@@ -29,14 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def trainer_in(folder, callbacks, **options):
-    return pl.Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        logger=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        **({"enable_progress_bar": False, "enable_checkpointing": False} | options),
-    )
+    return quiet_trainer(default_root_dir=folder, callbacks=callbacks, **options)
 
 
 def test_budget_counts_images(make_module, make_loader, tmp_path):

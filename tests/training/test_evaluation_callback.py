@@ -17,6 +17,7 @@ from sdm_lightning.evaluation.record import RESERVED
 from sdm_lightning.features import to_uint8
 from sdm_lightning.reports.results import read_result_lines
 from sdm_lightning.training.callbacks.evaluation import EvaluationCallback
+from tests.trainers import quiet_trainer
 
 COUNT = 5
 
@@ -69,11 +70,9 @@ class Module(pl.LightningModule):
 
 
 def trainer(root, callback, **settings):
-    return pl.Trainer(
-        accelerator="cpu", max_epochs=1, limit_train_batches=1, callbacks=[callback],
-        default_root_dir=str(root), enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False,
-        **{"logger": False, "enable_checkpointing": False, "devices": 1, **settings},
+    return quiet_trainer(
+        max_epochs=1, limit_train_batches=1, callbacks=[callback], default_root_dir=str(root),
+        use_distributed_sampler=False, **{"devices": 1, **settings},
     )  # fmt: skip
 
 

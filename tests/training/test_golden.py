@@ -6,10 +6,10 @@ Renew it with ``python -m tests.training.test_golden`` in a commit that says why
 import json
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.callbacks import Callback
 
+from tests.trainers import quiet_trainer
 from tests.training.conftest import tiny_loader, tiny_module
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curve.json"
@@ -29,15 +29,7 @@ class Curve(Callback):
 
 def loss_curve():
     curve = Curve()
-    trainer = pl.Trainer(
-        max_steps=STEPS,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[curve],
-    )
+    trainer = quiet_trainer(max_steps=STEPS, callbacks=[curve])
     trainer.fit(tiny_module(), tiny_loader())
     return curve.values
 

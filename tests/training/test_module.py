@@ -18,6 +18,7 @@ from sdm_lightning.training import (
     AverageSettings,
     LossSettings,
 )
+from tests.trainers import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:Found .* in eval mode"
@@ -25,16 +26,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def fit(module, loader, steps, callbacks=(), **options):
-    trainer = pl.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        callbacks=list(callbacks),
-        **options,
+    trainer = quiet_trainer(
+        max_steps=steps, use_distributed_sampler=False, callbacks=list(callbacks), **options
     )
     trainer.fit(module, loader)
     return trainer
@@ -182,8 +175,7 @@ def test_resumed_run_takes_the_learning_rate_of_its_config(make_module, make_loa
     trainer = fit(make_module(), make_loader(), steps=1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     module = make_module(optimizer_g=AdamSettings(lr=5e-4))
-    trainer = pl.Trainer(max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False,
-                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer = quiet_trainer(max_steps=2)
     trainer.fit(module, make_loader(), ckpt_path=tmp_path / "last.ckpt")
     assert next(o.param_groups[0]["lr"] for o in trainer.optimizers) == 5e-4
     assert trainer.global_step == 2
@@ -228,7 +220,7 @@ def test_signs_of_real_logits_of_all_processes_are_kept_once(make_module, monkey
     """ADA's statistics are each process's own; a resumed run must not count the first's for all."""
     monkeypatch.setattr("sdm_lightning.training.module.reduced", lambda _, value, how: 2 * value)
     module = make_module(augment=AdaptiveAugment())
-    module.trainer = pl.Trainer(logger=False, enable_checkpointing=False)
+    module.trainer = quiet_trainer()
     module.real_signs += torch.tensor([1.0, 3.0])
     checkpoint = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)

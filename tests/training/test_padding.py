@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from sdm_lightning.training.callbacks.evaluation import EvaluationCallback
+from tests.trainers import quiet_trainer
 
 
 class Samples(torch.utils.data.IterableDataset):
@@ -39,11 +40,9 @@ class Module(pl.LightningModule):
 
 def run_test(rank, port, shares, sized, ends):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, LOCAL_RANK=str(rank))
-    trainer = pl.Trainer(
-        accelerator="cpu", devices=2, logger=False, enable_checkpointing=False,
-        strategy=DDPStrategy(process_group_backend="gloo"), use_distributed_sampler=False,
-        enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[EvaluationCallback(record=None)],
+    trainer = quiet_trainer(
+        devices=2, strategy=DDPStrategy(process_group_backend="gloo"),
+        use_distributed_sampler=False, callbacks=[EvaluationCallback(record=None)],
     )  # fmt: skip
     try:
         trainer.test(Module(), DataLoader(Samples(shares, sized), batch_size=1), verbose=False)

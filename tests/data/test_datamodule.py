@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from sdm_lightning.data import InpaintingDataModule
 from sdm_lightning.data.datamodule import batch_share
 from sdm_lightning.data.masks.presets import free_form_mask
-from sdm_lightning.data.masks.sources import mask_seed
+from sdm_lightning.data.masks.sources import FolderMasks, PresetMasks, mask_seed
+from sdm_lightning.data.preprocess import EvalPreprocess, TrainPreprocess
 from sdm_lightning.errors import InputError
 from tests.data.shard_tools import encoded, make_images, make_shards, photo
 from tests.trainers import quiet_trainer
@@ -171,6 +172,16 @@ def test_a_resume_under_other_conditions_warns_or_refuses(root: Path, caplog):
     assert "batch_size 2 -> 3" in caplog.text
     assert after.batches_done == 20  # 60 images
     assert loader.position() == 20
+    fewer = module(root)
+    fewer.trainer = SimpleNamespace(global_rank=0, world_size=3, overfit_batches=0)
+    fewer.load_state_dict(state | {"world_size": 4})
+    fewer.train_dataloader()
+    assert fewer.batches_done == 40  # 240 images
+    for name, value in (("shuffle_shards", 3), ("num_workers", 2)):
+        changed = module(root, strict_resume=True, **{name: value})
+        changed.load_state_dict(state)
+        with pytest.raises(InputError, match=f"{name} .* -> {value}"):
+            changed.train_dataloader()
     strict = module(root, seed=1, strict_resume=True)
     strict.load_state_dict(state)
     with pytest.raises(InputError, match="seed 0 -> 1"):
@@ -181,6 +192,36 @@ def test_a_resume_under_other_conditions_warns_or_refuses(root: Path, caplog):
     same.train_dataloader()
     assert not caplog.records
     assert same.batches_done == 30
+
+
+def test_overfitting_repeats_the_first_batches(root: Path):
+    data = module(root)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, overfit_batches=2)
+    data.batches_done = 7
+    assert data.train_dataloader().position() == 0
+    data.trainer.overfit_batches = 0
+    assert data.train_dataloader().position() == 7
+
+
+def test_settings_reach_the_streams(root: Path, tmp_path: Path):
+    data = module(
+        root, seed=7, flip=False, pad_small=False, shuffle_shards=3, max_bad_images=4, mask_seed=5,
+        eval_batch_size=5, num_workers=2, mask_convention="hole-white",
+    )  # fmt: skip
+    data.trainer = SimpleNamespace(global_rank=1, world_size=3, overfit_batches=0)
+    train = data.train_dataloader().stream
+    masks = {"lama_thick": 1.0}
+    assert train.preprocess == TrainPreprocess(8, masks, seed=7, flip=False, pad_small=False)
+    assert (train.seed, train.batch_size, train.rank, train.world_size) == (7, 2, 1, 3)
+    assert (train.shuffle_shards, train.max_bad_images) == (3, 4)
+    test = data.test_dataloader().dataset
+    assert test.preprocess == EvalPreprocess(8, PresetMasks("lama_thick", 5), pad_small=False)
+    assert (test.batch_size, test.rank, test.world_size, test.num_workers) == (5, 1, 3, 2)
+    (tmp_path / "000.png").write_bytes(encoded(photo(0)))
+    data.masks["test"] = str(tmp_path)
+    source = data.test_dataloader().dataset.preprocess.masks
+    assert isinstance(source, FolderMasks)
+    assert source.convention == "hole-white"
 
 
 def test_prediction_from_a_folder_with_masks(tmp_path: Path, root: Path):

@@ -200,6 +200,14 @@ def test_training_samples_are_functions_of_seed_key_and_pass():
     assert any((piece == crop).all((-1, -2, -3)).any() for piece in pieces)
 
 
+def test_masks_are_drawn_by_their_weights():
+    raw = RawSample("k", encoded(photo(0, 16, 16)), None, "s")
+    alone = TrainPreprocess(16, {"lama_thin": 1.0})
+    never = TrainPreprocess(16, {"mat256_small": 0.0, "lama_thin": 1.0})
+    for number in range(12):
+        assert torch.equal(alone(raw, number)["mask"], never(raw, number)["mask"])
+
+
 def test_flips_and_places_are_even():
     array = np.zeros((4, 9, 3), np.uint8)
     array[..., 0] = np.arange(9) * 10  # falls to the right if mirrored
@@ -245,6 +253,14 @@ def test_bad_images_are_replaced_within_the_limit_and_the_order_stays(caplog):
         for key, other in zip(expected, batch, strict=True):
             assert other == key or (key == "s2/1" and other in expected)
     assert "s2: image s2/1 cannot be decoded (test); another one replaces it" in caplog.text
+
+
+def test_each_stand_in_is_another_image_with_a_crop_of_its_own():
+    images = {"a": b"", "b": b"bad", "c": b"", "d": b"bad", "e": b"bad"}
+    raws = [(RawSample(key, image, None, "s"), 6) for key, image in images.items()]
+    batch = fake_stream(max_bad_images=3)._batch(raws)
+    assert batch["key"] == ["a", "c", "c", "c", "a"]
+    assert batch["image"].tolist() == [6, -2, 6, -4, -5]  # the pass: of it the crop is a function
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -132,5 +132,9 @@ def test_settings(tmp_path: Path):
     assert make_mask_source("lama_thin", 7, False) == PresetMasks("lama_thin", 7)
     with pytest.raises(InputError, match="no images in it"):
         make_mask_source(str(tmp_path), 0, False)
+    (tmp_path / "k.png").write_bytes(encoded(KNOWN * 255))
+    for convention, expected in (("known-white", KNOWN), ("hole-white", 1 - KNOWN)):
+        source = make_mask_source(str(tmp_path), 0, convention)
+        assert np.array_equal(source(raw(), 8), expected)
     with pytest.raises(InputError, match="did you mean lama_thin"):
         make_mask_source("lama_thinn", 0, False)

@@ -1,5 +1,7 @@
 """Predict, pick and sample (Eq. 4-5) against values worked out by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from sdm_lightning.diffusion import (
     pick,
     predict,
     sample,
+    standard_deviation_map,
 )
 
 
@@ -94,18 +97,59 @@ def test_half_types_count_as_many_pixels(dtype):
 
 
 def test_uncertainty_is_stretched_over_the_hole():
-    mask = torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]])
-    deviation = torch.tensor([[[[9.0, 0.1, 0.3, 0.2]]]])
+    # Known pixels do not count, neither the surest nor the least sure.
+    mask = torch.tensor([[[[1.0, 0.0, 0.0, 0.0, 1.0]]]])
+    deviation = torch.tensor([[[[9.0, 0.1, 0.3, 0.2, 0.01]]]])
 
     def network(inputs):
         log_variance = (2 * deviation.log()).expand(-1, 3, -1, -1)
         return torch.zeros_like(log_variance), log_variance
 
-    state = initial_state(torch.zeros(1, 3, 1, 4), mask)
+    state = initial_state(torch.zeros(1, 3, 1, 5), mask)
     found = predict(network, state, mask, 1).uncertainty.flatten()
-    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 1.0, 0.5]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 1.0, 0.5, 0.0]))
     clamped = predict(network, state, mask, 1, "clamp").uncertainty.flatten()
-    torch.testing.assert_close(clamped, torch.tensor([0.0, 0.1, 0.3, 0.2]))
+    torch.testing.assert_close(clamped, torch.tensor([0.0, 0.1, 0.3, 0.2, 0.0]))
+
+
+def test_a_pixels_deviation_is_the_mean_of_its_channels():
+    deviation = torch.tensor([0.1, 0.2, 0.6]).view(1, 3, 1, 1)
+    found = standard_deviation_map(2 * deviation.log())
+    torch.testing.assert_close(found, torch.full((1, 1, 1, 1), 0.3))
+    limited = standard_deviation_map(torch.full((1, 3, 1, 1), 200.0))
+    assert limited.item() == pytest.approx(math.exp(10))
+
+
+def test_settings_of_the_loop_reach_every_iteration():
+    """And a T of the call's own counts for the time and for the schedule, too."""
+    image, mask = random_problem(batch=1)
+    times = []
+
+    def network(inputs):
+        times.append(inputs[0, 6].unique().item())
+        return noisy_network()(inputs)
+
+    loop = SpatialDiffusion(num_iterations=2, uncertainty_scale="clamp")
+    steps = list(loop.iterate(network, image, mask, num_iterations=4))
+    assert times == [0.0, 0.25, 0.5, 0.75]
+    hole = (1 - mask).sum()
+    for number, step in enumerate(steps, start=1):
+        assert (step.state.mask - mask).sum() == torch.round(hole * number / 4)
+        expected = standard_deviation_map(step.log_variance).clamp(0, 1) * (1 - mask)
+        torch.testing.assert_close(step.uncertainty, expected)
+
+
+def test_uncertainty_is_no_path_for_gradients():
+    image, mask = random_problem(batch=1)
+    weight = torch.ones((), requires_grad=True)
+
+    def network(inputs):
+        mean, log_variance = noisy_network()(inputs)
+        return mean, weight * log_variance
+
+    found = predict(network, initial_state(image, mask), mask, 1)
+    assert found.log_variance.requires_grad
+    assert not found.uncertainty.requires_grad
 
 
 def test_clamped_uncertainty_still_ranks_pixels_beyond_the_clamp():

@@ -56,6 +56,13 @@ def test_r1_of_a_linear_discriminator():
     )
 
 
+def test_r1_of_several_logits_is_that_of_their_mean():
+    weight = torch.randn(6, 48)
+    images = torch.randn(5, 3, 4, 4, requires_grad=True)
+    expected = weight.mean(0).square().sum().item()
+    assert r1_penalty(images.flatten(1) @ weight.t(), images).item() == pytest.approx(expected)
+
+
 def test_r1_and_its_gradient_match_finite_differences():
     torch.manual_seed(0)
     network = nn.Sequential(

@@ -54,6 +54,42 @@ def test_logits_depend_on_image_and_mask_and_gradients_reach_the_image(
     assert all(p.grad is not None for p in discriminator.heads.parameters())
 
 
+def test_logits_equal_their_definition(discriminator: FeatureDiscriminator) -> None:
+    """Pixels at unit mean square beside the share that is known, centred; means of regions."""
+    image, mask = batch()
+    levels = nn.functional.interpolate(image * 127.5 + 127.5, (96, 96), mode="bicubic")
+    expected = []
+    with torch.no_grad():
+        discriminator.gains.copy_(torch.tensor([1.0, 0.5]))
+        logits = discriminator.eval()(image, mask)
+        maps = discriminator._network[0].stages(levels, (1, 2))
+        for x, head, gain in zip(maps, discriminator.heads, (1.0, 0.5), strict=True):
+            x = x / (x.square().mean(1, keepdim=True) + 1e-4).sqrt()
+            share = nn.functional.interpolate(mask, x.shape[-2:], mode="area") - 0.5
+            regions = 4 * gain * head(torch.cat([x, share], dim=1))
+            expected.append(nn.functional.interpolate(regions, (4, 4), mode="area").flatten(1))
+        discriminator.train()
+        discriminator.gains.fill_(1.0)
+    torch.testing.assert_close(logits, torch.cat(expected, dim=1), atol=1e-3, rtol=1e-3)
+
+
+def test_heads_are_bounded_and_no_autocast_reaches_them(
+    discriminator: FeatureDiscriminator,
+) -> None:
+    image, mask = batch()
+    for head in discriminator.heads:
+        for layer in (layer for layer in head if isinstance(layer, nn.Conv2d)):
+            for _ in range(20):  # each use is a power iteration
+                weight = layer.weight.detach()
+            norm = torch.linalg.matrix_norm(weight.flatten(1), 2)
+            assert norm.item() == pytest.approx(1, abs=0.1)
+    discriminator.eval()
+    plain = discriminator(image, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(discriminator(image, mask), plain)
+    discriminator.train()
+
+
 def test_it_tells_blurred_from_sharp_texture_within_a_few_steps() -> None:
     torch.manual_seed(0)
     network = FeatureDiscriminator(stages=(1,), width=16, min_size=64)

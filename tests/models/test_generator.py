@@ -139,6 +139,12 @@ def test_styles_default_to_the_average_and_expand_to_all_layers():
     assert torch.equal(generator(inputs, codes)[0], generator(inputs, expanded)[0])
 
 
+def test_the_mapping_learns_as_slowly_as_asked():
+    layer = tiny(mapping_lr_multiplier=0.1).mapping.layers[0]
+    assert layer.bias_gain == pytest.approx(0.1 * 2**0.5)
+    assert tiny().mapping.layers[0].bias_gain == pytest.approx(0.01 * 2**0.5)
+
+
 def test_each_style_reaches_the_output():
     generator = tiny()
     inputs = network_input(1)

@@ -151,27 +151,29 @@ def test_styled_conv_has_unit_variance_whatever_the_style():
         assert 0.4 < y.std().item() < 1.1
 
 
-def test_styled_conv_bias_gain_and_activation():
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_styled_conv_bias_gain_and_activation(demodulate):
     torch.manual_seed(0)
-    conv = layers.StyledConv2d(6, 4, style_dim=5, gain=0.5)
+    conv = layers.StyledConv2d(6, 4, style_dim=5, demodulate=demodulate, gain=0.5)
     with torch.no_grad():
         conv.bias.normal_()
     x, style = torch.randn(2, 6, 8, 8), torch.randn(2, 5)
     factors = conv.affine(style) * conv.weight_gain
-    plain = per_sample_reference(x, conv.weight, factors, True, False)
+    plain = per_sample_reference(x, conv.weight, factors, demodulate, False)
     expected = 0.5 * np.sqrt(2) * F.leaky_relu(plain + conv.bias[:, None, None], 0.2)
     torch.testing.assert_close(conv(x, style), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_noise_starts_silent_and_is_added_in_training_only():
-    conv = layers.StyledConv2d(4, 4, style_dim=3, activate=False, noise_injection=True)
+    conv = layers.StyledConv2d(4, 4, style_dim=3, activate=False, noise_injection=True, gain=0.8)
     x, style = torch.zeros(2, 4, 64, 64), torch.randn(2, 3)
     assert torch.equal(conv(x, style), torch.zeros_like(x))
     with torch.no_grad():
         conv.noise_strength.fill_(0.5)
     noisy = conv(x, style)
-    assert noisy.std().item() == pytest.approx(0.5, abs=0.02)
+    assert noisy.std().item() == pytest.approx(0.5 * 0.8, abs=0.02)
     assert torch.equal(noisy[:, 0], noisy[:, 1])
+    assert not torch.equal(noisy[0], noisy[1])
     conv.eval()
     assert torch.equal(conv(x, style), torch.zeros_like(x))
 

@@ -112,6 +112,31 @@ def test_translation_is_by_whole_pixels_up_to_an_eighth_and_reflects():
     assert len(seen) > 15
 
 
+def drawn_matrices(*transforms):
+    augment = AdaptiveAugment(probability=1.0, transforms=transforms)
+    return augment._draw_matrix(4000, 16, 32, torch.device("cpu"))[0]
+
+
+def test_spreads_are_the_published_ones():
+    torch.manual_seed(0)
+    scale, stretch = drawn_matrices("scale"), drawn_matrices("stretch")
+    for matrices in (scale, stretch):
+        spread = matrices[:, 0, 0].log().std().item()
+        assert spread == pytest.approx(0.2 * math.log(2), rel=0.05)
+    torch.testing.assert_close(scale[:, 1, 1], scale[:, 0, 0])
+    torch.testing.assert_close(stretch[:, 1, 1], 1 / stretch[:, 0, 0])
+    shift = drawn_matrices("shift")[:, :2, 2] / torch.tensor([32, 16])  # x before y
+    torch.testing.assert_close(shift.std(0), torch.full((2,), 0.125), rtol=0.05, atol=0)
+
+
+def test_transforms_follow_each_other():
+    """Output pixels are scaled, then moved by whole pixels of the input."""
+    torch.manual_seed(0)
+    both = drawn_matrices("translate", "scale")
+    assert (both[:, 0, 0] != 1).all()
+    torch.testing.assert_close(both[:, :2, 2], both[:, :2, 2].round(), rtol=0, atol=0)
+
+
 def test_image_and_mask_move_together_and_the_mask_stays_binary():
     torch.manual_seed(0)
     # An image that is its mask, of blobs large enough to survive the image's interpolation.
@@ -222,6 +247,7 @@ def test_update_moves_by_images_and_stays_in_range():
 
 def test_speed_of_the_published_setting():
     augment = AdaptiveAugment()
+    assert (augment.target, augment.interval) == (0.6, 4)
     augment.update(1.0, 4 * 32)
     assert augment.probability.item() == pytest.approx(2.56e-4)
 

@@ -11,6 +11,7 @@ from torch import nn
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import PerceptualLoss, PixelPyramidLoss, WeightedPerceptualLoss
+from sdm_lightning.models import Discriminator
 from sdm_lightning.models.mapping import MappingNetwork
 from sdm_lightning.training import (
     AdamSettings,
@@ -378,3 +379,122 @@ def test_a_perceptual_loss_without_a_name(make_module, make_loader):
     for loss in (Nameless(), WeightedPerceptualLoss([PixelPyramidLoss(), Nameless()], [1, 1])):
         with pytest.raises(InputError, match=r"model\.perceptual Nameless has no name"):
             fit(make_module(perceptual=loss), make_loader(), steps=1)
+
+
+def caught_gradients(module, loader):
+    """Train one step; return the gradient and the clip of each optimizer step by its name."""
+    found = {}
+    guard = module._guard
+
+    def catch(optimizer, network, name, clip=None):
+        gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+        found[name] = torch.cat(gradients), clip
+        guard(optimizer, network, name, clip)
+
+    module._guard = catch
+    fit(module, loader, steps=1)
+    return found
+
+
+def test_micro_batches_give_the_same_discriminator_gradients(make_module, make_loader):
+    """Of its step and of the penalty's; a deterministic model, as above."""
+    found = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        module = make_module(
+            num_micro_batches=parts,
+            style_mixing_probability=0.0,
+            network={"latent_dim": 1},
+            discriminator=Discriminator(32, base_channels=8, max_channels=16, mbstd_group=0),
+            diffusion=SpatialDiffusion(num_iterations=2, alpha=0.0),
+            losses=LossSettings(r1_interval=1),
+            optimizer_d=AdamSettings(lr=1e-9),
+        )
+        with torch.no_grad():
+            for p in module.generator.mapping.parameters():
+                p.zero_()
+        found.append(caught_gradients(module, make_loader()))
+    for name in ("discriminator", "penalty"):
+        torch.testing.assert_close(found[1][name][0], found[0][name][0], rtol=1e-3, atol=1e-5)
+
+
+def test_both_networks_are_clipped_and_the_penalty_is_not(make_module, make_loader):
+    module = make_module(gradient_clip=0.5, losses=LossSettings(r1_interval=1))
+    found = caught_gradients(module, make_loader())
+    clips = {name: clip for name, (_, clip) in found.items()}
+    assert clips == {"generator": 0.5, "discriminator": 0.5, "penalty": None}
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_each_step_reduces_its_gradients_once_and_at_its_end(detach, make_module, make_loader):
+    """Over two micro-batches of two iterations: the generator, the discriminator, the penalty."""
+    module = make_module(
+        diffusion=SpatialDiffusion(num_iterations=2, detach=detach),
+        num_micro_batches=2,
+        losses=LossSettings(r1_interval=1),
+    )
+    backward, reduces = module._backward, []
+    module._backward = lambda loss, sync: (reduces.append(sync), backward(loss, sync))
+    fit(module, make_loader(), steps=1)
+    expected = [False] * (3 if detach else 1) + [True] + [False] * 5 + [True] + [False, True]
+    assert reduces == expected
+
+
+def test_the_discriminator_sees_image_and_mask_as_augmented(make_module):
+    class Opposite(AdaptiveAugment):
+        def forward(self, image, mask):
+            return -image, 1 - mask
+
+    class Both(nn.Module):
+        def forward(self, image, mask):
+            return image, mask
+
+    module = make_module(augment=Opposite(), discriminator=Both())
+    image, mask = torch.ones(1, 3, 2, 2), torch.ones(1, 1, 2, 2)
+    seen = module._logits(image, mask)
+    assert torch.equal(seen[0], -image)
+    assert torch.equal(seen[1], 1 - mask)
+
+
+def test_the_average_code_is_the_mean_over_all_processes(make_module, monkeypatch):
+    processes = {"sum": 2.0, "mean": 1.0}  # two that agree
+    monkeypatch.setattr(
+        "sdm_lightning.training.module.reduced", lambda _, value, how: processes[how] * value
+    )
+    module = make_module()
+    module.trainer = pl.Trainer(logger=False, enable_checkpointing=False)
+    module._update_mapping_average(torch.ones(8))
+    torch.testing.assert_close(module.generator.mapping.average, torch.full((8,), 0.005))
+
+
+def test_randomness_of_a_step_is_of_its_seed_place_and_process(make_module, monkeypatch):
+    module, other = make_module(random_iterations=(1, 9)), make_module(seed=1)
+    own = module.step_seed(8)
+    assert len({own, module.step_seed(12), other.step_seed(8)}) == 3
+    counts = [module.num_iterations(images) for images in range(20)]
+    other.random_iterations = (1, 9)
+    assert counts != [other.num_iterations(images) for images in range(20)]
+    monkeypatch.setattr(type(module), "global_rank", 1)
+    assert module.step_seed(8) != own
+    assert counts == [module.num_iterations(images) for images in range(20)]
+
+
+def test_validation_takes_the_average_and_its_own_iterations(make_module, make_loader):
+    module = make_module(test_iterations=3).eval()
+    batch = next(iter(make_loader(batch_size=2)))
+    output = module.validation_step(batch, 0)
+    assert len(output["steps"]) == 3
+    assert output["mean"] is output["steps"][0].mean
+    assert output["uncertainty"] is output["steps"][0].uncertainty
+    assert output["completed"] is output["steps"][-1].completed
+    assert "steps" not in module.predict_step(batch, 0)
+    with torch.no_grad():
+        module.generator.to_output.weight.zero_()
+    assert torch.equal(module.validation_step(batch, 0)["completed"], output["completed"])
+    module.seed = 1
+    assert not torch.equal(module.validation_step(batch, 0)["completed"], output["completed"])
+
+
+def test_without_a_penalty_the_discriminators_rate_is_not_corrected(make_module):
+    module = make_module(losses=LossSettings(r1_gamma=0.0))
+    assert module.configure_optimizers()[1].defaults["lr"] == 1e-3

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
@@ -126,6 +127,33 @@ def test_seams_and_detail_leave_known_pixels_and_close_the_step(recorder: Record
     assert abs(plain[64:68, 62:138, 0].mean() - 128) > 40, "red is 191 there"
     assert 0.6 < inside.std(axis=(0, 1)).mean() / array.std() < 1.4, "the grain goes on"
     assert plain[62:138, 62:138].std(axis=(0, 1)).mean() < 0.5 * array.std()
+
+
+class Styled(nn.Module):
+    """Keeps the styles that it is given; noise is its own style."""
+
+    latent_dim = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mapping = nn.Identity()
+        self.mapping.average = torch.tensor([1.0, 2.0])
+        self.styles: list[Tensor] = []
+
+    def forward(self, inputs: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+        self.styles.append(styles[0])
+        return inputs[:, :3], inputs[:, :3]
+
+
+def test_truncation_pulls_towards_the_average_style() -> None:
+    styled = Styled()
+    for truncation in (1.0, 0.5, 0.0):
+        inpainter = Inpainter(styled, SpatialDiffusion(1))
+        inpainter(picture(20, 20), holes(20, 20), truncation=truncation)
+    whole, half, none = styled.styles
+    torch.testing.assert_close(none, styled.mapping.average)
+    torch.testing.assert_close(half, (whole + none) / 2)
+    assert not torch.equal(whole, none)
 
 
 def test_samples_differ_by_seed_and_by_nothing_else(tiny_weights: Path) -> None:

@@ -64,6 +64,20 @@ def test_pil_modes(mode: str, expected: str) -> None:
         np.testing.assert_array_equal(np.asarray(result), np.asarray(image))
 
 
+def test_16_bit_colour_becomes_8_bit_in_pil() -> None:
+    array = RNG.integers(0, 65536, (8, 6, 3), dtype=np.uint16)
+    picture = read_picture(array)
+    result = picture.to_pil(picture.filled(picture.normalised(), np.ones((8, 6), bool)))
+    np.testing.assert_array_equal(np.asarray(result), array // 256)
+
+
+def test_a_profile_of_inks_is_no_profile_of_the_picture() -> None:
+    for mode, expected in (("RGB", b"profile"), ("CMYK", None)):
+        image = Image.new(mode, (6, 8))
+        image.info["icc_profile"] = b"profile"
+        assert read_picture(image).info.get("icc_profile") == expected
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_one_transparent_colour_of_a_png_file(mode: str, tmp_path: Path) -> None:
     colours = RNG.integers(0, 200, (8, 6, 3) if mode == "RGB" else (8, 6), dtype=np.uint8)
@@ -151,12 +165,20 @@ HALF[:, 3:] = True
         Image.fromarray(HALF.astype(np.uint8) * 255).convert("RGB"),
         Image.fromarray(HALF.astype(np.uint8) * 255).convert("RGBA"),
         Image.fromarray(HALF.astype(np.uint8) * 255).convert("P"),
+        Image.fromarray(HALF.astype(np.uint16)),
+        Image.fromarray(HALF.astype(np.uint16) * 255),
         Image.fromarray(HALF.astype(np.uint16) * 65535),
     ],
 )
 def test_mask_forms_and_conventions(mask: np.ndarray | Image.Image) -> None:
     np.testing.assert_array_equal(read_mask(mask, (4, 6)), HALF)
     np.testing.assert_array_equal(read_mask(mask, (4, 6), "hole-white"), ~HALF)
+
+
+def test_a_mask_is_turned_as_its_picture_is() -> None:
+    mask = Image.fromarray(np.ascontiguousarray(np.rot90(HALF)).astype(np.uint8) * 255)
+    mask.getexif()[0x0112] = 6  # to be turned clockwise by 90 degrees
+    np.testing.assert_array_equal(read_mask(mask, (4, 6)), HALF)
 
 
 def test_all_known_and_all_hole_masks() -> None:
@@ -173,6 +195,9 @@ def test_polarity_guard() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_mask(strokes, (50, 50), "hole-white")
+        frame = np.zeros((50, 50), np.uint8)
+        frame[2:-2, 2:-2] = 255  # an extended picture: the rim is hole, the most is not
+        read_mask(frame, (50, 50))
     with pytest.raises(InputError, match="known-white or hole-white"):
         read_mask(strokes, (50, 50), "white")  # type: ignore[arg-type]
 

@@ -53,6 +53,19 @@ def test_distant_holes_apart_and_specks_together() -> None:
     assert len(hole_regions(known, 0.5, 64)) < 200
 
 
+def test_a_hole_within_the_cut_out_of_one_of_its_size_is_filled_with_it() -> None:
+    known = np.ones((500, 500), bool)
+    known[200:300, 200:300] = False  # its cut-out is 100:400, without margin 137:363
+    for hole, count in (
+        ((slice(225, 275), slice(310, 360)), 1),
+        ((slice(225, 275), slice(320, 370)), 2),  # too near to the cut-out's edge
+        ((slice(245, 255), slice(320, 330)), 2),  # small: it would be shrunk with the large one
+    ):
+        both = known.copy()
+        both[hole] = False
+        assert len(hole_regions(both, 1.0, 16)) == count
+
+
 def test_thin_and_thick_parts_of_a_hole_apart() -> None:
     """A lamp on a wire, with a wider cable at its other end: each by its own width."""
     known = np.ones((1200, 1600), bool)

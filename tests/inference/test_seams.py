@@ -20,6 +20,14 @@ def test_a_cast_is_taken_out_and_known_pixels_stay(known: np.ndarray) -> None:
     np.testing.assert_allclose(result, image, atol=0.02)
 
 
+def test_neither_is_read_where_the_other_counts(known: np.ndarray) -> None:
+    image, filling = np.zeros((64, 96, 3), np.float32), np.ones((64, 96, 3), np.float32)
+    expected = close_seams(filling, image, known)
+    image[~known] = np.nan
+    filling[known] = np.nan
+    np.testing.assert_array_equal(close_seams(filling, image, known), expected)
+
+
 def test_a_step_at_one_side_fades_into_the_hole(known: np.ndarray) -> None:
     image = np.zeros((64, 96, 3), np.float32)
     image[:, :20] = 1.0

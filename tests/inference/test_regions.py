@@ -85,6 +85,17 @@ def test_thin_and_thick_parts_of_a_hole_apart() -> None:
     assert max(r.box.side for r in cable) <= 4 * 40
 
 
+def test_pieces_of_two_wires_and_both_ends_of_one_have_cut_outs_of_their_own() -> None:
+    known = np.ones((600, 600), bool)
+    known[100:103, 50:550] = known[500:503, 50:550] = False
+    assert max(region.box.side for region in hole_regions(known, 0.5, 64)) == 64
+    known[:] = True
+    known[270:330, 20:80] = known[270:330, 520:580] = known[298:301, 80:520] = False
+    sides = sorted(region.box.side for region in hole_regions(known, 0.5, 64))
+    assert sides[-1] <= 130
+    assert sides[-3] == 64
+
+
 def test_a_thick_hole_stays_whole() -> None:
     rows, columns = np.indices((400, 500))
     for hole in (

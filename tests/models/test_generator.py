@@ -145,6 +145,14 @@ def test_the_mapping_learns_as_slowly_as_asked():
     assert tiny().mapping.layers[0].bias_gain == pytest.approx(0.01 * 2**0.5)
 
 
+def test_the_global_feature_is_a_mean_over_the_picture():
+    generator = tiny()
+    x = torch.randn(2, 16, 12, 20)
+    maps = generator.global_feature(x)
+    assert maps.shape == (2, 16, 2, 3)
+    torch.testing.assert_close(generator._global_feature(x), maps.flatten(2).mean(2))
+
+
 def test_each_style_reaches_the_output():
     generator = tiny()
     inputs = network_input(1)

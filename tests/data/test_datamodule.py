@@ -205,17 +205,17 @@ def test_overfitting_repeats_the_first_batches(root: Path):
 
 def test_settings_reach_the_streams(root: Path, tmp_path: Path):
     data = module(
-        root, seed=7, flip=False, pad_small=False, shuffle_shards=3, max_bad_images=4, mask_seed=5,
+        root, seed=7, flip=False, shuffle_shards=3, max_bad_images=4, mask_seed=5,
         eval_batch_size=5, num_workers=2, mask_convention="hole-white",
     )  # fmt: skip
     data.trainer = SimpleNamespace(global_rank=1, world_size=3, overfit_batches=0)
     train = data.train_dataloader().stream
     masks = {"lama_thick": 1.0}
-    assert train.preprocess == TrainPreprocess(8, masks, seed=7, flip=False, pad_small=False)
+    assert train.preprocess == TrainPreprocess(8, masks, seed=7, flip=False)
     assert (train.seed, train.batch_size, train.rank, train.world_size) == (7, 2, 1, 3)
     assert (train.shuffle_shards, train.max_bad_images) == (3, 4)
     test = data.test_dataloader().dataset
-    assert test.preprocess == EvalPreprocess(8, PresetMasks("lama_thick", 5), pad_small=False)
+    assert test.preprocess == EvalPreprocess(8, PresetMasks("lama_thick", 5))
     assert (test.batch_size, test.rank, test.world_size, test.num_workers) == (5, 1, 3, 2)
     (tmp_path / "000.png").write_bytes(encoded(photo(0)))
     data.masks["test"] = str(tmp_path)

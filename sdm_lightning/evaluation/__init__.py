@@ -1,13 +1,9 @@
-"""Evaluation: one evaluator, the record of every score, folders of results, frozen mask sets."""
+"""Evaluation: one evaluator, the record of every score, folders of results, frozen mask sets.
 
-from sdm_lightning.evaluation.cache import RealFeatureCache
-from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
-from sdm_lightning.evaluation.record import append_record, make_record
+Names are loaded when they are used (``__init__.pyi`` lists them), so that ``sdm masks`` does not
+import torchmetrics.
+"""
 
-__all__ = [
-    "Evaluation",
-    "Evaluator",
-    "RealFeatureCache",
-    "append_record",
-    "make_record",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,9 +8,8 @@ from PIL import Image
 from sdm_lightning.cli.main import main
 
 
-def state(path, prefix):
-    saved = torch.load(path, weights_only=True)["state_dict"]
-    return {name: value for name, value in saved.items() if name.startswith(prefix)}
+def part(saved, prefix):
+    return {k: value for k, value in saved["state_dict"].items() if k.startswith(prefix)}
 
 
 @pytest.fixture
@@ -27,21 +26,20 @@ def test_a_run_starts_from_another_by_one_flag(sdm, photo, tmp_path):
     first = sdm("fit", "--budget.max_images=8", name="first")
     # lr 0: what the second run holds at its end is what it started from.
     frozen = ["--model.optimizer_g.lr=0", "--model.optimizer_d.lr=0", "--seed_everything=5"]
-    for source in (first, first / "checkpoints" / "last.ckpt"):
-        second = sdm("fit", *frozen, f"--start_from={source}", "--budget.max_images=4",
-                     name=f"from-{source.name}")  # fmt: skip
-        end = second / "checkpoints" / "last.ckpt"
-        average = state(first / "checkpoints" / "last.ckpt", "generator_ema.")
-        for name, value in average.items():
+    source = torch.load(first / "checkpoints" / "last.ckpt", weights_only=True)
+    for start in (first, first / "checkpoints" / "last.ckpt"):
+        second = sdm("fit", *frozen, f"--start_from={start}", "--budget.max_images=4",
+                     name=f"from-{start.name}")  # fmt: skip
+        saved = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)
+        for name, value in part(source, "generator_ema.").items():
             if "mapping.average" in name:
                 continue  # moves without the optimizer
-            torch.testing.assert_close(state(end, "generator_ema.")[name], value)
+            torch.testing.assert_close(saved["state_dict"][name], value)
             live = name.replace("generator_ema.", "generator.")
-            assert torch.equal(state(end, "generator.")[live], value)
-        theirs = state(first / "checkpoints" / "last.ckpt", "discriminator.")
-        for name, value in state(end, "discriminator.").items():
+            assert torch.equal(saved["state_dict"][live], value)
+        theirs = part(source, "discriminator.")
+        for name, value in part(saved, "discriminator.").items():
             assert torch.equal(value, theirs[name])
-        saved = torch.load(end, weights_only=True)
         # The budget is this run's; the clock goes on, for the average's ramp.
         assert (saved["images_seen"], saved["images_before"]) == (12, 8)
 

@@ -1,9 +1,9 @@
 """Fine detail for a filling that was made small and enlarged, taken from its surroundings.
 
-What the network draws at its working size, enlarged, is blurred beside a sharp photo. Each cell of
-the hole takes the fine detail (what is lost when the photo is shrunk) of a known cell whose
-surroundings look alike at the working size; neighbouring cells prefer the detail of neighbouring
-cells. Colours and coarse structure stay the network's.
+What the network draws at its working size, enlarged, is blurred beside a sharp photo, and a small
+network blurs texture at its own size too. Each cell of the hole takes the fine detail of a known
+cell whose surroundings look alike at the working size; neighbouring cells prefer the detail of
+neighbouring cells. Colours and coarse structure stay the network's.
 """
 
 import cv2
@@ -15,11 +15,14 @@ from sdm_lightning.inference.regions import enlarge, reduced
 
 Integers = npt.NDArray[np.intp]
 
-COARSEST = 4.0
-"""Most by which the working size is shrunk for what stays the network's. Chosen among 1, 2 and 4
-with 64-pixel weights on full-size photos."""
-GRID = 64
-"""Most cells along the longer side: a bound on the time of the search."""
+COARSEST = 8.0
+"""Most by which the working size is shrunk for what stays the network's."""
+TEXTURED = 1024
+"""Working size, in pixels, from which a network is taken to draw all texture itself: at 512 what is
+finer than 2 pixels is the surroundings', at 128 and below what is finer than 8. Measured with the
+packaged weights alone (docs/photos.md)."""
+GRID = 32
+"""Most cells along the longer side: their size is that of the patches of detail."""
 REACH = 3
 """Cells on each side that two places are compared by."""
 NEARNESS = 0.02
@@ -58,7 +61,7 @@ def add_detail(small: Floats, image: Floats, known: Bools) -> Floats:
     targets = np.argwhere(hole)
     offsets = _choose(cells, targets, np.argwhere(usable))
     longest = max(small.shape[:2])
-    factor = min(COARSEST, max(height, width) / longest)
+    factor = min(COARSEST, max(1.0, TEXTURED / longest))
     coarse = enlarge(reduced(small, max(1, round(longest / factor))), height, width)
     return _compose(coarse, image, known, cells.shape[:2], targets, offsets)
 

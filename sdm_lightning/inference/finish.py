@@ -15,19 +15,18 @@ def finished(completed: Floats, small: Cutout, full: Cutout, detail: bool, seams
         completed: ``(h, w, 3)`` at the working size.
         small: Picture and known pixels at the working size.
         full: Picture ``(H, W, 3)`` and known pixels ``(H, W)`` of the cut-out.
-        detail: Give an enlarged filling the fine detail of its surroundings.
+        detail: Give the filling the fine detail of its surroundings.
         seams: Let the filling meet the known pixels by a smooth offset.
 
     Returns:
         ``(H, W, 3)``; only its hole pixels are meant to be used.
     """
     image, known = full
-    shrunk = completed.shape[:2] != known.shape
     if seams:
         # Here too, since one pixel of this size is wide at full size.
         completed = close_seams(completed, *small)
-    if shrunk and detail:
+    if detail:
         filling = add_detail(completed, image, known)
     else:
         filling = enlarge(completed, *known.shape)
-    return close_seams(filling, image, known) if shrunk and seams else filling
+    return close_seams(filling, image, known) if seams and filling is not completed else filling

@@ -84,7 +84,7 @@ def inpaint_files(
         work_size: Longest side the network sees; larger surroundings of a hole are shrunk for it.
             Default: the size it was trained at; 0: always full resolution.
         context: Surroundings taken along with each hole, in sides of the hole.
-        detail: Large holes, which the network fills at a smaller size, take fine detail from their
+        detail: In photos larger than the network sees, fillings take fine detail from their
             surroundings; without it they are blurred.
         seams: Let a filling meet the pixels around it without a step in colour.
         steps: Also save the picture after each iteration, as NAME-step1.png, ...

@@ -195,8 +195,8 @@ class Inpainter:
                 crops; 0: no limit, always full resolution. Larger cut-outs are shrunk for it and
                 its filling enlarged.
             context: Surroundings cut out with each hole, in sides of the hole.
-            detail: Give fillings that were made smaller and enlarged the fine detail of places in
-                their surroundings that look alike; False leaves them blurred.
+            detail: In pictures larger than ``work_size``, give fillings the fine detail of places
+                around them that look alike; False leaves what the network drew, enlarged.
             seams: Let fillings meet the pixels around them by a smooth offset, inside the hole
                 only; False leaves the network's output as it is, as scores need it.
             precision: ``"32-true"``; ``"bf16-mixed"``: convolutions in bfloat16; ``"auto"``: that
@@ -216,7 +216,9 @@ class Inpainter:
         regions = hole_regions(known, context, limit or self._limit(None))
         total = self.diffusion.num_iterations if num_iterations is None else num_iterations
         values = picture.normalised()
-        finish = partial(finished, detail=detail, seams=seams)
+        # A picture that the network sees whole shows what it draws, as its scores do.
+        cut_out = limit is not None and max(picture.size) > limit
+        finish = partial(finished, detail=detail and cut_out, seams=seams)
         samples = []
         for index in range(num_samples):
             canvas = Canvas(picture, values, known, total if regions and keep_steps else 0)

@@ -140,7 +140,7 @@ def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str])
             grid[f"{against}, ours ({metric})"] = [
                 _ours_text(
                     change(lines, row["row"], reference["row"], place.where, metric),
-                    digits_of(metric),
+                    table.digits if metric in own else digits_of(metric),
                     "+",
                 )
                 if row is not reference

@@ -58,7 +58,7 @@ def test_table_and_record(folders, capsys):
     out = capsys.readouterr().out
     assert "fid[random-conv]/toy6" in out
     assert "p_ids[random-conv,n<2500]/toy6" in out
-    assert f"{expected:.3f}" in out
+    assert f"{expected:.2f}" in out
     assert out.count("note:") == 1
     assert "note: FID of 6 images is unreliable" in out
 

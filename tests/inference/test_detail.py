@@ -34,3 +34,19 @@ def test_the_same_every_time_and_nothing_without_a_source() -> None:
     np.testing.assert_array_equal(first, second)
     nothing = np.zeros_like(known)
     np.testing.assert_array_equal(add_detail(small, image, nothing), filling)
+
+
+def test_small_networks_leave_more_of_the_scale_to_the_surroundings() -> None:
+    """Stripes of four pixels stay as drawn at a working size of 512, and go at one of 128."""
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-1, 1, (512, 512, 3)).astype(np.float32)
+    known = np.ones((512, 512), bool)
+    known[192:320, 192:320] = False
+    for size, least, most in ((128, -0.1, 0.1), (512, 0.8, 1.2)):
+        stripes = np.where(np.arange(size) // 4 % 2, 0.5, -0.5).astype(np.float32)
+        drawn = np.broadcast_to(stripes[:, None, None], (size, size, 3))
+        small, small_known = shrink(image, known, size)
+        result = add_detail(np.where(small_known[:, :, None], small, drawn), image, known)
+        rows = result[200:312, 200:312].mean(axis=(1, 2))
+        wanted = enlarge(drawn.copy(), 512, 512)[200:312, 0, 0]
+        assert least < rows @ wanted / (wanted @ wanted) < most

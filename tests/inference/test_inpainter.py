@@ -280,3 +280,16 @@ def test_bfloat16_is_close_and_unknown_precisions_are_refused(tiny_weights: Path
     np.testing.assert_array_equal(rough[known], array[known])
     with pytest.raises(InputError, match="'16': choose 32-true, bf16-mixed or auto"):
         inpainter(array, known, precision="16")  # type: ignore[arg-type]
+
+
+def test_detail_is_for_cut_outs_and_never_for_a_picture_seen_whole(recorder: Recorder) -> None:
+    """Of a larger picture also where a hole's cut-out is as large as the network's input."""
+    array, known = picture(64, 96), np.ones((64, 96), bool)
+    known[30:34, 40:44] = False
+    seen_whole, cut_out = (Inpainter(recorder, work_size=size) for size in (96, 32))
+    for model, same in ((seen_whole, True), (cut_out, False)):
+        results = [
+            model(array, known, detail=detail, seams=False).array for detail in (True, False)
+        ]
+        assert np.array_equal(*results) is same
+    assert recorder.inputs[-1].shape[2:] == (32, 32)

@@ -221,7 +221,8 @@ class Inpainter:
         finish = partial(finished, detail=detail and cut_out, seams=seams)
         samples = []
         for index in range(num_samples):
-            canvas = Canvas(picture, values, known, total if regions and keep_steps else 0)
+            kept = total if regions and keep_steps else 0
+            canvas = Canvas(picture, values, known, kept, self.diffusion.uncertainty_scale)
             # The smallest first: they are the surest, and the larger ones see what they became.
             for number, region in reversed(list(enumerate(regions))):
                 # The largest hole's seed is the sample's own: what validation in training gives.
@@ -278,19 +279,18 @@ class Inpainter:
             )
             for index, step in enumerate(steps):
                 last = index + 1 == total
-                uncertainty = _plane(step.uncertainty, height, width)
+                deviation = _plane(standard_deviation_map(step.log_variance), height, width)
                 mask = _plane(step.state.mask, height, width)
                 if index == 0:
-                    canvas.put_uncertainty(region, uncertainty)
+                    canvas.put_deviation(region, deviation)
                 if on_step is not None:
-                    deviation = standard_deviation_map(step.log_variance)
                     on_step(
                         RegionStep(
                             **place,
                             iteration=step.state.step,
                             completed=_plane(step.completed, height, width),
-                            uncertainty=uncertainty,
-                            deviation=_plane(deviation, height, width),
+                            uncertainty=_plane(step.uncertainty, height, width),
+                            deviation=deviation,
                             mask=mask > 0.5,
                         )
                     )
@@ -301,7 +301,7 @@ class Inpainter:
                     filling = finish(filling, (small, small_known), (image, known))
                 else:
                     filling = enlarge(filling, *known.shape)
-                canvas.put(region, index, filling, uncertainty, mask, last)
+                canvas.put(region, index, filling, deviation, mask, last)
 
     def _network(self, source: torch.Generator, truncation: float) -> Network:
         mapping = getattr(self.generator, "mapping", None)

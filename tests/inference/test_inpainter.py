@@ -84,6 +84,18 @@ def test_steps_pick_from_left_to_right_and_end_with_the_result(recorder: Recorde
     assert not result.uncertainty[known].any()
 
 
+def test_uncertainty_is_compared_over_all_cut_outs(recorder: Recorder) -> None:
+    """The deviation grows with the column of the cut-out, which begins left of the first hole."""
+    array, known = picture(100, 200), np.ones((100, 200), bool)
+    known[40:44, 2:6] = known[40:44, 150:154] = False
+    result = Inpainter(recorder, work_size=32)(array, known)
+    for filled in (result, result.steps[0]):
+        left, right = filled.uncertainty[40:44, 2:6], filled.uncertainty[40:44, 150:154]
+        assert left.min() == 0
+        assert left.max() < right.min()
+        assert right.max() == 1
+
+
 def test_several_holes_keep_their_own_pixels(recorder: Recorder) -> None:
     array, known = picture(200, 200), np.ones((200, 200), bool)
     known[10:30, 10:30] = known[150:190, 120:170] = False

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
 import cv2
@@ -95,7 +95,7 @@ def run(
     num_samples: int,
     seed: int,
     precision: Precision,
-) -> Iterator[RegionStep | Inpainting]:
+) -> Generator[RegionStep | Inpainting, None, None]:
     """Fill in a thread of its own.
 
     Yields:

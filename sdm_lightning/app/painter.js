@@ -10,18 +10,23 @@ const UNDO_STEPS = 20;
 const PAINT = "#ff2bd6";
 let photo = null, tool = "brush", before = [], from = null, to = null, pointer = null;
 
+// Whole pixels: half a pixel would not be filled.
+function box(ink) {
+  const [left, right] = [from.x, to.x].sort((a, b) => a - b);
+  const [top, bottom] = [from.y, to.y].sort((a, b) => a - b);
+  const [x, y] = [Math.floor(left), Math.floor(top)];
+  ink.fillStyle = PAINT;
+  ink.fillRect(x, y, Math.ceil(right) - x, Math.ceil(bottom) - y);
+}
+
 function draw() {
   const ink = view.getContext("2d");
   ink.globalAlpha = 1;
   ink.drawImage(photo, 0, 0);
   ink.globalAlpha = 0.6;
   ink.drawImage(hole, 0, 0);
+  if (tool === "box" && from && to) box(ink);
   ink.globalAlpha = 1;
-  if (tool === "box" && from && to) {
-    ink.strokeStyle = PAINT;
-    ink.lineWidth = view.width / 300;
-    ink.strokeRect(from.x, from.y, to.x - from.x, to.y - from.y);
-  }
   undo.disabled = before.length === 0;
 }
 
@@ -42,8 +47,9 @@ function stroke(a, b) {
   pen.globalCompositeOperation = tool === "erase" ? "destination-out" : "source-over";
   pen.strokeStyle = PAINT;
   pen.lineCap = "round";
-  // The slider is in pixels of a photo 1024 pixels long, so that a brush is as large on any.
-  pen.lineWidth = (Number(size.value) * Math.max(hole.width, hole.height)) / 1024;
+  // The slider is in pixels of a photo 1024 pixels long, so that a brush is as large on any; a
+  // narrower one than two pixels would not cover half of any pixel at some places.
+  pen.lineWidth = Math.max(2, (Number(size.value) * Math.max(hole.width, hole.height)) / 1024);
   pen.beginPath();
   pen.moveTo(a.x, a.y);
   pen.lineTo(b.x, b.y);
@@ -72,10 +78,7 @@ view.addEventListener("pointermove", (event) => {
 });
 view.addEventListener("pointerup", (event) => {
   if (event.pointerId !== pointer) return;
-  if (tool === "box") {
-    pen.fillStyle = PAINT;
-    pen.fillRect(from.x, from.y, to.x - from.x, to.y - from.y);
-  }
+  if (tool === "box") box(pen);
   from = to = pointer = null;
   draw();
 });
@@ -115,7 +118,8 @@ element.addEventListener("click", (event) => {
     draw();
   }
 });
-element.addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("textarea, input:not([type=range])")) return; // it has an undo itself
   if (photo && event.key === "z" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     actions.undo();
@@ -141,6 +145,8 @@ async function load() {
     photo = await picture(sent.photo);
     view.width = hole.width = photo.width;
     view.height = hole.height = photo.height;
+    // As large as there is room for: a small photo could not be painted otherwise.
+    view.style.width = `min(100%, ${(70 * photo.width) / photo.height}vh)`;
     before = [];
     view.hidden = false;
     hint.hidden = true;

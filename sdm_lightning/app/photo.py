@@ -1,6 +1,11 @@
 """A photo that is open in the page: its reduced picture, and the hole that is painted over it."""
 
 import base64
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +30,11 @@ from sdm_lightning.inference.regions import reduced
 
 PAGE_SIDE = 1024
 """Longest side, in pixels, of the pictures that the page shows."""
+IN_WORDS_OF_THE_PAGE = {
+    r" \(Pillow\); pass a uint16 array.*": "",
+    r" \(mask_convention=.*": "; if it is the other way round, press Invert",
+}
+_recording = threading.Lock()
 
 
 @dataclass
@@ -107,6 +117,27 @@ def read_hole(path: Path, photo: Photo, max_pixels: int) -> Bools:
         return ~read_mask(path, photo.picture.size)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from error
+
+
+@contextmanager
+def noted(path: Path) -> Iterator[list[str]]:
+    """Collect our own warnings about an uploaded file, for the person at the page.
+
+    Yields:
+        A list that is filled when the block is left.
+    """
+    notes: list[str] = []
+    # catch_warnings() belongs to the whole process: two must not be left in the wrong order.
+    with _recording, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield notes
+    for warning in caught:
+        name, _, text = str(warning.message).rpartition(": ")
+        if name not in (str(path), "the image"):
+            continue
+        for technical, plain in IN_WORDS_OF_THE_PAGE.items():
+            text = re.sub(technical, plain, text)
+        notes.append(f"{path.name}: {text}")
 
 
 def check_size(path: Path, max_pixels: int) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,8 @@ def serve_app(
         from sdm_lightning.app.service import Service
         from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 
+        # A large painted hole is meant, and the page tells of a mask file's.
+        warnings.filterwarnings("ignore", "the mask array")
         service = Service(weights or [DEFAULT_WEIGHTS], device, max_megapixels * 1_000_000, folder)
         page = build_page(service)
         try:

@@ -1,18 +1,20 @@
 """What the page asks of the server; knows nothing of how the page looks."""
 
+import itertools
 import json
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
-from sdm_lightning.app.filling import Frames, overlay, reduced_result, run
+from sdm_lightning.app.filling import Frames, Stopped, overlay, reduced_result, run
 from sdm_lightning.app.photo import Photo, data_url, open_photo, read_hole, shrink_mask
 from sdm_lightning.arrays import Bools, Bytes
 from sdm_lightning.errors import InputError
@@ -66,6 +68,7 @@ class Session:
 
     Attributes:
         folder: For the files that can be downloaded.
+        turn: Number of the run that is asked for or going on; 0 without one.
     """
 
     folder: Path
@@ -74,11 +77,17 @@ class Session:
     images: list[Image.Image] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
+    turn: int = 0
 
     @property
     def share(self) -> float:
         """Of the picture that was filled, in [0, 1]."""
         return 0.0 if self.hole is None else float(self.hole.mean())
+
+    def end_run(self) -> None:
+        """End the run after the iteration that it is in, or before its first."""
+        self.turn = 0
+        self.stop.set()
 
 
 class Service:
@@ -104,6 +113,7 @@ class Service:
         self.folder = Path(folder)
         self.sessions: OrderedDict[str, Session] = OrderedDict()
         self.lock = threading.Lock()
+        self.turns = itertools.count(1)
         self.inpainter = lru_cache(maxsize=2)(
             lambda label: Inpainter.from_pretrained(self.weights[label], device)
         )
@@ -126,7 +136,7 @@ class Service:
         with self.lock:
             session = self.sessions.pop(key, None)
         if session is not None:
-            session.stop.set()
+            session.end_run()
             shutil.rmtree(session.folder, ignore_errors=True)
 
     def open(self, key: str, path: Path) -> str:
@@ -162,9 +172,21 @@ class Service:
             path.unlink(missing_ok=True)
         return json.dumps({"hole": data_url(shrink_mask(photo.given, photo.preview))})
 
+    def ask(self, key: str) -> int:
+        """Ask for a run, which may have to wait before it is started with ``fill``.
+
+        Returns:
+            Its number. It is no longer valid once the run was stopped, another run was asked for
+            or another photo was opened.
+        """
+        session = self.session(key)
+        session.turn = next(self.turns)
+        return session.turn
+
     def fill(
         self,
         key: str,
+        turn: int,
         painted: str,
         weights: str,
         num_iterations: int,
@@ -174,15 +196,27 @@ class Service:
     ) -> Iterator[Progress]:
         """Fill the painted hole; the result is then in ``session(key).variants``.
 
+        Args:
+            key: Of the page.
+            turn: What ``ask`` gave.
+            painted: See ``Photo.hole``.
+            weights: One of those that the page offers.
+            num_iterations: 1 to ``MAX_ITERATIONS``.
+            num_samples: Variants, 1 to ``MAX_SAMPLES``.
+            seed: Of the first variant.
+            precision: See ``Inpainter``.
+
         Yields:
-            After each iteration in each cut-out.
+            Before the first iteration, and after each in each cut-out.
 
         Raises:
             InputError: If an argument is out of range, or the hole cannot be used.
-            Stopped: If it was stopped.
+            Stopped: If ``turn`` is no longer valid.
         """
-        photo = self.photo(key)
         session = self.session(key)
+        if session.turn != turn:
+            raise Stopped
+        photo = self.photo(key)
         if weights not in self.weights:
             raise InputError(f"weights {weights}: choose one of {', '.join(self.weights)}")
         for name, value, limit in (
@@ -192,7 +226,8 @@ class Service:
             if not isinstance(value, int) or not 1 <= value <= limit:
                 raise InputError(f"{name} is {value}; choose 1 to {limit}")
         if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
-            raise InputError(f"seed is {seed}; choose a whole number from 0 to {MAX_SEED - 1}")
+            given = "empty" if seed is None else seed
+            raise InputError(f"seed is {given}; choose a whole number from 0 to {MAX_SEED - 1}")
         hole = photo.hole(painted)
         session.images, session.variants, session.stop = [], [], threading.Event()
         frames = [Frames(photo.preview, hole, num_iterations) for _ in range(num_samples)]
@@ -201,25 +236,30 @@ class Service:
             num_iterations=num_iterations, num_samples=num_samples, seed=seed,
             precision=precision,
         )  # fmt: skip
-        for event in events:
-            if isinstance(event, Inpainting):
-                self._keep(session, event, frames)
-                continue
-            frames[event.sample].put(event)
-            before = event.sample * event.num_cut_outs + event.cut_out
-            done = before * event.num_iterations + event.iteration
-            words = f"Iteration {event.iteration} of {event.num_iterations}"
-            if event.num_cut_outs > 1:
-                words += f", cut-out {event.cut_out + 1} of {event.num_cut_outs}"
-            if num_samples > 1:
-                words += f", variant {event.sample + 1} of {num_samples}"
-            share = done / (event.num_iterations * event.num_cut_outs * num_samples)
-            yield Progress(words, share, frames[event.sample].latest.copy())
+        yield Progress("Starting", 0.0, frames[0].latest.copy())
+        with closing(events):
+            for event in events:
+                if isinstance(event, Inpainting):
+                    self._keep(session, event, frames)
+                if session.turn != turn:
+                    raise Stopped
+                if isinstance(event, Inpainting):
+                    return
+                frames[event.sample].put(event)
+                before = event.sample * event.num_cut_outs + event.cut_out
+                done = before * event.num_iterations + event.iteration
+                words = f"Iteration {event.iteration} of {event.num_iterations}"
+                if event.num_cut_outs > 1:
+                    words += f", cut-out {event.cut_out + 1} of {event.num_cut_outs}"
+                if num_samples > 1:
+                    words += f", variant {event.sample + 1} of {num_samples}"
+                share = done / (event.num_iterations * event.num_cut_outs * num_samples)
+                yield Progress(words, share, frames[event.sample].latest.copy())
 
     def stop(self, key: str) -> None:
-        """End a run after the iteration that it is in."""
+        """End the run of a page, whether it waits or goes on."""
         if key in self.sessions:
-            self.sessions[key].stop.set()
+            self.sessions[key].end_run()
 
     def downloads(self, key: str, variant: int) -> tuple[Path, Path]:
         """Write a variant at full size and its mask (white = known) as PNG files.

@@ -101,6 +101,22 @@ class Page:
             chain.move_by_offset(int(across * width), int(down * height))
         chain.release().perform()
 
+    def press(self, letter: str) -> None:
+        """Press a letter with Ctrl."""
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.keys import Keys
+
+        chain = ActionChains(self.driver).key_down(Keys.CONTROL).send_keys(letter)
+        chain.key_up(Keys.CONTROL).perform()
+
+    def in_view(self, element: Any) -> bool:
+        """Whether all of it is within the window."""
+        script = (
+            "const r = arguments[0].getBoundingClientRect(); return [r.top, r.bottom, innerHeight]"
+        )
+        top, bottom, height = self.driver.execute_script(script, element)
+        return top >= 0 and bottom <= height
+
     def hole(self) -> np.ndarray:
         """What is painted, at the size of the reduced photo."""
         from sdm_lightning.app.photo import decode_hole
@@ -139,6 +155,11 @@ def test_draw_fill_and_download(browser: Any, server: tuple[str, Path], tmp_path
     page.wait(canvas.is_displayed)
     assert not page.hole().any()
     assert not list(temporary.rglob("coffee.jpg")), "the upload is kept"
+    (tmp_path / "text.jpg").write_text("no photo")
+    browser.find_element("css selector", "input[type=file]").send_keys(str(tmp_path / "text.jpg"))
+    page.wait(lambda: "text.jpg: is no JPEG" in browser.find_element("tag name", "body").text)
+    page.find(".toast-close").click()
+    assert canvas.is_displayed()
 
     page.drag((-0.2, -0.2), (0.15, 0.1), (0.1, -0.05))
     stroke = page.hole()
@@ -152,7 +173,8 @@ def test_draw_fill_and_download(browser: Any, server: tuple[str, Path], tmp_path
     assert abs(np.ptp(columns) / width - 0.2) < 0.02
     page.find("[data-action=invert]").click()
     assert (page.hole() != both).mean() > 0.99
-    page.find("[data-action=undo]").click()
+    page.find("h1").click()
+    page.press("z")
     np.testing.assert_array_equal(page.hole(), both)
     page.find("[data-tool=erase]").click()
     page.drag((0.15, 0.15), (0.05, 0.05))
@@ -160,9 +182,18 @@ def test_draw_fill_and_download(browser: Any, server: tuple[str, Path], tmp_path
     assert not (erased & ~both).any()
     assert erased.sum() < both.sum()
 
-    page.find("#fill").click()
     status = browser.find_element("css selector", "#status")
+    page.find("#fill").click()
+    page.find("#stop").click()
+    page.wait(lambda: "Stopped" in status.text)
+    page.find("#fill").click()
+    page.wait(lambda: "Iteration" in status.text)
+    time.sleep(2)
+    assert page.in_view(status)
+    assert page.in_view(browser.find_element("id", "stop"))
     page.wait(lambda: "Done" in status.text)
+    time.sleep(2)
+    assert page.in_view(status)
     for part, name in (("picture-file", "coffee-filled.png"), ("mask-file", "coffee-mask.png")):
         page.wait(page.find(f"#{part}").is_enabled)
         page.wait(lambda part=part: browser.find_element("id", part).get_attribute("href") or True)

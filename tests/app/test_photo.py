@@ -1,10 +1,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from sdm_lightning.app.photo import data_url, decode_hole, open_photo, read_hole
+from sdm_lightning.app.photo import data_url, decode_hole, noted, open_photo, read_hole
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.holes import opaque_in
 from tests.app.conftest import RNG, painted
@@ -72,6 +74,29 @@ def test_files_that_are_refused(upload: Callable[..., Path]) -> None:
     mask = upload(np.zeros((20, 20), np.uint8), "mask.png")
     with pytest.raises(InputError, match=r"^mask.png: 20x20 pixels .* has 200x100"):
         read_hole(mask, photo, LIMIT)
+
+
+def test_warnings_are_for_the_page(
+    upload: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = upload(np.zeros((20, 30), np.uint8), "deep.png")
+    cv2.imwrite(str(deep), np.zeros((20, 30, 3), np.uint16))
+    with noted(deep) as notes:
+        photo = open_photo(deep, LIMIT)
+    assert notes == ["deep.png: 16 bits per colour channel are read as 8"]
+    mask = upload(np.zeros((20, 30), np.uint8), "mask.png")
+    with noted(mask) as notes:
+        read_hole(mask, photo, LIMIT)
+    assert notes == [
+        "mask.png: 100.0% of the picture is hole; if it is the other way round, press Invert"
+    ]
+    exif = Image.Exif()
+    exif[0x010F] = "maker of the camera"
+    damaged = upload(np.zeros((20, 30), np.uint8), "damaged.jpg", exif=exif.tobytes())
+    monkeypatch.setattr(Image.Exif, "tobytes", lambda *_: 1 / 0)
+    with noted(damaged) as notes:
+        open_photo(damaged, LIMIT)
+    assert notes == ["damaged.jpg: its EXIF data are damaged and left out"]
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,17 @@ import re
 import socket
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from sdm_lightning.app.service import Service
 from sdm_lightning.cli.main import main
+from tests.app.conftest import painted
 from tests.inference.conftest import tiny_weights  # noqa: F401  a fixture
 
 
@@ -67,7 +73,6 @@ class TestPage:
 
     def test_what_the_page_is_made_of(self, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: F811
         from sdm_lightning.app.page import STYLE, THEME, build_page
-        from sdm_lightning.app.service import Service
 
         page = build_page(Service([str(tiny_weights), "demo"], "cpu", 1, tmp_path))
         config = page.get_config_file()
@@ -81,3 +86,43 @@ class TestPage:
         assert not page.analytics_enabled
         # Fonts are the system's; the browser test watches what a page really asks for.
         assert not re.findall(r"https?://", f"{STYLE} {THEME._stylesheets}")
+
+    def test_a_refused_file_changes_only_the_upload_field(
+        self, service: Service, upload: Callable[..., Path]
+    ) -> None:
+        call = functions(service)
+        text = upload(np.zeros((20, 30), np.uint8)).with_name("text.jpg")
+        text.write_text("no photo")
+        ((field, value),) = call["opened"](str(text), REQUEST).items()
+        assert (field.label, value) == ("Photo", None)
+        call["opened"](str(upload(np.zeros((20, 30), np.uint8))), REQUEST)
+        small = upload(np.zeros((10, 10), np.uint8))
+        assert call["masked"](str(small), REQUEST) == {"__type__": "update"}
+        assert service.photo("a").given is None
+
+    def test_fill_answers_at_once_and_a_stopped_run_changes_nothing(
+        self, service: Service, upload: Callable[..., Path]
+    ) -> None:
+        call = functions(service)
+        hole = np.zeros((20, 30), bool)
+        hole[5:10, 5:10] = True
+        call["opened"](str(upload(np.zeros((20, 30), np.uint8))), REQUEST)
+        settings = [painted(hole), "tiny", 1, 1, 0, "32-true"]
+        turn, shown = list(call["asked"](REQUEST).values())[:2]
+        assert "Waiting for its turn" in shown
+        call["stopped"](REQUEST)
+        assert list(call["filled"](REQUEST, turn, *settings)) == []
+        again = next(iter(call["asked"](REQUEST).values()))
+        *_, last = call["filled"](REQUEST, again, *settings)
+        (text,) = [value for part, value in last.items() if part.elem_id == "status"]
+        assert "Done: 4.2% of the picture filled, seed 0" in text
+
+
+REQUEST = SimpleNamespace(session_hash="a")
+
+
+def functions(service: Service) -> dict[str, Callable[..., Any]]:
+    """What the page calls, by name."""
+    from sdm_lightning.app.page import build_page
+
+    return {one.name: one.fn for one in build_page(service).fns.values() if one.fn is not None}

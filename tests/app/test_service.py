@@ -2,6 +2,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ def photo_array(*channels: int) -> np.ndarray:
 
 
 def filled(service: Service, key: str = "a", samples: int = 2) -> list[Progress]:
-    return list(service.fill(key, painted(HOLE), "tiny", 3, samples, 7, "32-true"))
+    turn = service.ask(key)
+    return list(service.fill(key, turn, painted(HOLE), "tiny", 3, samples, 7, "32-true"))
 
 
 def test_a_photo_is_filled_step_by_step(service: Service, upload: Callable[..., Path]) -> None:
@@ -32,7 +34,9 @@ def test_a_photo_is_filled_step_by_step(service: Service, upload: Callable[..., 
     sent = upload(array, "my photo.png", icc_profile=b"profile")
     service.open("a", sent)
     assert not sent.exists()
-    steps = filled(service)
+    starting, *steps = filled(service)
+    assert starting.share == 0
+    assert (starting.picture[HOLE] == MISSING).all()
     shares = [step.share for step in steps]
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -135,7 +139,9 @@ def test_the_page_used_longest_ago_makes_place(
         ({"weights": "/etc/passwd"}, "weights /etc/passwd: choose one of tiny, demo"),
         ({"num_iterations": 0}, "iterations is 0; choose 1 to 16"),
         ({"num_samples": 7}, "variants is 7; choose 1 to 6"),
-        ({"seed": None}, "seed is None; choose a whole number from 0 to 4294967295"),
+        ({"seed": None}, "seed is empty; choose a whole number from 0 to 4294967295"),
+        ({"seed": -3}, "seed is -3; choose"),
+        ({"seed": 1.5}, "seed is 1.5; choose"),
         ({"seed": 2**32}, "seed is 4294967296; choose"),
         ({"precision": "16"}, "choose 32-true, bf16-mixed or auto"),
     ],
@@ -148,7 +154,7 @@ def test_settings_out_of_range(
         "weights": "tiny", "num_iterations": 2, "num_samples": 1, "seed": 0, "precision": "32-true",
     } | changed  # fmt: skip
     with pytest.raises(InputError, match=says):
-        list(service.fill("a", painted(HOLE), **settings))  # type: ignore[arg-type]
+        list(service.fill("a", service.ask("a"), painted(HOLE), **settings))  # type: ignore[arg-type]
 
 
 def test_weights_are_checked_before_the_page_opens(tmp_path: Path, tiny_weights: Path) -> None:
@@ -160,11 +166,42 @@ def test_weights_are_checked_before_the_page_opens(tmp_path: Path, tiny_weights:
 
 def test_a_run_can_be_stopped(service: Service, upload: Callable[..., Path]) -> None:
     service.open("a", upload(photo_array(3)))
-    steps = service.fill("a", painted(HOLE), "tiny", 16, 6, 0, "32-true")
-    next(steps)
+    steps = service.fill("a", service.ask("a"), painted(HOLE), "tiny", 16, 6, 0, "32-true")
+    assert [next(steps).text for _ in range(2)][1].startswith("Iteration 1 of 16")
     service.stop("a")
     with pytest.raises(Stopped):
         list(steps)
+    assert service.session("a").variants == []
+
+
+@pytest.mark.parametrize("instead", ["stop", "ask", "open"])
+def test_a_run_that_waits_is_not_started_once_it_is_not_wanted(
+    service: Service, upload: Callable[..., Path], instead: str
+) -> None:
+    array = photo_array(3)
+    service.open("a", upload(array))
+    turn = service.ask("a")
+    if instead == "open":
+        service.open("a", upload(array))
+    else:
+        getattr(service, instead)("a")
+    with pytest.raises(Stopped):
+        next(service.fill("a", turn, painted(HOLE), "tiny", 1, 1, 0, "32-true"))
+
+
+def test_a_run_that_ends_while_another_photo_is_opened_has_no_result(
+    service: Service, upload: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.open("a", upload(photo_array(3)))
+    keep = service._keep
+
+    def kept(*arguments: Any) -> None:
+        keep(*arguments)
+        service.open("a", upload(photo_array(3)))
+
+    monkeypatch.setattr(service, "_keep", kept)
+    with pytest.raises(Stopped):
+        filled(service)
     assert service.session("a").variants == []
 
 

@@ -64,6 +64,7 @@ def finetune(
     from sdm_lightning.cli.configs import max_time
     from sdm_lightning.cli.run_directory import run_folder
     from sdm_lightning.cli.trainer import run_trainer
+    from sdm_lightning.inference.checkpoints import CHECKPOINTS
     from sdm_lightning.inference.export import export_model
     from sdm_lightning.inference.weights import load_generator
 
@@ -76,6 +77,10 @@ def finetune(
         print(f"{result}: this run is finished; choose another --name for another one")
         _say_how(result)
         return
+    # A checkpoint of another command would be taken for the state to go on from.
+    traces = [run / "config.yaml", *(run / CHECKPOINTS).glob("*.ckpt")]
+    if not (run / "finetune.yaml").is_file() and any(path.is_file() for path in traces):
+        raise InputError(f"{run} holds a run of another command; choose another --name")
     network, info = load_generator(start_from)
     info.build_diffusion()  # refuses what is not trusted: a config builds whatever it names
     side = resolution or info.resolution

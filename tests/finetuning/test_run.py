@@ -147,6 +147,23 @@ def test_kid_on_held_out_photos_stops_the_run(
     assert not (folder / "data" / "windows").exists()
 
 
+@pytest.mark.parametrize("trace", ["checkpoints/000000016.ckpt", "config.yaml"])
+def test_the_run_of_another_command_is_left_alone(
+    run, workdir: Path, trace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = workdir / "runs" / "mine" / trace
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"of sdm fit")
+    (workdir / "runs" / "mine" / ".lock").touch()
+    with pytest.raises(SystemExit) as stop:
+        run(make_photos(workdir / "photos", 2), "--images", "16")
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "error: runs/mine holds a run of another command; choose another --name\n"
+    written = {path for path in (workdir / "runs").rglob("*") if path.is_file()}
+    assert written == {file, workdir / "runs" / "mine" / ".lock"}
+
+
 def test_the_split_follows_the_content(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", 40)
     (photos / "album").mkdir()

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -127,6 +128,22 @@ def test_the_step_on_many_gpus() -> None:
     assert seconds == pytest.approx(2 * 7 / 8 * 2 * gradients / 350e9)
     assert efficiency == pytest.approx(0.4 / (0.4 + seconds))
     assert page.step_on(16, 2.0)[0] == pytest.approx(2 * 15 / 16 * 2 * gradients / 40e9)
+
+
+def test_the_cost_of_the_data_is_that_of_the_stream() -> None:
+    def line(section: str, name: str, value: float, **more: float) -> dict[str, Any]:
+        return {"section": section, "name": name, "value": value, **more}
+
+    lines = [
+        line("data", "an image of the stream (crop 256), no workers", 5.0),
+        line("data", "an image of the stream (crop 256), no workers", 2.5),
+        line("data", "an image of the stream (crop 256), no workers, simplejpeg", 1.0),
+        line("evaluation", "an image of sdm evaluate, no workers", 200.0),
+        line("scale", "bytes all-reduced in a step, 2 processes", 1.3, ratio=1.0),
+    ]
+    text = page._many_gpus({("", "", "", str(n)): found for n, found in enumerate(lines)})
+    assert "costs 2.5 ms of one core" in text
+    assert "| 1 | 0.0 | 100 % | 20 | 2 | 0.02 | 0.05 |" in text
 
 
 class TestGpuRun:

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "app": {"data", "inference"},
     "training": {"data", "diffusion", "evaluation", "features", "inference", "losses", "metrics"},
     "reports": set(),
-    "sweeps": {"reports"},
+    "sweeps": {"data", "reports"},
 }
 PLAIN_TORCH = {"diffusion", "models", "losses", "metrics", "features"}
 ENTRY_POINTS = {"cli", "demo", "finetuning"}

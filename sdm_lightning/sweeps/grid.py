@@ -6,6 +6,7 @@ own functions), with two additions for local runs: ``runs/paper/`` at the start 
 the chosen scale, and a config file ``G.yaml`` is followed by ``G.SCALE.yaml`` if there is one.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -106,9 +107,15 @@ def setting(words: Sequence[str], key: str) -> Any:
 
 def _read_yaml(file: Path) -> Any:
     try:
-        return parse_yaml(file.read_bytes().decode())
+        return _parsed(file.read_bytes().decode())
     except ValueError as error:
         raise InputError(f"{file}: not valid YAML: {error}") from None
+
+
+@functools.cache
+def _parsed(text: str) -> Any:
+    """Parse YAML once, however many cells name the file; the result is only read."""
+    return parse_yaml(text)
 
 
 @dataclass(frozen=True)

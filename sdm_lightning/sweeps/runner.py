@@ -16,11 +16,16 @@ from queue import Queue
 from types import FrameType
 from typing import IO, Any, Literal
 
+from sdm_lightning.data.shards.index import expand_braces
+from sdm_lightning.data.shards.remote import local_path
 from sdm_lightning.errors import PREEMPTED, InputError
 from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.reports.results import label_of, read_result_lines
 from sdm_lightning.signals import handled
-from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep
+from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep, setting
+
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+"""The data that each verb reads."""
 
 KEPT_LINES = 12
 """Lines of a failed run's log that are shown."""
@@ -72,7 +77,8 @@ def run_sweep(
         table: Table printed at the end; default: those that the results belong to.
 
     Raises:
-        InputError: If the sweep is not a grid, no cell is selected, or a config file is missing.
+        InputError: If the sweep is not a grid, no cell is selected, or config files or data are
+            missing.
         SystemExit: With status 1 if a cell failed, 75 if one was stopped by a signal.
     """
     sweep = read_sweep(file)
@@ -98,6 +104,7 @@ def run_sweep(
         write_array(Path(slurm), sweep, cells, scale, folder, test, tuple(extra or ()))
         return
 
+    _refuse_missing_data(plans, again)
     places: list[str | None] = [d.strip() for d in devices.split(",") if d.strip()] or [None] * max(
         1, workers
     )
@@ -180,15 +187,34 @@ class Plan:
 
     def is_done(self) -> bool:
         """Return whether an earlier call finished these command lines with these configs."""
-        state = self.state()
-        finished = all(words[0] in state.get("stages", []) for words in self.commands())
-        return state.get("status") == "done" and finished and not self.is_changed()
+        return self.state().get("status") == "done" and not self.remaining()
+
+    def remaining(self, again: bool = False) -> list[list[str]]:
+        """List the command lines that earlier calls did not finish; with ``again``, all."""
+        done = [] if again or self.is_changed() else self.state().get("stages", [])
+        return [words for words in self.commands() if words[0] not in done]
 
     def is_changed(self) -> bool:
         """Return whether an earlier call ran another recipe in this folder."""
         found, now = self.state().get("fingerprint"), self.fingerprint()
         # Earlier versions appended other facts after a slash.
         return found is not None and str(found).partition("/")[0] != now
+
+
+def _refuse_missing_data(plans: Sequence[Plan], again: bool) -> None:
+    """Refuse local data that are not there, on which every cell would fail by itself."""
+    for plan in plans:
+        for words in plan.remaining(again):
+            for split in SPLITS.get(words[0], ()):
+                found = setting(words, f"data.{split}") or []
+                for place in found if isinstance(found, list) else [found]:
+                    paths = [local_path(url) for url in expand_braces(str(place))]
+                    if any(path is not None and not os.path.exists(path) for path in paths):
+                        raise InputError(
+                            f"{place}: no such data, but data.{split} of cell {plan.cell.name} "
+                            "names it; `sdm shards IMAGES OUT` packs images, `make demo` those of "
+                            "scale tiny (docs/reproduce.md, Data)"
+                        )
 
 
 def _run_all(plans: Sequence[Plan], places: Sequence[str | None], again: bool) -> list[Outcome]:

@@ -433,6 +433,33 @@ def test_missing_configs_are_named_before_anything_starts(
             runner.run_sweep(f"experiments/sweeps/{name}.yaml", "x", "out")
 
 
+def test_missing_data_are_named_before_anything_starts(fake_runs: Path) -> None:
+    path = str(write_sweep(fake_runs))
+    row, here = fake_runs / "rows" / "A.yaml", fake_runs / "here"
+    here.mkdir()
+
+    def write(**data: Any) -> None:
+        row.write_text(yaml.safe_dump({"data": data}))
+
+    for data in (
+        {"train": "gone"}, {"train": "here", "val": ["here", "gone"]}, {"test": "gone"},
+        {"train": f"{here}/{{0..1}}.tar"},
+    ):  # fmt: skip
+        write(**data)
+        with pytest.raises(InputError, match=r"no such data, but data\.\w+ of cell A-seed0"):
+            runner.run_sweep(path, "tiny", "out")
+    assert not (fake_runs / "out").exists()
+    # Neither addresses nor what no cell is going to read.
+    write(train="https://a.example/{0..1}.tar", val=None, test=str(here), predict="gone")
+    runner.run_sweep(path, "tiny", "out", only="A-seed0")
+    here.rmdir()
+    runner.run_sweep(path, "tiny", "out", only="A-seed0")
+    assert calls(fake_runs) == ["fit A-seed0 -", "test A-seed0 -"]
+    runner.run_sweep(path, "tiny", "out", only="A-seed0", dry_run=True)
+    with pytest.raises(InputError, match=r"data\.test of cell A-seed0"):
+        runner.run_sweep(path, "tiny", "out", only="A-seed0", again=True)
+
+
 def test_slurm_array_requeues_by_exit_status(
     fake_runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,7 +95,7 @@ class ShardIndex:
                 index, missing, or of the wrong size.
         """
         specs = [shards] if isinstance(shards, (str, Path)) else list(shards)
-        urls = [url for spec in specs for url in _expand(os.fspath(spec))]
+        urls = [url for spec in specs for url in expand_braces(os.fspath(spec))]
         if not urls:
             raise InputError("no shards given; name a folder with an index.json, or its shards")
         found: list[Shard] = []
@@ -163,7 +163,12 @@ def is_tar_name(name: str) -> bool:
     return _TAR_NAME.search(name) is not None
 
 
-def _expand(spec: str) -> list[str]:
+def expand_braces(spec: str) -> list[str]:
+    """List the paths or addresses that a brace range stands for.
+
+    Raises:
+        InputError: If a scheme is not allowed, or braces are unbalanced.
+    """
     require_allowed_scheme(spec)
     if "{" not in spec or os.path.exists(spec):
         return [spec]

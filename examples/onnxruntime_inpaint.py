@@ -1,7 +1,7 @@
 """Fill the holes of a photo with onnxruntime, NumPy and Pillow: no PyTorch, no sdm_lightning.
 
-sdm export demo demo.onnx --half          # once, where sdm_lightning is installed
-python onnxruntime_inpaint.py demo.onnx photo.jpg mask.png filled.png
+sdm export photos-128 photos-128.onnx --half   # once, where sdm_lightning is installed
+python onnxruntime_inpaint.py photos-128.onnx photo.jpg mask.png filled.png
 
 The mask has the photo's size: white is kept, black is filled. The photo is cut to the hole and its
 surroundings and shrunk to the size that the network was trained at; the filling is enlarged again.

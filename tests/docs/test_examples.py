@@ -131,7 +131,7 @@ def test_network(project):
 def test_data(project, capsys):
     run_page("data", project)
     assert "16 samples in 2 shards" in capsys.readouterr().out.replace("images", "samples")
-    assert checkpoint(project, "mine")["images_seen"] == 16
+    assert checkpoint(project, "own-images")["images_seen"] == 16
     assert checkpoint(project, "arrays")["images_seen"] == 16
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"
-"""The bundled weights, and what is known of their training."""
+"""The packaged weights, and what is known of their training."""
 SHIPPED = ("configs", "experiments")
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Table 1's rows A to D, each trained on from the bundled weights, and tested with 1 to 8 iterations
+# Table 1's rows A to D, each trained on from the packaged weights, and tested with 1 to 8 iterations
 # (docs/paper-notes.md, "Rows that continue from the same weights"). For a core, where 150,000 images
 # a run from random weights (study.sh) would take hours. Needs the shards that study.sh makes; called
 # again, it continues where it stopped.

@@ -78,7 +78,7 @@ def main(
 
     Args:
         images: Folder of PNG windows, all of one size.
-        weights: Weights file, checkpoint, run directory or bundled name.
+        weights: Weights file, checkpoint, run directory or packaged name.
         iterations: Numbers of iterations, each at least 2.
         num_images: Windows, evenly spread over the folder.
         masks: Preset of the masks.

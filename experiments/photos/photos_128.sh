@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the bundled weights photos-128: the demo's model and losses on windows of 128 pixels, from the
+# Trains the packaged weights photos-128: the demo's model and losses on windows of 128 pixels, from the
 # demo weights (docs/paper-notes.md, "At 128 x 128"). A core sees some 9,500 images an hour. PACKAGES is
 # a folder of unpacked packages (see prepare.py). Called again, it continues where it stopped.
 #   PACKAGES=packages IMAGES=19000 sh experiments/photos/photos_128.sh

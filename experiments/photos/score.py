@@ -139,7 +139,7 @@ def main(
 
     Args:
         images: Folder of PNG windows, all of one size.
-        weights: Weights files, checkpoints, run directories or bundled names, as a list.
+        weights: Weights files, checkpoints, run directories or packaged names, as a list.
         iterations: Numbers of iterations to test with.
         num_images: Windows, evenly spread over the folder.
         masks: Preset of the masks.

@@ -78,7 +78,7 @@ def draw_figure(
 
     Args:
         name: fig2, fig3, fig5, fig6, fig7, fig8, table1, table2 or table4.
-        weights: Bundled weights by name, a .safetensors file or a .ckpt; for fig5 label -> file,
+        weights: Packaged weights by name, a .safetensors file or a .ckpt; for fig5 label -> file,
             such as '{"F (- UGA)": "runs/f.ckpt", "A (full)": "runs/a.ckpt"}'.
         images: Folder of pictures, all of one size; default: windows of held-out photos.
         masks: Folder of masks with the pictures' names, white = known; needed with images.

@@ -31,7 +31,7 @@ class DemoRun:
         folder: The run folder.
         facts: ``demo.json``.
         record: The last line of ``results.jsonl``.
-        curves: Name of a training term -> lines over images seen, bundled weights' own first.
+        curves: Name of a training term -> lines over images seen, packaged weights' own first.
     """
 
     folder: Path

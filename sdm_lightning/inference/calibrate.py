@@ -57,11 +57,11 @@ def calibrate(
         photos: Folder of photos that the weights were not trained on; each is cropped to its middle
             square and reduced to the size of the training crops. Files NAME-0.png, NAME-1.png, ...
             count as windows of one photo NAME.
-        weights: Name of bundled weights, .safetensors file, .ckpt of sdm fit, or its run directory.
+        weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or its run's folder.
         masks: Mask presets, taken in turn; may be given several times. Default: mat256_small and
             mat256_large.
         windows: Windows of each photo that are used, at most.
-        output: Default: WEIGHTS.certainty.json beside the weights; must be given for bundled ones.
+        output: Default: WEIGHTS.certainty.json beside the weights; must be given for packaged ones.
         figure: Also draw error against deviation, and the reliability of the certainty, as .png.
         seed: Of the masks and fillings.
         device: cpu, cuda, mps, or auto.

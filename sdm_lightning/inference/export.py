@@ -52,7 +52,7 @@ def export_model(
     writing, the file is loaded again, run, and compared with the original.
 
     Args:
-        weights: Name of bundled weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
+        weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
             newest checkpoint.
         output: File to write.
         format: By default from the suffix: .safetensors, .pt (torchscript), .pt2 (torch-export),

@@ -75,7 +75,7 @@ def inpaint_files(
             filled, and the result is opaque. May also be given without --mask, after the photo.
         output: File, or folder (ends in / or exists). Default: NAME-inpainted.png beside the photo,
             or the folder IMAGE-inpainted. Formats other than PNG and TIFF lose the exact bits.
-        weights: Name of bundled weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
+        weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
             newest checkpoint.
         mask_convention: Known-white (white is kept) or hole-white (white is filled).
         num_samples: Different fillings per photo, saved as NAME-1, NAME-2, ...

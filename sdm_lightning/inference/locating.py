@@ -9,11 +9,11 @@ from sdm_lightning.inference.hub import WEIGHTS_NAME, download_weights, split_re
 from sdm_lightning.shipped import ASSETS
 
 DEFAULT_WEIGHTS = "photos-128"
-"""The bundled weights that fill photos best."""
+"""The packaged weights that fill photos best."""
 
 
 def find_weights(weights: str | Path, **hub: Any) -> Path:
-    """Find the file behind a name of bundled weights (such as ``"demo"``), a path, or a repository.
+    """Find the file behind a packaged name (such as ``"demo"``), a path, or a repository.
 
     Args:
         weights: A name; a ``.safetensors`` or ``.ckpt`` file; the directory of a run of
@@ -28,9 +28,9 @@ def find_weights(weights: str | Path, **hub: Any) -> Path:
     path = Path(weights)
     if path.is_file():
         return path
-    bundled = ASSETS / f"{weights}.safetensors"
-    if "/" not in str(weights) and bundled.is_file():
-        return bundled
+    packaged = ASSETS / f"{weights}.safetensors"
+    if "/" not in str(weights) and packaged.is_file():
+        return packaged
     if path.is_dir():
         if (path / WEIGHTS_NAME).is_file():
             return path / WEIGHTS_NAME
@@ -45,7 +45,7 @@ def find_weights(weights: str | Path, **hub: Any) -> Path:
         return download_weights(str(weights), **hub)
     stems = sorted(file.stem for file in ASSETS.glob("*.safetensors"))
     names = [stem for stem in stems if not stem.endswith(".discriminator")]
-    known = f"bundled: {', '.join(names)}" if names else "none are bundled with this installation"
+    known = f"packaged: {', '.join(names)}" if names else "none are packaged with this installation"
     raise InputError(
         f"{weights}: no such weights; give a .safetensors or .ckpt file, the directory of a run, "
         f"user/repo on the hub, or a name ({known})"

@@ -168,7 +168,7 @@ def push_weights(
     card; a folder whose card was edited is uploaded with 'hf upload USER/REPO FOLDER'.
 
     Args:
-        weights: Name of bundled weights, .safetensors file, .ckpt of sdm fit, or runs/NAME.
+        weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or runs/NAME.
         repository: USER/REPO.
         folder: Write everything here and upload nothing: to look at it first.
         licence: Licence of the weights, such as apache-2.0.

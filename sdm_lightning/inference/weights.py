@@ -147,7 +147,7 @@ def load_generator(
     """Build the generator of a weights file or checkpoint, in eval mode, on the CPU.
 
     Args:
-        weights: Name of bundled weights, ``*.safetensors``, a ``*.ckpt`` written by ``sdm fit``, a
+        weights: Name of packaged weights, ``*.safetensors``, a ``*.ckpt`` written by ``sdm fit``, a
             run directory, or ``user/repo`` on the hub; see :func:`find_weights`.
         parameters: Of a checkpoint: the moving average or the raw weights.
         trusted_packages: Packages whose classes the file's configuration may name.

@@ -19,7 +19,7 @@ class StartingWeights(pl.Callback):
     continues from the weights' own count, of which ``budget.max_images`` takes no notice.
 
     Args:
-        weights: Name of bundled weights, ``.safetensors`` file, ``.ckpt`` of another run, or its
+        weights: Name of packaged weights, ``.safetensors`` file, ``.ckpt`` of another run, or its
             directory, which stands for its newest checkpoint. A discriminator that belongs to
             them is loaded too.
 

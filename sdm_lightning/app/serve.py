@@ -30,7 +30,7 @@ def serve_app(
     files are removed when it ends (Ctrl+C).
 
     Args:
-        weights: Names of bundled weights, .safetensors or .ckpt files that the page offers; may be
+        weights: Names of packaged weights, .safetensors or .ckpt files that the page offers; may be
             given several times. Default: photos-128.
         host: Address to listen on. 0.0.0.0 lets every machine of the network in, without password.
         port: Port to listen on; 0: any that is free.

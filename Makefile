@@ -9,6 +9,9 @@ FROM    ?= pretrained
 MINUTES ?= 2
 OUT     ?= runs/demo
 
+# Processes of `make test`, each with one thread
+WORKERS ?= 2
+
 # What `make bench` and `make gpu` hand on
 BENCH   ?=
 GPU     ?=
@@ -41,8 +44,8 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## Pack photos, train, test, inpaint, report (FROM=pretrained|scratch MINUTES=2 OUT=runs/demo)
 	@$(BIN)/sdm demo --start $(FROM) --minutes $(MINUTES) --output $(OUT)
 
-test: $(STAMP) ## Run the tests (a CPU is enough, nothing is downloaded)
-	@$(BIN)/python -m pytest -q
+test: $(STAMP) ## Run the tests (WORKERS=2; a CPU is enough, nothing is downloaded)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
 
 test-min: ## Run the tests with the oldest versions that pyproject.toml allows (in .venv-min; OLDEST=python3.10)
 	@scripts/test_min.sh

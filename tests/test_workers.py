@@ -34,5 +34,5 @@ def test_packing_and_the_demos_images_use_them(
     monkeypatch.setattr(
         photos, "thread_map", lambda *_, max_workers, **__: workers.append(max_workers)
     )
-    photos._write_all(tmp_path / "images", 2, None, "images", None, False)
+    photos._write_all(tmp_path / "images", 2, None, "images", None)
     assert workers == [1]

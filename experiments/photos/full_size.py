@@ -95,6 +95,7 @@ def full_size(
     holes: int = 1,
     windows: int = 6,
     part: int | None = None,
+    longest: int | None = None,
     classical: bool = True,
 ) -> None:
     """Score and draw.
@@ -107,6 +108,7 @@ def full_size(
         holes: Holes for each photo, one at a time.
         windows: Windows for each hole.
         part: 0 or 1: only every second photo, to choose a method by and to report it on others.
+        longest: Photos are shrunk to this longer side first.
         classical: OpenCV's methods and the mean colour too.
     """
     files = sorted(p for p in photos.glob("*.png") if max(Image.open(p).size) >= least)
@@ -131,7 +133,12 @@ def full_size(
     scores: dict[str, list[list[float]]] = {name: [] for name in methods}
     order: list[tuple[float, str]] = []
     for path in tqdm(files, unit="photo"):
-        image = np.asarray(Image.open(path).convert("RGB"))
+        photo = Image.open(path).convert("RGB")
+        if longest is not None:
+            scale = longest / max(photo.size)
+            size = round(photo.width * scale), round(photo.height * scale)
+            photo = photo.resize(size, Image.Resampling.LANCZOS)
+        image = np.asarray(photo)
         for number in range(holes):
             rng = stable_rng("full size", path.stem, number)
             known = hole_in(*image.shape[:2], rng)

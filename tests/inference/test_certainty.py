@@ -21,7 +21,10 @@ from sdm_lightning.inference.certainty import (
     read_calibration,
     write_calibration,
 )
+from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 from tests.inference.conftest import Recorder
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 RNG = np.random.default_rng(0)
 CALIBRATION = Calibration(2.0, 3.0, 0.1, "0" * 64, 20, 100, 0.8, 0.9, 0.02)
@@ -104,6 +107,19 @@ def test_the_packaged_calibration_is_that_of_the_packaged_weights(weights: str) 
     if calibration is None:
         pytest.skip(f"{weights} is newer than its calibration: run sdm calibrate")
     assert calibration.auroc > 0.8
+
+
+def test_the_documented_certainties_are_those_of_the_default_weights() -> None:
+    calibration = read_calibration(load_generator(DEFAULT_WEIGHTS)[1])
+    pages = [DOCS / name for name in ("certainty.md", "inpainting.md")]
+    pairs = [
+        pair
+        for page in pages
+        for pair in re.findall(r'"deviation": ([\d.]+), "certainty": ([\d.]+)', page.read_text())
+    ]
+    assert len(pairs) == 3
+    for deviation, certainty in pairs:
+        assert calibration.certainty(float(deviation)) == pytest.approx(float(certainty), abs=1e-4)
 
 
 def test_the_fit_recovers_a_known_function() -> None:

@@ -29,7 +29,9 @@ NEARNESS = 0.02
 """Cost of taking detail from as far away as the cut-out is wide, as a mean squared difference."""
 COHERENCE = 0.01
 """What each neighbour that takes detail from the same offset is worth, likewise."""
-SWEEPS = 6
+REPETITION = 0.03
+"""Cost of a source for each other cell that takes its detail from it, likewise."""
+SWEEPS = 12
 SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
@@ -85,10 +87,12 @@ def _choose(cells: Floats, targets: Integers, sources: Integers) -> Integers:
         inside = ((places >= 0) & (places <= limits)).all(axis=1)
         found = np.where(inside, place[tuple(places.clip(0, limits).T)], -1)
         agreeing = sum((n >= 0) & (offsets[n] == candidates).all(axis=1) for n in neighbours)
-        value = cost[rows, found.clip(0)] - np.float32(COHERENCE) * agreeing
+        others = used[found.clip(0)] - (candidates == offsets).all(axis=1)
+        value = cost[rows, found.clip(0)] - COHERENCE * agreeing + REPETITION * others
         return np.where(found >= 0, value, np.inf).astype(np.float32)
 
     for _ in range(SWEEPS):
+        used = np.bincount(place[tuple((targets + offsets).T)], minlength=len(sources))
         best, chosen = price(offsets), offsets.copy()
         for n in neighbours:
             candidates = np.where(n[:, None] >= 0, offsets[n], offsets)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from sdm_lightning.arrays import Bools, Bytes
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.features.extractors import FeatureExtractor
@@ -15,8 +15,6 @@ from sdm_lightning.inference.methods import BASELINES
 from sdm_lightning.inference.results import InpaintingStep
 from sdm_lightning.scores import metric_name
 
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 SCORES = ("psnr_hole", "l1_hole", "psnr", "ssim")
 NUM_BINS = 10
 

@@ -45,7 +45,7 @@ demo: $(STAMP) ## Pack photos, train, test, inpaint, report (FROM=pretrained|scr
 	@$(BIN)/sdm demo --start $(FROM) --minutes $(MINUTES) --output $(OUT)
 
 test: $(STAMP) ## Run the tests (WORKERS=2; a CPU is enough, nothing is downloaded)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -q -n $(WORKERS)
 
 test-min: ## Run the tests with the oldest versions that pyproject.toml allows (in .venv-min; OLDEST=python3.10)
 	@scripts/test_min.sh

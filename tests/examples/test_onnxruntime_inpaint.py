@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnxruntime_inpaint.py"
-# In one process: the export, before the first test, takes a minute or two.
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("onnx")]
+pytestmark = pytest.mark.timeout(600)  # the export, before the first test
 # Whoever imports either of them gets an ImportError.
 WITHOUT = (
     "import sys, runpy; sys.modules['torch'] = sys.modules['sdm_lightning'] = None; "

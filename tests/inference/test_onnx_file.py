@@ -13,8 +13,7 @@ from sdm_lightning.inference.export import InpaintingGraph, export_model
 from sdm_lightning.inference.graph import INPUTS
 from sdm_lightning.inference.onnx_file import SMALLEST_STORED_HALF
 
-# In one process: the export, before the first test, takes a minute or two.
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("onnx")]
+pytestmark = pytest.mark.timeout(600)  # the export, before the first test
 
 
 def run(path: Path, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

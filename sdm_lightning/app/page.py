@@ -11,14 +11,14 @@ import numpy as np
 from sdm_lightning.app.filling import Stopped
 from sdm_lightning.app.photo import Photo, noted
 from sdm_lightning.app.service import MAX_ITERATIONS, MAX_SAMPLES, Service, Session
-from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.errors import InputError, one_line
+from sdm_lightning.inference.jobs import SUFFIXES
 from sdm_lightning.inference.results import heat_map
 
 HERE = Path(__file__).parent
 PRECISIONS = [("Full (32 bit)", "32-true"), ("Half (bfloat16)", "bf16-mixed")]
 QUEUE_SIZE = 8
-FILE_TYPES = [f".{extension}" for extension in IMAGE_EXTENSIONS]
+FILE_TYPES = list(SUFFIXES)
 
 TAKE_HOLE = "(turn, painted, ...rest) => [turn, window.sdmHole(), ...rest]"
 # A phone shows one column, and with open settings Fill lies far below the status. What the event

@@ -33,7 +33,8 @@ IMAGE_FORMATS: dict[str, str] = {
 }  # fmt: skip
 """Pillow's format name and the file extension that a packed sample gets."""
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "jfif", "png", "webp", "bmp", "tif", "tiff")
+JPEG_EXTENSIONS = ("jpg", "jpeg", "jfif")
+IMAGE_EXTENSIONS = (*JPEG_EXTENSIONS, "png", "webp", "bmp", "tif", "tiff")
 """Lower-case extensions that are taken for images."""
 
 MAX_PIXELS = 178_956_970

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sdm_lightning.data.decode import JPEG_EXTENSIONS
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.pairs import BadPair, PairedFolders
 from sdm_lightning.evaluation.polarity import PolarityGuard
@@ -42,9 +43,8 @@ def remarks(
         notes.append(f"left out: {pair.reason}")
     if len(skipped) > 10:
         notes.append(f"left out: {len(skipped) - 10} more pairs")
-    lossy = sum(
-        e.name.lower().endswith((".jpg", ".jpeg", ".jfif")) for e in pairs.fake.entries.values()
-    )
+    names = (entry.name.lower() for entry in pairs.fake.entries.values())
+    lossy = sum(name.rpartition(".")[2] in JPEG_EXTENSIONS for name in names)
     if lossy and not composite:
         notes.append(
             f"note: {lossy} results are JPEG files: their known pixels differ from the originals' "

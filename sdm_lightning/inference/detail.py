@@ -1,9 +1,9 @@
-"""Fine detail for a filling that was made small and enlarged, taken from its surroundings.
+"""Fine detail for a filling of a small network, taken from its surroundings.
 
 What the network draws at its working size, enlarged, is blurred beside a sharp photo, and a small
 network blurs texture at its own size too. Each cell of the hole takes the fine detail of a known
 cell whose surroundings look alike at the working size; neighbouring cells prefer the detail of
-neighbouring cells. Colours and coarse structure stay the network's.
+neighbouring cells, and none is taken by many. Colours and coarse structure stay the network's.
 """
 
 import cv2

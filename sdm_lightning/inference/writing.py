@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sdm_lightning.data.decode import JPEG_EXTENSIONS
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.pictures import eight_bits
 from sdm_lightning.inference.results import InpaintingSample
 
-JPEG = (".jpg", ".jpeg", ".jfif")
+JPEG = tuple(f".{extension}" for extension in JPEG_EXTENSIONS)
 LOSSY = (*JPEG, ".webp")
 DEEP = (".png", ".tif", ".tiff")
 """Formats that hold 16 bits per pixel."""

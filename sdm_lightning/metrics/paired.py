@@ -5,6 +5,8 @@ Each function returns one float64 value per image; the mean over images is taken
 (NaN), and the count of those images is reported.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -82,15 +84,15 @@ def ssim(completed: Tensor, image: Tensor) -> Tensor:
     batch, _, height, width = image.shape
     if min(height, width) < 11 or batch == 0:
         return torch.full((batch,), torch.nan, dtype=torch.float64, device=image.device)
-    position = torch.arange(-5, 6, dtype=torch.float64, device=image.device)
-    window = torch.exp(-position.square() / (2 * 1.5**2))
-    window = window / window.sum()
+    # Numbers and not a tensor on the device, from which they would have to be read for each image.
+    weights = [math.exp(-(position**2) / (2 * 1.5**2)) for position in range(-5, 6)]
+    window = [weight / sum(weights) for weight in weights]
     # One image at a time: five float64 copies of a whole 512x512 batch would be gigabytes.
     pairs = zip(completed.double(), image.double(), strict=True)
     return torch.stack([_ssim_of_one(x, y, window) for x, y in pairs])
 
 
-def _ssim_of_one(x: Tensor, y: Tensor, window: Tensor) -> Tensor:
+def _ssim_of_one(x: Tensor, y: Tensor, window: list[float]) -> Tensor:
     stack = torch.stack([x, y, x * x, y * y, x * y])
     mean_x, mean_y, xx, yy, xy = _filter(_filter(stack, window, 2), window, 3)
     variance_x, variance_y = xx - mean_x.square(), yy - mean_y.square()
@@ -101,11 +103,11 @@ def _ssim_of_one(x: Tensor, y: Tensor, window: Tensor) -> Tensor:
     return (similarity / (variance_x + variance_y + c2)).mean()
 
 
-def _filter(images: Tensor, window: Tensor, dim: int) -> Tensor:
+def _filter(images: Tensor, window: list[float], dim: int) -> Tensor:
     """Correlate along one dimension, without padding; faster than torch's float64 convolution."""
     size = images.shape[dim] - len(window) + 1
     total = torch.zeros_like(images.narrow(dim, 0, size))
-    for offset, weight in enumerate(window.tolist()):
+    for offset, weight in enumerate(window):
         total.add_(images.narrow(dim, offset, size), alpha=weight)
     return total
 

@@ -1,0 +1,42 @@
+"""Scores are computed where the images lie, on a device that has shapes only."""
+
+import pytest
+import torch
+from torch import nn
+
+from sdm_lightning.features.extractors import ImageNetworkFeatures, RandomConvFeatures
+from sdm_lightning.metrics.feature_distance import FeatureDistance
+from sdm_lightning.metrics.lpips import LPIPS
+from sdm_lightning.metrics.paired import paired_scores
+from tests.shapes_only import DEVICE, shapes_only, to_device
+
+
+def images() -> torch.Tensor:
+    return torch.empty(2, 3, 64, 64, dtype=torch.uint8, device=DEVICE)
+
+
+def test_paired_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    with shapes_only(monkeypatch):
+        scores = paired_scores(images(), images(), images()[:, :1])
+    assert len(scores) == 6
+    assert {score.device for score in scores.values()} == {DEVICE}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        RandomConvFeatures,
+        lambda: ImageNetworkFeatures("efficientnet-lite0"),
+        lambda: FeatureDistance("efficientnet-lite0"),
+        lambda: LPIPS("random-alex"),
+    ],
+    ids=["random-conv", "network", "distance", "lpips"],
+)
+def test_networks(monkeypatch: pytest.MonkeyPatch, build: type[nn.Module]) -> None:
+    network = build()
+    with shapes_only(monkeypatch):
+        to_device(network)
+        extract = getattr(network, "extract", None)
+        found = extract(images()) if extract is not None else network(images(), images())
+    assert found.device == DEVICE
+    assert len(found) == 2

@@ -19,7 +19,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from sdm_lightning.cli.configs import holds_key
+from sdm_lightning.cli.configs import LINKED, holds_key
 from sdm_lightning.cli.faults import explain_fault
 from sdm_lightning.errors import InputError
 
@@ -138,6 +138,7 @@ def explain(
         name = ".".join(part for part in match.groups() if part)
         return _unknown_key(".init_args.".join([*keys, name]), name, message, parser, files)
     key = ".init_args.".join(keys)
+    key = LINKED.get(key, key)  # the user gave that one
     return (f"{key}: " if key else "") + _problem(message, keys[-1] if keys else "")
 
 
@@ -193,6 +194,8 @@ def _unknown_key(
     files: Mapping[str, Any] | None,
 ) -> str:
     known = option_keys(parser) if parser is not None else []
+    if key in known:  # an argument without dashes, such as a folder
+        return f"unexpected option --{key}; write its value without it"
     known += [known_key for content in (files or {}).values() for known_key in class_keys(content)]
     for class_path in re.findall(r"Problem with given class_path '(.*?)'", message):
         known += [key.removesuffix(name) + argument for argument in _parameters(class_path)]

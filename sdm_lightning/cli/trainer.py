@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities.seed import max_seed_value
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import (
     LightningEnvironment,
@@ -139,6 +140,15 @@ class SDMCommandLine(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let a checkpoint's settings override the command line's."""
+
+    def _set_seed(self) -> None:
+        """Seed as Lightning does, with errors in one line."""
+        seed = self.settings.seed_everything
+        if not 0 <= seed <= max_seed_value:
+            raise InputError(
+                f"seed_everything is {seed}; choose a number from 0 to {max_seed_value}"
+            )
+        super()._set_seed()
 
     # ------------------------------------------------------------------ building
 

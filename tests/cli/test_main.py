@@ -154,6 +154,9 @@ class TestOneLineErrors:
             ("--ckpt_path last",
              "runs/sdm/checkpoints holds no checkpoint; give one with --ckpt_path FILE, "
              "or the run's --name"),
+            ("--seed_everything -1",
+             "seed_everything is -1; choose a number from 0 to 4294967295"),
+            ("--seed_everything true", "seed_everything: expected int, got 'True'"),
             ("--trainer.gradient_clip_val 1",
              "trainer.gradient_clip_val is not for GANs; use model.gradient_clip"),
         ],
@@ -242,6 +245,9 @@ class TestOneLineErrors:
         assert refused("shards", "a", "b", "--seed", "x") == "seed: expected int, got 'x'"
         assert refused("shards", "absent", "out").startswith("absent: does not exist")
         assert refused("shards").startswith("missing: source")
+        assert refused("shards", "--source", "a") == (
+            "unexpected option --source; write its value without it"
+        )
 
     def test_debug_lets_the_exception_through(
         self, monkeypatch: pytest.MonkeyPatch, workdir: Path

@@ -32,7 +32,8 @@ TITLES = {
 INTRODUCTION = """\
 # Benchmarks
 
-`make bench` measures everything on this page but the last section and prints one table.
+`make bench` measures everything on this page but *Compilation* (`python -m benchmarks compile`)
+and the last section, and prints one table.
 `python -m benchmarks SECTION ...` measures a part, `--output FILE` keeps the JSON lines, and
 `python -m benchmarks page` makes this page from those in `benchmarks/results/`. No GPU was at
 hand; `make gpu` measures there.
@@ -68,7 +69,7 @@ generator.
 
 TRAINING = """\
 Peak memory is that of a small network (8 to 32 channels, batch 2): what a fit adds to its process.
-With gradients stopped between iterations, as in the paper, it hardly grows with T.
+With gradients stopped between iterations (the default, docs/paper-notes.md) it hardly grows with T.
 """
 
 COMPILATION = """\

@@ -14,10 +14,10 @@ def reuse_freed_memory() -> bool:
     """Let the C library keep freed blocks for the next tensor instead of returning them at once.
 
     By default it maps every block above 32 MiB anew, and the kernel clears its pages when they are
-    first written: on a CPU that costs more than the arithmetic of an activation or a sum (37 ms
-    against 5 ms for 64 MiB), and a fifth of a 512x512 iteration. Up to 2 GiB of freed memory stay
-    with the process. Every ``sdm`` command calls this; programs that use the package from Python
-    can call it before their first tensor.
+    first written: on a CPU that costs more than the arithmetic of an activation or a sum, and a
+    sixth of a 512x512 iteration. Up to 2 GiB of freed memory stay with the process. Every ``sdm``
+    command calls this; programs that use the package from Python can call it before their first
+    tensor.
 
     Returns:
         Whether it was done: only with glibc, and not where ``MALLOC_...`` variables or a preloaded

@@ -1,6 +1,6 @@
 """From an undecoded sample to tensors: crop, flip and mask for training, fixed ones for testing.
 
-Source: paper Sec. 4.1-4.2 and the data loaders of its peers: no resize; padding at the bottom and
+Source: paper Sec. 4.1 and the data loaders of its peers: no resize; padding at the bottom and
 the right; random crop and flip for training, central crop for testing.
 """
 

@@ -1,11 +1,10 @@
 """Crop, pad and flip on uint8 arrays, and the one conversion between arrays and tensors.
 
-The paper resizes nothing: images are padded where they are too small, then cropped. Everything
-here works on ``(H, W, 3)`` images and, except for the two conversions, on ``(H, W)`` masks too.
+Nothing is resized: images are padded where they are too small, then cropped. Everything here
+works on ``(H, W, 3)`` images and, except for the two conversions, on ``(H, W)`` masks too.
 Randomness comes only from the ``numpy.random.Generator`` that the caller passes.
 
-Source: paper Sec. 4.1-4.2 (random flip, crop and padding for training, central crop for
-testing).
+Source: paper Sec. 4.1 (random flip, crop and padding for training, central crop for testing).
 """
 
 from __future__ import annotations

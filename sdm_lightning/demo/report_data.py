@@ -132,8 +132,8 @@ def stand_ins(run: DemoRun) -> list[tuple[str, str]]:
         if label and any(mark in label[1] for mark in STAND_INS):
             found.append((
                 name,
-                " stands in for the paper's perceptual network, a ResNet-50 whose ADE20K weights "
-                "are a download.",
+                " stands in for the paper's perceptual network, a ResNet-50 whose weights are "
+                "a download.",
             ))  # fmt: skip
     names = {name.split("/")[0].split("[")[0] for name in run.record.get("metrics", {})}
     needed = {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}
@@ -144,9 +144,11 @@ def stand_ins(run: DemoRun) -> list[tuple[str, str]]:
             ": their networks' weights are downloads too, and "
             f"{run.record.get('num_images')} images are few for them. Nothing replaces them.",
         ))  # fmt: skip
+    started = "continued from weights trained on 209 photos, on "
     found.append((
         "A small model",
-        f" ({run.record.get('num_parameters', 0) / 1e6:.1f} M parameters, 64×64) trained on about "
+        f" ({run.record.get('num_parameters', 0) / 1e6:.1f} M parameters, 64×64) "
+        f"{started if run.facts.get('start') == 'pretrained' else 'trained on '}about "
         "a dozen photos and made-up scenes; the paper's has 74 M, 512×512, and millions of photos. "
         "None of these numbers can be compared with the paper's.",
     ))  # fmt: skip

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,11 @@ from tqdm import tqdm
 from tqdm.contrib.concurrent import process_map
 
 from sdm_lightning import __version__
+from sdm_lightning.arrays import Bytes
+from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.masks.presets import free_form_mask, get_preset, hole_ratio
 from sdm_lightning.data.masks.sources import mask_seed
+from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.data.samples import FileSource, open_samples
 from sdm_lightning.data.shards.indexing import refuse_repeated
@@ -48,13 +51,16 @@ def write_mask_set(
     preset: str = "mat512_large",
     size: int = 512,
     seed: int = 0,
+    files: str | None = None,
+    mask_convention: MaskConvention = "known-white",
     overwrite: bool = False,
     num_workers: int | None = None,
 ) -> None:
     """Write a frozen set of masks: PNG files, 255 = known, and a manifest.
 
     Each mask is drawn from a seed made of its image's name, so it does not depend on what else is
-    in the set; they are the masks that `sdm test` draws for the same preset and mask seed.
+    in the set; they are the masks that `sdm test` draws for the same preset and mask seed. Masks
+    that others have published, numbered and without images' names, are taken with --files.
 
     Args:
         output: Folder to create.
@@ -64,13 +70,20 @@ def write_mask_set(
         preset: Of data.masks, such as mat512_small.
         size: Side in pixels.
         seed: Another number makes another set.
+        files: Mask files to take instead of drawing, a folder, zip or tar. They and the images are
+            paired in the order of their names, as MAT pairs its masks; of both there must be as
+            many. Preset, size and seed then do not count.
+        mask_convention: What white means in those files: known-white or hole-white.
         overwrite: Replace an existing mask set.
         num_workers: Drawing processes; default: one per core, up to 8.
 
     Raises:
-        InputError: If the folder exists, the preset is unknown, or there are no images.
+        InputError: If the folder exists, the preset is unknown, there are no images, or another
+            number of files than of images.
     """
     get_preset(preset)
+    if files is not None and images is None:
+        raise InputError("masks: files are paired with images; give those with --images")
     if (images is None) == (count is None):
         raise InputError("masks: give either images or a count")
     if count is not None and count < 1:
@@ -86,41 +99,45 @@ def write_mask_set(
     names = sample_keys(images) if images is not None else [f"{i:08d}" for i in range(count or 0)]
     # One file for two keys on a system that takes upper and lower case for one.
     refuse_repeated((_file_name(name).casefold() for name in names), images or output)
+    make: Callable[[str], Bytes] = partial(_drawn, preset=preset, size=size, seed=seed)
+    if files is not None:
+        make = _in_order(names, files, mask_convention)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Everything is written beside the target and put in place at once: no half-written set.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         folder = Path(scratch) / "masks"
         folder.mkdir()
-        draw = partial(_write_mask, folder=folder, preset=preset, size=size, seed=seed)
+        write = partial(_write_mask, folder=folder, make=make)
         workers = default_workers() if num_workers is None else num_workers
-        if workers < 2 or len(names) < 500:
-            files = [draw(name) for name in tqdm(names, unit="mask", desc="masks")]
+        if workers < 2 or len(names) < 500 or files is not None:
+            written = [write(name) for name in tqdm(names, unit="mask", desc="masks")]
         else:
-            files = process_map(
-                draw, names, max_workers=workers, chunksize=64, unit="mask", desc="masks"
+            written = process_map(
+                write, names, max_workers=workers, chunksize=64, unit="mask", desc="masks"
             )
         manifest = {
             "format": FORMAT,
             "version": 1,
             "convention": "known-white",
-            "preset": preset,
-            "size": size,
-            "seed": seed,
+            "preset": preset if files is None else None,
+            "size": size if files is None else None,
+            "seed": seed if files is None else None,
             "images": images,
-            "generator": f"sdm-lightning {__version__}",
-            "count": len(files),
-            "mean_hole_ratio": float(np.mean([file.hole_ratio for file in files])),
-            "digest": set_digest(files),
-            "files": [vars(file) for file in files],
+            "generator": f"sdm-lightning {__version__}" if files is None else files,
+            "count": len(written),
+            "mean_hole_ratio": float(np.mean([file.hole_ratio for file in written])),
+            "digest": set_digest(written),
+            "files": [vars(file) for file in written],
         }
         write_atomically(folder / MANIFEST_NAME, json.dumps(manifest, indent=1))
         os.chmod(folder, 0o755)
         if target.exists():
             shutil.move(target, Path(scratch) / "old")
         os.replace(folder, target)
-    ratios = np.array([file.hole_ratio for file in files])
+    ratios = np.array([file.hole_ratio for file in written])
+    origin = f"{preset}, {size}x{size}, seed {seed}" if files is None else files
     print(
-        f"{len(files)} masks of {preset}, {size}x{size}, seed {seed} in {target}\n"
+        f"{len(written)} masks of {origin} in {target}\n"
         f"hole ratio: mean {ratios.mean():.3f}, deviation {ratios.std():.3f}, "
         f"from {ratios.min():.3f} to {ratios.max():.3f}\n"
         f"digest {manifest['digest']}"
@@ -132,8 +149,24 @@ def _file_name(key: str) -> str:
     return f"{key_for_path(f'{key}.png')}.png"
 
 
-def _write_mask(name: str, folder: Path, preset: str, size: int, seed: int) -> MaskFile:
-    mask = free_form_mask(preset, size, mask_seed(seed, name))
+def _drawn(name: str, preset: str, size: int, seed: int) -> Bytes:
+    return free_form_mask(preset, size, mask_seed(seed, name))
+
+
+def _in_order(names: list[str], path: str, convention: MaskConvention) -> Callable[[str], Bytes]:
+    """Pair names with mask files, both sorted; return what reads the mask of a name."""
+    masks = NamedImages(path)
+    if len(masks.entries) != len(names):
+        raise InputError(
+            f"{path}: {len(masks.entries)} masks for {len(names)} images; files that are paired in "
+            "the order of their names have to be as many"
+        )
+    of = dict(zip(sorted(names), masks.entries, strict=True))
+    return lambda name: masks.mask(of[name], convention)
+
+
+def _write_mask(name: str, folder: Path, make: Callable[[str], Bytes]) -> MaskFile:
+    mask = make(name)
     done, data = cv2.imencode(".png", mask * 255)
     assert done
     content = data.tobytes()

@@ -60,15 +60,15 @@ def change(
 ) -> Ours | None:
     """Compute how a row differs from another, ours; None unless both were run.
 
-    Runs of one seed saw the same images and masks in the same order. Where both rows have the same
-    two or more seeds, once each, the change is therefore taken seed by seed, and its deviation is
-    that of the changes. Otherwise it is the difference of the means alone.
+    Runs of one seed saw the same images and masks in the same order. The change is therefore taken
+    seed by seed over the seeds that both rows have, once each, and its deviation is that of the
+    changes. Without such seeds it is the difference of the means alone.
     """
     found, base = (_values(lines, name, where, metric) for name in (row, reference))
-    seeds, base_seeds = ([seed for seed, _ in values] for values in (found, base))
-    if len(seeds) > 1 and sorted(seeds) == sorted(base_seeds) and len(set(seeds)) == len(seeds):
-        by_seed = dict(base)
-        return Ours.of(value - by_seed[seed] for seed, value in found)
+    of_row, of_base = dict(found), dict(base)
+    once = len(of_row) == len(found) and len(of_base) == len(base)
+    if once and (common := [seed for seed in of_row if seed in of_base]):
+        return Ours.of(of_row[seed] - of_base[seed] for seed in common)
     mean, base_mean = (Ours.of(value for _, value in values) for values in (found, base))
     if mean is None or base_mean is None:
         return None

@@ -38,7 +38,7 @@ class LossSettings:
         perceptual: lambda_2.
         likelihood: lambda_3.
         likelihood_reduction: ``"sum"`` over the dimensions of an image as Eq. 1 prints it, or
-            ``"mean"``. At 512x512 they differ by a factor of 786,432.
+            ``"mean"`` over those that count: up to 786,432 at 512x512.
         mean_region: What the adversarial and the perceptual loss see. ``"hole"``: the mean with the
             known pixels pasted, which is what is shown at the end. ``"image"``: the mean alone, so
             that the network also learns to give known pixels back, which Eq. 5 asks of it for

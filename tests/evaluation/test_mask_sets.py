@@ -95,6 +95,29 @@ def test_drawing_in_several_processes_gives_the_same_set(tmp_path):
     assert [entry["file"] for entry in several["files"]][-1] == "00000519.png"
 
 
+@pytest.mark.parametrize("convention", ["known-white", "hole-white"])
+def test_numbered_files_are_paired_in_order(mask_set, folders, convention):
+    theirs = folders.root / "theirs"
+    theirs.mkdir()
+    for i in range(6):
+        mask = cv2.imread(str(mask_set / f"photo{i}.png"), cv2.IMREAD_UNCHANGED)
+        drawn = mask if convention == "known-white" else 255 - mask
+        cv2.imwrite(str(theirs / f"{i:06d}.png"), np.repeat(drawn[..., None], 3, axis=2))
+    target = folders.root / "taken"
+    write_mask_set(
+        str(target), folders.real, files=str(theirs), mask_convention=convention, num_workers=0
+    )
+    manifest = check_mask_set(target)
+    assert manifest["digest"] == check_mask_set(mask_set)["digest"]
+    assert (manifest["preset"], manifest["generator"]) == (None, str(theirs))
+    (theirs / "000005.png").unlink()
+    with pytest.raises(InputError, match="theirs: 5 masks for 6 images"):
+        write_mask_set(str(folders.root / "x"), folders.real, files=str(theirs))
+    with pytest.raises(InputError, match="give those with --images"):
+        write_mask_set(str(folders.root / "x"), count=5, files=str(theirs))
+    assert not (folders.root / "x").exists()
+
+
 def test_names_of_shards(tiny_shards, tiny_images):
     assert sorted(sample_keys(str(tiny_shards))) == sample_keys(str(tiny_images))
 

@@ -62,7 +62,7 @@ def test_mean_deviation_and_difference(tmp_path: Path) -> None:
     assert found["A (full)"]["difference"] == f"{mean - 2.36:+.2f}"
     assert found["B"]["FID, ours"] == "3.00"
     assert found["B"]["vs A, paper"] == "+0.59"
-    assert found["B"]["vs A, ours (fid)"] == f"{3 - mean:+.2f}"
+    assert found["B"]["vs A, ours (fid)"] == f"{3 - values[0]:+.2f}"  # the seed of both
     assert [found["C"][k] for k in ("FID, ours", "difference", "vs A, ours (fid)")] == ["", "", ""]
     assert found["C"]["FID, paper"] == "2.55"
 
@@ -71,10 +71,12 @@ def test_changes_are_taken_seed_by_seed(tmp_path: Path) -> None:
     """What two rows share from seed to seed is no noise of their difference."""
     lines = [line("A", s, metrics={"fid": v}) for s, v in enumerate([2.0, 3.0, 4.0])]
     lines += [line("B", s, metrics={"fid": v}) for s, v in enumerate([2.4, 3.6, 4.5])]
-    lines += [line("C", s, metrics={"fid": v}) for s, v in ((0, 2.0), (7, 5.0))]
+    lines += [line("C", s, metrics={"fid": v}) for s, v in ((7, 2.0), (8, 5.0))]
+    lines += [line("D", s, metrics={"fid": v}) for s, v in ((1, 2.0), (7, 5.0))]
     found = cells("table1", lines, tmp_path)
     assert found["B"]["vs A, ours (fid)"] == "+0.50 ± 0.10"
     assert found["C"]["vs A, ours (fid)"] == "+0.50"  # other seeds: the means alone
+    assert found["D (- DPM)"]["vs A, ours (fid)"] == "-1.00"  # one seed in common
 
 
 def test_the_seed_is_that_of_the_training(tmp_path: Path) -> None:

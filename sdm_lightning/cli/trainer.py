@@ -39,10 +39,10 @@ from sdm_lightning.cli.run_directory import (
     run_folder,
     set_aside,
 )
-from sdm_lightning.cli.signals import leave_when_signalled
 from sdm_lightning.data.datamodule import InpaintingDataModule
 from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.evaluation.printing import table_lines
+from sdm_lightning.signals import leave_when_signalled
 from sdm_lightning.training.callbacks import (
     ImageBudget,
     ImageProgressBar,

@@ -221,19 +221,12 @@ class Evaluator:
         assert self.fid is not None
         label = self.features.label
         found: dict[str, float] = {}
-        if count < 2:
-            asked = {
-                "fid": True, "p_ids": self.ids, "u_ids": self.ids, "kid": self.kid,
-                "kid_deviation": self.kid, "precision": self.precision_recall,
-                "recall": self.precision_recall,
-            }  # fmt: skip
-            names = [metric_name(name, label) for name, wanted in asked.items() if wanted]
-            refused.update(dict.fromkeys(names, "needs at least 2 images"))
-            return found
         heavy = not dist.is_initialized() or dist.get_rank() == 0
         with self.fid.sync_context():
             # One process computes, the others wait for its numbers.
-            if heavy:
+            if heavy and count < 2:
+                refused[metric_name("fid", label)] = "needs at least 2 images"
+            elif heavy:
                 found[metric_name("fid", label)] = self.fid.value()
         if self.pairs is not None:
             with self.pairs.sync_context():

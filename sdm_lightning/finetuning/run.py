@@ -132,14 +132,14 @@ def _settings(
     start: str, info: Any, data: Path, held_out: bool, side: int, plan: Plan
 ) -> dict[str, Any]:
     """Build the run's config: losses of configs/model/demo.yaml, networks of the weights."""
-    from sdm_lightning.inference.discriminators import load_discriminator_config
+    from sdm_lightning.inference.discriminators import load_discriminator
     from sdm_lightning.inference.trusted import built_network
 
     shipped = yaml.safe_load(Path(find_config("configs/model/demo.yaml")).read_text("utf-8"))
     model = shipped["model"]
     model["generator"], model["diffusion"] = copy.deepcopy((info.generator, info.diffusion))
     model["test_iterations"] = (info.diffusion.get("init_args") or {}).get("num_iterations", 4)
-    discriminator = copy.deepcopy(load_discriminator_config(start))
+    discriminator = copy.deepcopy(load_discriminator(start)[1])
     if discriminator is not None:
         built_network(discriminator, start)  # refuses what is not trusted, as for the diffusion
         # It follows data.resolution.

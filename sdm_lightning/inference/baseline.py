@@ -4,7 +4,6 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -40,10 +39,6 @@ def run_baseline(
     output: str,
     mask_convention: MaskConvention = "known-white",
     overwrite: bool = False,
-    value_range: Literal["unit", "signed"] | None = None,
-    mask_value: Literal[0, 1] | None = None,
-    arguments: Literal["image,mask", "mask,image", "concatenated"] | None = None,
-    multiple: int | None = None,
     device: str | None = None,
 ) -> None:
     """Fill the holes of a folder of pictures with another method, for comparison.
@@ -53,30 +48,19 @@ def run_baseline(
 
     Args:
         method: One of mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION,
-            called with uint8 (H, W, 3) and bool (H, W), True = known; or a TorchScript file such as
-            LaMa's.
+            called with uint8 (H, W, 3) and bool (H, W), True = known; or a TorchScript file, fed as
+            LaMa's is.
         images: Folder of pictures.
         masks: Folder of masks with the pictures' names.
         output: Folder for the results.
         mask_convention: What white means in them: known-white or hole-white.
         overwrite: Replace results that exist.
-        value_range: TorchScript: unit (0 to 1, the default) or signed (-1 to 1).
-        mask_value: TorchScript: what marks the hole, 1 (the default) or 0.
-        arguments: TorchScript: image,mask (the default), mask,image or concatenated.
-        multiple: TorchScript: sides are padded to multiples of it (8).
         device: TorchScript: cpu (the default), cuda, ...
 
     Raises:
         InputError: If a folder, a mask or the method is missing or wrong.
     """
-    options = {
-        "value_range": value_range,
-        "mask_value": mask_value,
-        "arguments": arguments,
-        "multiple": multiple,
-        "device": device,
-    }
-    run = load_method(method, **{key: v for key, v in options.items() if v is not None})
+    run = load_method(method, device)
     for folder in (images, masks):
         if Path(output).resolve() == Path(folder).resolve():
             raise InputError(f"{output}: is an input folder; name another")

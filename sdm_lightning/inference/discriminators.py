@@ -23,54 +23,43 @@ def discriminator_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}.discriminator.safetensors")
 
 
-def load_discriminator_state(weights: str | Path) -> dict[str, Tensor] | None:
-    """Read the discriminator's float32 tensors that go with weights; None if there are none.
+def load_discriminator(
+    weights: str | Path,
+) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
+    """Read the discriminator that goes with weights: float32 tensors, and class with arguments.
 
     Args:
-        weights: As for :func:`load_generator`. Those of a ``.safetensors`` file lie in the file
-            beside it (:func:`discriminator_file`), or inside it if an earlier release wrote it.
+        weights: As for :func:`load_generator`. Of a ``.safetensors`` file it lies in the file
+            beside it (:func:`discriminator_file`).
+
+    Returns:
+        Tensors and configuration; None for what there is not.
 
     Raises:
         InputError: If a file is missing or damaged, or the discriminator is that of other weights.
     """
     path = find_weights(weights)
+    state: Mapping[str, Tensor] = {}
+    config: Any = None
     if path.suffix == ".ckpt":
-        state = open_checkpoint(path)["state_dict"]
-    else:
-        _, state = _read_discriminator(path)
-        beside = discriminator_file(path)
-        if not state and beside.is_file():
-            config, state = _read_discriminator(beside)
-            if config.get("generator_sha256") != sha256_of_file(path):
-                raise InputError(
-                    f"{beside}: belongs to other weights than {path.name}; export both together "
-                    "(sdm export ... --discriminator), or delete it"
-                )
+        checkpoint = open_checkpoint(path)
+        state = checkpoint["state_dict"]
+        config = (checkpoint.get("hyper_parameters") or {}).get("discriminator")
+    elif (beside := discriminator_file(path)).is_file():
+        facts, state = _read_discriminator(beside)
+        if facts.get("generator_sha256") != sha256_of_file(path):
+            raise InputError(
+                f"{beside}: belongs to other weights than {path.name}; export both together "
+                "(sdm export ... --discriminator), or delete it"
+            )
+        config = facts.get("discriminator")
     found = {
         name[len(DISCRIMINATOR) :]: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in state.items()
         if name.startswith(DISCRIMINATOR)
     }
-    return found or None
-
-
-def load_discriminator_config(weights: str | Path) -> dict[str, Any] | None:
-    """Read class and arguments of the discriminator that goes with weights; None if not recorded.
-
-    Args:
-        weights: As for :func:`load_generator`.
-
-    Raises:
-        InputError: If a file is missing or damaged.
-    """
-    path = find_weights(weights)
-    if path.suffix == ".ckpt":
-        config = (open_checkpoint(path).get("hyper_parameters") or {}).get("discriminator")
-    elif discriminator_file(path).is_file():
-        config = _read_discriminator(discriminator_file(path))[0].get("discriminator")
-    else:
-        config = None
-    return dict(config) if isinstance(config, Mapping) and "class_path" in config else None
+    known = isinstance(config, Mapping) and "class_path" in config
+    return found or None, dict(config) if known else None
 
 
 def _read_discriminator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -4,7 +4,7 @@ import warnings
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,27 +12,17 @@ from torch import Tensor
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.certainty import with_calibration
-from sdm_lightning.inference.discriminators import (
-    load_discriminator_config,
-    load_discriminator_state,
-)
+from sdm_lightning.inference.discriminators import load_discriminator
 from sdm_lightning.inference.graph import OUTPUTS, InpaintingGraph
 from sdm_lightning.inference.onnx_file import refuse_missing_packages, refuse_old_torch, write_onnx
 from sdm_lightning.inference.weights import Parameters, load_generator, save_weights
 
-Format = Literal["safetensors", "torchscript", "torch-export", "onnx"]
-SUFFIXES = {
-    "safetensors": ".safetensors",
-    "torchscript": ".pt",
-    "torch-export": ".pt2",
-    "onnx": ".onnx",
-}
+SUFFIXES = (".safetensors", ".pt", ".pt2", ".onnx")
 
 
 def export_model(
     weights: str,
     output: str,
-    format: Literal["auto", "safetensors", "torchscript", "torch-export", "onnx"] = "auto",
     height: int | None = None,
     width: int | None = None,
     num_iterations: int | None = None,
@@ -54,9 +44,8 @@ def export_model(
     Args:
         weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
             newest checkpoint.
-        output: File to write.
-        format: By default from the suffix: .safetensors, .pt (torchscript), .pt2 (torch-export),
-            .onnx.
+        output: File to write; its suffix is its format: .safetensors, .pt (TorchScript), .pt2
+            (torch.export) or .onnx.
         height: Of the graph's pictures; default: the training resolution, and any for ONNX.
         width: Of the graph's pictures; default: as height.
         num_iterations: Iterations in the graph; default: as the weights were made for.
@@ -68,20 +57,23 @@ def export_model(
         overwrite: Replace an existing file.
     """
     path = Path(output)
-    chosen = _format(path, format)
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: its suffix names no format; end it in {', '.join(SUFFIXES)}")
+    if path.suffix == ".onnx":
+        refuse_missing_packages()
     for name, value in (("height", height), ("width", width), ("num_iterations", num_iterations)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; --overwrite true replaces it")
     generator, info = load_generator(weights, parameters=parameters)
-    if chosen == "safetensors":
+    if path.suffix == ".safetensors":
         other: dict[str, Any] = {}
         if discriminator:
-            other["discriminator_state"] = load_discriminator_state(weights)
-            other["discriminator_config"] = load_discriminator_config(weights)
-            if other["discriminator_state"] is None:
+            found, config = load_discriminator(weights)
+            if found is None:
                 raise InputError(f"{weights}: holds no discriminator")
+            other = {"discriminator_state": found, "discriminator_config": config}
         state = generator.state_dict()
         info = replace(
             with_calibration(info), licence=licence or info.licence, data=data or info.data
@@ -90,14 +82,14 @@ def export_model(
         _compare_stored(path, state)
         return
     if half:
-        if chosen != "onnx":
-            raise InputError(f"--half is for .safetensors and .onnx, not for {chosen}")
+        if path.suffix != ".onnx":
+            raise InputError(f"--half is for .safetensors and .onnx, not for {path.suffix}")
         generator.half().float()  # so that the comparison below is with what is stored
     graph = InpaintingGraph(generator, info.build_diffusion(), num_iterations)
     iterations = f"{graph.num_iterations} iterations"
     print(f"{path}: making a graph of {iterations}, for up to minutes ...", flush=True)
     stride = int(generator.stride)  # type: ignore[arg-type]
-    if chosen == "onnx" and height is None and width is None:
+    if path.suffix == ".onnx" and height is None and width is None:
         refuse_old_torch()
         run = write_onnx(graph, info, path, half=half)
         side = info.resolution or 4 * stride
@@ -112,31 +104,12 @@ def export_model(
             raise InputError(f"{name} {side} is not divisible by the generator's stride {stride}")
     example = graph.example(size, width or size)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if chosen == "onnx":
+    if path.suffix == ".onnx":
         run = write_onnx(graph, info, path, (size, width or size), half)
     else:
-        run = {"torchscript": _torchscript, "torch-export": _torch_export}[chosen](
-            graph, example, path
-        )
+        run = _write_pytorch(graph, example, path)
     # Compared on other inputs than those it was traced with.
     _compare(graph, run, graph.example(size, width or size, seed=1), path)
-
-
-def _format(path: Path, chosen: str) -> str:
-    found = chosen
-    if chosen == "auto":
-        matches = [name for name, suffix in SUFFIXES.items() if path.suffix == suffix]
-        if not matches:
-            raise InputError(
-                f"{path}: its suffix names no format; end it in {', '.join(SUFFIXES.values())} or "
-                "give --format"
-            )
-        found = matches[0]
-    if found == "safetensors" and path.suffix != ".safetensors":
-        raise InputError(f"{path}: weights files end in .safetensors")
-    if found == "onnx":
-        refuse_missing_packages()
-    return found
 
 
 def _compare_stored(path: Path, state: dict[str, Tensor]) -> None:
@@ -152,25 +125,18 @@ def _compare_stored(path: Path, state: dict[str, Tensor]) -> None:
     print(f"loaded again: largest relative difference of a weight {difference:.2e}")
 
 
-def _torchscript(graph: InpaintingGraph, example: tuple[Tensor, ...], path: Path) -> Any:
-    with torch.inference_mode(), warnings.catch_warnings():
+def _write_pytorch(graph: InpaintingGraph, example: tuple[Tensor, ...], path: Path) -> Any:
+    """Write TorchScript (.pt) or a torch.export program (.pt2); return it loaded again."""
+    script, buffer = path.suffix == ".pt", BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
         # Shape checks become constants of the trace, as intended: one size per file.
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(graph, example, check_trace=False)
-        buffer = BytesIO()
-        torch.jit.save(traced, buffer)
+        if script:
+            torch.jit.save(torch.jit.trace(graph, example, check_trace=False), buffer)
+        else:
+            torch.export.save(torch.export.export(graph, example, strict=False), buffer)
         write_atomically(path, buffer.getvalue())
-        return torch.jit.load(str(path))
-
-
-def _torch_export(graph: InpaintingGraph, example: tuple[Tensor, ...], path: Path) -> Any:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(graph, example, strict=False)
-        buffer = BytesIO()
-        torch.export.save(program, buffer)
-        write_atomically(path, buffer.getvalue())
-        return torch.export.load(str(path)).module()
+        return torch.jit.load(str(path)) if script else torch.export.load(str(path)).module()
 
 
 def _compare(graph: InpaintingGraph, run: Any, inputs: tuple[Tensor, ...], path: Path) -> None:

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -26,6 +26,9 @@ Method: TypeAlias = Callable[[Bytes, Bools], Bytes]
 
 RADIUS = 3.0
 """Of the surroundings that OpenCV's methods look at, in pixels."""
+
+MULTIPLE = 8
+"""Sides of what a TorchScript network is fed are multiples of it."""
 
 
 def mean_fill(image: Bytes, known: Bools) -> Bytes:
@@ -71,32 +74,19 @@ BASELINES: dict[str, Method] = {
 class TorchScriptMethod:
     """An inpainting network as a TorchScript file, such as the released one of LaMa.
 
-    Networks differ in their inputs; the defaults are LaMa's: picture in [0, 1] with the hole
-    blanked, mask with 1 = hole, two arguments, sides padded to multiples of 8. A TorchScript file
-    is a program: run only files that you trust.
+    It is fed as LaMa's is: picture in [0, 1] with the hole blanked, mask with 1 = hole, both sides
+    padded to multiples of 8 by mirroring at the right and bottom; it returns a picture in [0, 1].
+    A TorchScript file is a program: run only files that you trust.
 
     Args:
         path: The file.
-        value_range: ``"unit"`` feeds and reads pictures in [0, 1], ``"signed"`` in [-1, 1].
-        mask_value: What marks the hole in the mask that is fed: 1 or 0.
-        arguments: ``"image,mask"``, ``"mask,image"`` (two arguments), or ``"concatenated"`` (one
-            tensor ``(B, 4, H, W)``, picture first).
-        multiple: Both sides are padded to a multiple of it, by mirroring at the right and bottom.
         device: ``"cpu"``, ``"cuda"``, ...
 
     Raises:
         InputError: If the file is missing or is not TorchScript, or the device is not there.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        value_range: Literal["unit", "signed"] = "unit",
-        mask_value: Literal[0, 1] = 1,
-        arguments: Literal["image,mask", "mask,image", "concatenated"] = "image,mask",
-        multiple: int = 8,
-        device: str = "cpu",
-    ) -> None:
+    def __init__(self, path: str | Path, device: str = "cpu") -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(f"{path}: no such TorchScript file")
@@ -106,10 +96,6 @@ class TorchScriptMethod:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"{path}: not a TorchScript file ({reason})") from None
-        self.value_range = value_range
-        self.mask_value = mask_value
-        self.arguments = arguments
-        self.multiple = multiple
 
     @torch.no_grad()
     def __call__(self, image: Bytes, known: Bools) -> Bytes:
@@ -123,30 +109,22 @@ class TorchScriptMethod:
             InputError: If the network fails, or returns no picture of this size.
         """
         height, width = known.shape
-        padded, holes = (pad_to_stride(x, self.multiple) for x in (image, ~known))
-        picture = torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None].float()
-        picture = picture / 255 if self.value_range == "unit" else picture / 127.5 - 1
+        padded, holes = (pad_to_stride(x, MULTIPLE) for x in (image, ~known))
+        picture = torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None].float() / 255
         hole = torch.from_numpy(holes).to(self.device)[None, None].float()
-        picture = picture * (1 - hole)
-        mask = hole if self.mask_value == 1 else 1 - hole
-        result = self._run(picture, mask)[0, :, :height, :width].float()
-        levels = result * 255 if self.value_range == "unit" else result * 127.5 + 127.5
-        filled = levels.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        result = self._run(picture * (1 - hole), hole)[0, :, :height, :width].float()
+        levels = (result * 255).round().clamp(0, 255)
+        filled = levels.byte().permute(1, 2, 0).cpu().numpy()
         return np.where(known[:, :, None], image, filled)
 
-    def _run(self, picture: Tensor, mask: Tensor) -> Tensor:
+    def _run(self, picture: Tensor, hole: Tensor) -> Tensor:
         try:
-            if self.arguments == "concatenated":
-                result = self.network(torch.cat([picture, mask], dim=1))
-            elif self.arguments == "mask,image":
-                result = self.network(mask, picture)
-            else:
-                result = self.network(picture, mask)
+            result = self.network(picture, hole)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(
-                f"{self.path}: fails with arguments '{self.arguments}' ({reason}); check what the "
-                "network was exported for"
+                f"{self.path}: fails with a picture and its hole, fed as to LaMa ({reason}); wrap "
+                "a network that is fed otherwise in a function: FILE.py:FUNCTION"
             ) from None
         result = result[0] if isinstance(result, tuple | list) else result
         if not isinstance(result, Tensor) or result.shape != picture.shape:
@@ -155,24 +133,24 @@ class TorchScriptMethod:
         return result
 
 
-def load_method(name: str, **options: Any) -> Method:
+def load_method(name: str, device: str | None = None) -> Method:
     """Find a method by name.
 
     Args:
         name: ``mean``, ``telea`` or ``navier-stokes``; ``FILE.py:FUNCTION`` or
             ``PACKAGE.MODULE:FUNCTION``, called as ``FUNCTION(image, known)``; or a TorchScript
             file ending in ``.pt``, ``.pth``, ``.ts`` or ``.torchscript``.
-        options: Of ``TorchScriptMethod``.
+        device: Of a TorchScript network; the CPU if None.
 
     Raises:
         InputError: If there is no such method.
     """
-    if name in BASELINES and not options:
-        return BASELINES[name]
     if Path(name).suffix in (".pt", ".pth", ".ts", ".torchscript"):
-        return TorchScriptMethod(name, **options)
-    if options:
-        raise InputError(f"{name}: {', '.join(options)} are for TorchScript files only")
+        return TorchScriptMethod(name, device or "cpu")
+    if device is not None:
+        raise InputError(f"{name}: device is for TorchScript files only")
+    if name in BASELINES:
+        return BASELINES[name]
     module_name, colon, function_name = name.rpartition(":")
     if not colon:
         raise InputError(

@@ -47,7 +47,7 @@ def refuse_missing_packages() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"--format onnx needs the package {' and '.join(missing)}: "
+            f"an .onnx file needs the package {' and '.join(missing)}: "
             f"pip install {' '.join(missing)} onnxruntime"
         )
 

@@ -241,7 +241,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
     floats = {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in state.items()
-        if not name.startswith(DISCRIMINATOR)
     }
     return floats, info
 

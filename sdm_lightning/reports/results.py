@@ -112,9 +112,7 @@ def unique(lines: Iterable[Line]) -> list[Line]:
 
 
 def read_wandb_project(name: str) -> list[Line]:
-    """Read a W&B project: one result line for each finished run that has ``test/...`` values.
-
-    A line is made of the summary's test metrics and of the configuration that each run carries.
+    """Read a W&B project: the result line of each run that was tested or validated.
 
     Args:
         name: ``ENTITY/PROJECT`` or ``PROJECT``.
@@ -130,42 +128,16 @@ def read_wandb_project(name: str) -> list[Line]:
         raise InputError(
             f"wandb:{name}: cannot be read ({one_line(error)}); log in, or give files"
         ) from None
-    return [line for run in runs if (line := wandb_line(run.summary, run.config))]
+    return [line for run in runs if (line := wandb_line(run.summary))]
 
 
-def wandb_line(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Line | None:
-    """Build a result line from what W&B keeps of one run; None if it was not tested.
-
-    The summary's ``record`` is the line that the run wrote to its results file. A run without one
-    (logged by other code) is read from its metrics and its configuration.
-
-    Args:
-        summary: Last values; ``test/...`` are the metrics.
-        config: The whole configuration of the run, nested.
-    """
-    metrics = {
-        key.removeprefix("test/"): value
-        for key, value in dict(summary).items()
-        if key.startswith("test/") and isinstance(value, int | float)
-    }
-    if not metrics:
-        return None
+def wandb_line(summary: Mapping[str, Any]) -> Line | None:
+    """Return the result line that a run left in its W&B summary; None if it was not tested."""
     try:
-        record = json.loads(summary.get("record") or "null")
-    except (TypeError, json.JSONDecodeError):
-        record = None
-    if isinstance(record, dict) and isinstance(record.get("metrics"), dict):
-        return record
-    evaluation = config.get("evaluation") or {}
-    return {
-        "metrics": metrics,
-        "protocol": evaluation.get("protocol"),
-        "seed": config.get("seed_everything"),
-        "num_iterations": (config.get("model") or {}).get("test_iterations"),
-        "images_seen": summary.get("images_seen"),
-        "git_commit": config.get("commit"),
-        **(evaluation.get("facts") or {}),
-    }
+        record = parse_json(summary.get("record") or "null")
+    except (TypeError, ValueError):
+        return None
+    return record if _is_result(record) else None
 
 
 def metric_values(line: Line) -> dict[str, float]:

@@ -7,101 +7,57 @@ import lightning.pytorch as pl
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import PerceptualLoss, WeightedPerceptualLoss
-from sdm_lightning.training.averaging import AverageSettings
-from sdm_lightning.training.settings import AdamSettings, LossSettings
 
 if TYPE_CHECKING:
     from sdm_lightning.training.module import SDMModule
 
 
-def refuse_unfit_settings(
-    losses: LossSettings,
-    perceptual: PerceptualLoss | None,
-    random_iterations: tuple[int, int] | None,
-    max_skipped_batches: int,
-    decoupled: bool,
-    **counts: int,
-) -> None:
-    """Refuse settings of the module that are out of range or do not go together.
-
-    Args:
-        losses: Weights and intervals.
-        perceptual: Needed where it has a weight.
-        random_iterations: Least and most T.
-        max_skipped_batches: 0 or more.
-        decoupled: Whether the likelihood counts.
-        counts: Arguments of the module that must be at least 1.
+def refuse_unfit_settings(module: "SDMModule") -> None:
+    """Refuse settings that are out of range, do not go together, or would train wrongly.
 
     Raises:
         InputError: Naming the key.
     """
-    if losses.perceptual and perceptual is None:
+    losses = module.losses
+    if losses.perceptual and module.perceptual is None:
         raise InputError(
             "model.perceptual is missing: give a loss such as "
             "sdm_lightning.losses.ResNetPerceptualLoss, or set model.losses.perceptual to 0"
         )
-    for name, value in {**counts, "losses.r1_interval": losses.r1_interval}.items():
-        if value < 1:
-            raise InputError(f"model.{name} is {value}; it must be at least 1")
-    if not (losses.adversarial or losses.perceptual or (decoupled and losses.likelihood)):
+    if not (losses.adversarial or losses.perceptual or (module.decoupled and losses.likelihood)):
         raise InputError(
             "model.losses: no loss is left to train by; give adversarial, perceptual or "
             "(with decoupled) likelihood a weight above 0"
         )
-    if max_skipped_batches < 0:
-        raise InputError(f"model.max_skipped_batches is {max_skipped_batches}; 0 is the least")
-    if random_iterations is not None and not 1 <= random_iterations[0] <= random_iterations[1]:
+    for name in ("test_iterations", "num_micro_batches", "losses.r1_interval"):
+        if (value := attrgetter(name)(module)) < 1:
+            raise InputError(f"model.{name} is {value}; it must be at least 1")
+    if (skipped := module.health.max_skipped) < 0:
+        raise InputError(f"model.max_skipped_batches is {skipped}; 0 is the least")
+    drawn = module.random_iterations
+    if drawn is not None and not 1 <= drawn[0] <= drawn[1]:
         raise InputError(
-            f"model.random_iterations is {list(random_iterations)}; give the least and the "
+            f"model.random_iterations is {list(drawn)}; give the least and the "
             "most T, such as [1, 4]"
         )
-
-
-def refuse_unfit_recipe(
-    losses: LossSettings,
-    optimizer_g: AdamSettings,
-    optimizer_d: AdamSettings,
-    average: AverageSettings,
-    gradient_clip: float | None,
-    style_mixing_probability: float,
-) -> None:
-    """Refuse numbers of the recipe that would train wrongly without a word.
-
-    Args:
-        losses: Weights.
-        optimizer_g: Of the generator.
-        optimizer_d: Of the discriminator.
-        average: Half-life and ramp.
-        gradient_clip: None = off.
-        style_mixing_probability: In [0, 1].
-
-    Raises:
-        InputError: Naming the key.
-    """
-    above = {
-        "gradient_clip": gradient_clip,
-        "average.half_life_images": average.half_life_images,
-        "average.ramp_up": average.ramp_up,
-    }
-    optimizers = {"optimizer_g": optimizer_g, "optimizer_d": optimizer_d}
-    for key, settings in optimizers.items():
-        if not all(0 <= beta < 1 for beta in settings.betas):
+    for key in ("optimizer_g", "optimizer_d"):
+        betas = getattr(module, key).betas
+        if not all(0 <= beta < 1 for beta in betas):
             raise InputError(
-                f"model.{key}.betas is {list(settings.betas)}; each must be at least 0 and below 1"
+                f"model.{key}.betas is {list(betas)}; each must be at least 0 and below 1"
             )
-    for name, value in above.items():
-        if value is not None and not value > 0:
+    for name in ("gradient_clip", "average.half_life_images", "average.ramp_up"):
+        if (value := attrgetter(name)(module)) is not None and not value > 0:
             off = "; null turns it off" if name == "gradient_clip" else ""
             raise InputError(f"model.{name} is {value}; it must be above 0{off}")
-    names = ("adversarial", "perceptual", "likelihood", "r1_gamma")
-    at_least_0 = {f"losses.{name}": getattr(losses, name) for name in names}
-    at_least_0 |= {f"{key}.lr": settings.lr for key, settings in optimizers.items()}
-    for name, value in at_least_0.items():
-        if not value >= 0:
+    terms = ("adversarial", "perceptual", "likelihood", "r1_gamma")
+    for name in (*(f"losses.{term}" for term in terms), "optimizer_g.lr", "optimizer_d.lr"):
+        if not (value := attrgetter(name)(module)) >= 0:
             raise InputError(f"model.{name} is {value}; it must not be negative")
-    if not 0 <= style_mixing_probability <= 1:
+    if not 0 <= module.style_mixing_probability <= 1:
         raise InputError(
-            f"model.style_mixing_probability is {style_mixing_probability}; it must lie in [0, 1]"
+            f"model.style_mixing_probability is {module.style_mixing_probability}; it must lie in "
+            "[0, 1]"
         )
 
 

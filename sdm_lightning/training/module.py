@@ -97,12 +97,6 @@ class SDMModule(InpaintingModule):
         max_skipped_batches: int = 20,
     ) -> None:
         super().__init__()
-        checks.refuse_unfit_settings(
-            losses, perceptual, random_iterations, max_skipped_batches, decoupled,
-            test_iterations=test_iterations, num_micro_batches=num_micro_batches,
-        )  # fmt: skip
-        recipe = (optimizer_g, optimizer_d, average, gradient_clip, style_mixing_probability)
-        checks.refuse_unfit_recipe(losses, *recipe)
         with warnings.catch_warnings():
             # Built in Python these are modules, which on_save_checkpoint leaves out; built from a
             # config file they are class paths, from which a checkpoint rebuilds everything.
@@ -127,6 +121,7 @@ class SDMModule(InpaintingModule):
         self.seed = seed
         self.random_iterations = random_iterations
         self.health = StepHealth(max_skipped_batches)
+        checks.refuse_unfit_settings(self)
         self.training_seed: int | None = seed  # of a loaded checkpoint, if it says so
         self.images_seen = self.images_before = 0
         # Sum of sign(D(real)) and number of logits since ADA's last update.

@@ -57,17 +57,6 @@ def test_split_shares_no_picture(training, held_out):
     assert len({(p.package, p.path) for p in PHOTOS}) == len(PHOTOS)
 
 
-def test_missing_package_and_file_give_the_pip_line(monkeypatch, tmp_path):
-    spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})
-    with monkeypatch.context() as patch:
-        patch.setattr(photos.importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(InputError, match="pip install scikit-image"):
-            photos.test_photos()
-        patch.setattr(photos.importlib.util, "find_spec", lambda name: spec)
-        with pytest.raises(InputError, match=r"missing.*pip install scikit-learn"):
-            train_photos()
-
-
 def test_demo_images_have_the_asked_numbers_sizes_and_names(tmp_path):
     folder = make(tmp_path / "demo")
     train, test = sorted((folder / "train").iterdir()), sorted((folder / "test").iterdir())

@@ -14,8 +14,7 @@ from sdm_lightning.finetuning.defaults import plan_for
 from sdm_lightning.finetuning.photos import Photo, find_photos, split_photos
 from sdm_lightning.inference import WeightsInfo, load_generator, save_weights
 from sdm_lightning.inference.discriminators import (
-    load_discriminator_config,
-    load_discriminator_state,
+    load_discriminator,
 )
 from sdm_lightning.models import Generator
 
@@ -86,8 +85,8 @@ def test_few_photos_resumed_and_used(
     info = load_generator(result)[1]
     assert (info.resolution, info.licence) == (16, "CC-BY-4.0")
     assert info.data.startswith("4 own photos, starting from")
-    assert load_discriminator_state(result) is not None
-    config = load_discriminator_config(result)
+    assert load_discriminator(result)[0] is not None
+    config = load_discriminator(result)[1]
     assert config is not None
     assert config["class_path"] == "sdm_lightning.models.Discriminator"
     # Started from weights without a discriminator: that of the demo, which does without R1.

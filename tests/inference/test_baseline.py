@@ -39,7 +39,7 @@ def test_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in places[:2]:
         with pytest.raises(InputError, match="is an input folder"):
             run_baseline("mean", *places[:2], folder, overwrite=True)
-    with pytest.raises(InputError, match="device are for TorchScript files only"):
+    with pytest.raises(InputError, match="device is for TorchScript files only"):
         run_baseline("mean", *places, device="cuda")
     run_baseline("mean", *places, mask_convention="hole-white", overwrite=True)
     masks, out = places[1:]

@@ -73,7 +73,6 @@ def test_safetensors_round_trip(
         ("model.pt", {"width": 0}, "width is 0"),
         ("model.onnx", {"num_iterations": 0}, "num_iterations is 0"),
         ("model.pt", {"height": 20}, "not divisible by the generator's stride 8"),
-        ("model.bin", {"format": "safetensors"}, "end in .safetensors"),
         ("exists.pt", {}, "exists already"),
     ],
 )

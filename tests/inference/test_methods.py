@@ -1,7 +1,6 @@
 """Other methods behind one form: classical ones, your function, TorchScript files."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -58,12 +57,11 @@ class LamaLike(torch.nn.Module):
         return image * 0.5 * (1 - mask) + mask * 0.25
 
 
-class SignedConcatenated(torch.nn.Module):
-    """Fed [-1, 1] and 1 = known in one tensor; fills with 0.5."""
+class OneArgument(torch.nn.Module):
+    """Fed picture and mask in one tensor."""
 
     def forward(self, both: Tensor) -> Tensor:
-        image, mask = both[:, :3], both[:, 3:]
-        return image * mask + (1 - mask) * 0.5
+        return both[:, :3]
 
 
 def script(module: torch.nn.Module, path: Path) -> Path:
@@ -85,24 +83,10 @@ def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_method(str(script(LamaLike(), tmp_path / "lama.pt")), device="cuda")
 
 
-def test_other_conventions(tmp_path: Path) -> None:
-    path = script(SignedConcatenated(), tmp_path / "other.pt")
-    method = load_method(
-        str(path), value_range="signed", mask_value=0, arguments="concatenated", multiple=4
-    )
-    result = method(IMAGE, KNOWN)
-    assert (result[KNOWN] == IMAGE[KNOWN]).all()
-    assert (result[~KNOWN] == round(0.5 * 127.5 + 127.5)).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"arguments": "concatenated"}, "fails with arguments 'concatenated'")],
-)
-def test_a_wrongly_fed_network_is_named(tmp_path: Path, options: Any, message: str) -> None:
-    path = script(LamaLike(), tmp_path / "lama.pt")
-    with pytest.raises(InputError, match=message):
-        load_method(str(path), **options)(IMAGE, KNOWN)
+def test_a_wrongly_fed_network_is_named(tmp_path: Path) -> None:
+    path = script(OneArgument(), tmp_path / "other.pt")
+    with pytest.raises(InputError, match="fails with a picture and its hole, fed as to LaMa"):
+        load_method(str(path))(IMAGE, KNOWN)
 
 
 def test_no_torchscript(tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from sdm_lightning.files import sha256_of_file
 from sdm_lightning.inference import WeightsInfo, load_generator, save_weights
 from sdm_lightning.inference.discriminators import (
     discriminator_file,
-    load_discriminator_config,
-    load_discriminator_state,
+    load_discriminator,
 )
 from sdm_lightning.inference.weights import build, find_weights
 from sdm_lightning.models import Generator
@@ -178,29 +177,29 @@ def test_a_discriminator_may_travel_along(tmp_path: Path) -> None:
     )
     loaded, _ = load_generator(path)
     assert not any("discriminator" in name for name in loaded.state_dict())
-    found = load_discriminator_state(path)
+    found = load_discriminator(path)[0]
     assert found is not None
     assert list(found) == ["x"]
     assert torch.equal(found["x"], torch.arange(3.0))
     with safe_open(path, "pt") as file:
         assert not any(name.startswith("discriminator.") for name in file.keys())  # noqa: SIM118
-    assert load_discriminator_config(path) == {"class_path": "sdm_lightning.models.Discriminator"}
+    assert load_discriminator(path)[1] == {"class_path": "sdm_lightning.models.Discriminator"}
     beside = discriminator_file(path)
     assert beside.name == "both.discriminator.safetensors"
     save_weights(path, INFO, Generator(**TINY).state_dict())
     with pytest.raises(InputError, match="belongs to other weights"):
-        load_discriminator_state(path)
+        load_discriminator(path)[0]
     beside.write_bytes(b"x")
     with pytest.raises(InputError, match="not a whole safetensors file"):
-        load_discriminator_state(path)
+        load_discriminator(path)[0]
     torch.save(checkpoint(), tmp_path / "last.ckpt")
-    found = load_discriminator_state(tmp_path / "last.ckpt")
+    found = load_discriminator(tmp_path / "last.ckpt")[0]
     assert found is not None
     assert list(found) == ["x"]
 
 
 def test_without_a_discriminator_there_is_none(tiny_weights: Path) -> None:
-    assert load_discriminator_state(tiny_weights) is None
+    assert load_discriminator(tiny_weights)[0] is None
 
 
 def test_a_checkpoint_states_its_resolution_whatever_its_discriminator(tmp_path: Path) -> None:

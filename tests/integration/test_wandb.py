@@ -52,7 +52,7 @@ def test_a_table_can_be_made_of_what_wandb_keeps(sdm):
     directory = sdm("fit", *LABELS, "--budget.max_images=2")
     sdm("test", *LABELS, "--ckpt_path=last")
     run = read_offline_runs(directory)[-1]
-    line = wandb_line(run.summary, run.config)
+    line = wandb_line(run.summary)
     assert line == read_result_lines(directory / "results.jsonl")[-1]
     assert (line["table"], line["row"], line["seed"]) == ("table1", "B", 3)
     assert line["training_seed"] == 3

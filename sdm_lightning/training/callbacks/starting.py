@@ -7,7 +7,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.discriminators import load_discriminator_state
+from sdm_lightning.inference.discriminators import load_discriminator
 from sdm_lightning.inference.weights import find_weights, read_weights
 
 
@@ -31,7 +31,7 @@ class StartingWeights(pl.Callback):
         path = find_weights(weights)
         self.weights = str(path)
         self.state, self.info = read_weights(path)
-        self.discriminator_state = load_discriminator_state(path)
+        self.discriminator_state, _ = load_discriminator(path)
         for state in (self.state, self.discriminator_state or {}):
             for name, tensor in state.items():
                 if not bool(tensor.isfinite().all()):

@@ -1,6 +1,6 @@
 """Time and difference of onnxruntime and onnxruntime-web against PyTorch, one thread each.
 
-    sdm export demo examples/browser/model.onnx --half
+    sdm export photos-128 examples/browser/model.onnx --half
     python -m benchmarks.engine_speed               # needs onnxruntime; Chromium for the browser
 
 Each row is the least of ``--runs`` runs, the three engines in turn on the same inputs.
@@ -62,7 +62,7 @@ def web(stack: ExitStack) -> Engine:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--weights", default="demo")
+    parser.add_argument("--weights", default="photos-128")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--runs", type=int, default=10)
     args = parser.parse_args()

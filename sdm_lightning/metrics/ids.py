@@ -59,6 +59,7 @@ def inception_discriminative_scores(
     # float64 from the start: the solver would make that copy itself and keep ours beside it.
     rows = np.empty((2 * count, first.shape[1]), dtype=np.float64)
     rows[:count], rows[count:] = first, second
+    del first, second
     if not np.isfinite(rows).all():
         raise InputError("P-IDS: a feature is not a finite number")
     labels = np.repeat(np.array([1, 0]), count)
@@ -71,7 +72,8 @@ def inception_discriminative_scores(
 
 def _as_array(features: Tensor | npt.NDArray) -> npt.NDArray:
     if isinstance(features, Tensor):
-        return features.detach().cpu().double().numpy()
+        wide = torch.promote_types(features.dtype, torch.float32)
+        return features.detach().to("cpu", wide).numpy()
     return np.asarray(features)
 
 

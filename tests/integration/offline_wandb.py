@@ -32,6 +32,8 @@ class OfflineRun:
 
 def messages(content: bytes):
     """Protobuf messages of a LevelDB log, pieces put together."""
+    if len(content) < HEADER:
+        return  # not written yet
     assert content[:4] == b":W&B"
     position, message = HEADER, b""
     while position + HEADER <= len(content):

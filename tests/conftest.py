@@ -19,6 +19,14 @@ pytest_plugins = ["tests.network_files", "tests.inference.onnx_model", "tests.in
 CONF = Path(__file__).parent / "conf"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def first_backward_pass() -> None:
+    """After an ONNX export, torch's first backward pass starts threads that bar a later fork."""
+    import torch
+
+    torch.zeros(1, requires_grad=True).sum().backward()
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning reads PL_* as trainer defaults; a launcher's variables would make us a rank."""

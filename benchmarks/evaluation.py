@@ -16,6 +16,7 @@ from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.evaluation.folders import run_pairs
 from sdm_lightning.evaluation.pairs import PairedFolders
 from sdm_lightning.features import InceptionFeatures
+from sdm_lightning.features.weights import sha256_of_file
 from sdm_lightning.metrics import (
     FrechetInceptionDistance,
     PairedFeatures,
@@ -33,7 +34,7 @@ def run(settings: Settings) -> Iterator[Line]:
     real = make_photos(settings.folder / "real", count, size, "png")
     fake = make_photos(settings.folder / "fake", count, size, "png")
     weights = random_inception(settings.folder)
-    network = InceptionFeatures(weights).to(settings.device)
+    network = InceptionFeatures(weights, sha256_of_file(weights)[:8]).to(settings.device)
     images = torch.randint(0, 256, (2 * count, 3, size, size), dtype=torch.uint8)
     images = images.to(settings.device)
 

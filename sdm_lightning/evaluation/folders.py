@@ -40,8 +40,10 @@ def evaluate_folders(
     skip_bad: bool = False,
     features: str | None = "inception-v3-compat",
     features_weights: str | None = None,
+    features_weights_sha256: str | None = None,
     lpips: LpipsName | None = "alex",
     lpips_weights: str | None = None,
+    lpips_weights_sha256: str | None = None,
     distance: str | None = None,
     kid: bool = False,
     ids: bool = True,
@@ -74,10 +76,11 @@ def evaluate_folders(
         features: Network for FID, KID, P-IDS, U-IDS, precision and recall; null leaves these out.
             Any other than inception-v3-compat (efficientnet-lite0, -lite2, an architecture of timm,
             random-conv) is named in every score.
-        features_weights: Local path of its weights; default: torch hub's cache. Scores of another
-            file than the published one carry its hash.
+        features_weights: Local path of its weights; default: torch hub's cache.
+        features_weights_sha256: First digits of another weights file's hash, to allow it.
         lpips: Network for LPIPS; null leaves it out; random-alex is a stand-in.
-        lpips_weights: Local path of AlexNet's weights, likewise.
+        lpips_weights: Local path of AlexNet's weights; default: torch hub's cache.
+        lpips_weights_sha256: First digits of another weights file's hash, to allow it.
         distance: Network for the uncalibrated feature distance, such as efficientnet-lite2.
         kid: KID (times 1000) and its deviation over subsets, for sets of few images.
         ids: P-IDS and U-IDS, which need 2,500 pairs.
@@ -111,8 +114,10 @@ def evaluate_folders(
             "--few_pairs true, under names that say so"
         )
     mask_set = None if masks is None else _mask_set(masks, mask_convention)
-    extractor = build_features(features, features_weights, download)
-    calibrated = LPIPS(lpips, lpips_weights, download) if lpips is not None else None
+    extractor = build_features(features, features_weights, features_weights_sha256, download)
+    calibrated = None
+    if lpips is not None:
+        calibrated = LPIPS(lpips, lpips_weights, lpips_weights_sha256, download)
     description = pairs.description()
     store = None
     if extractor is not None and cache is not None:

@@ -24,7 +24,7 @@ from sdm_lightning.features.weights import (
     PublishedWeights,
     as_file,
     find_published,
-    read_state,
+    load_state,
     sha256_of_state,
 )
 
@@ -76,22 +76,28 @@ class InceptionFeatures(FeatureExtractor):
 
     Args:
         weights: Local path of ``weights-inception-2015-12-05-6726825d.pth``; None looks in torch
-            hub's cache. Scores of another file carry the first digits of its hash.
+            hub's cache.
+        weights_sha256: First digits of another file's hash, to allow it; scores carry them.
         download: Fetch the published file into torch hub's cache if it is not there.
 
     Raises:
-        InputError: If the file is missing or does not fit the network.
+        InputError: If the file is missing, is another one, or does not fit the network.
     """
 
     name = "inception-v3-compat"
     dim = 2048
 
-    def __init__(self, weights: str | Path | None = None, download: bool = False) -> None:
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        weights_sha256: str | None = None,
+        download: bool = False,
+    ) -> None:
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        file, self.sha256 = find_published(INCEPTION, weights, download)
-        state = read_state(file)
+        file, self.sha256 = find_published(INCEPTION, weights, weights_sha256, download)
+        state = load_state(file, INCEPTION)
         standard = self.sha256.startswith(INCEPTION.sha256)
         self.label = "" if standard else f"{self.name}-{self.sha256[:8]}"
         try:
@@ -157,6 +163,7 @@ class ImageNetworkFeatures(FeatureExtractor):
     Args:
         name: Key of ``FEATURE_NETWORKS``, or an architecture of timm.
         weights: A weights file instead of the network's own.
+        weights_sha256: First digits of that file's hash.
 
     Raises:
         InputError: See ``PretrainedNetwork``.
@@ -165,9 +172,11 @@ class ImageNetworkFeatures(FeatureExtractor):
     min_size = 128
     max_size = 224
 
-    def __init__(self, name: str, weights: str | Path | None = None) -> None:
+    def __init__(
+        self, name: str, weights: str | Path | None = None, weights_sha256: str | None = None
+    ) -> None:
         super().__init__()
-        self.network = PretrainedNetwork(name, weights)
+        self.network = PretrainedNetwork(name, weights, weights_sha256)
         self.name = self.label = self.network.name
         self.dim = self.network.dim
         self.sha256 = self.network.sha256
@@ -179,7 +188,10 @@ class ImageNetworkFeatures(FeatureExtractor):
 
 
 def build_features(
-    name: str | None, weights: str | Path | None = None, download: bool = False
+    name: str | None,
+    weights: str | Path | None = None,
+    weights_sha256: str | None = None,
+    download: bool = False,
 ) -> FeatureExtractor | None:
     """Build the extractor of that name; None for None.
 
@@ -187,6 +199,7 @@ def build_features(
         name: ``inception-v3-compat`` (the published protocol's), ``efficientnet-lite0`` or another
             network of ``FEATURE_NETWORKS`` or timm, or ``random-conv`` (an untrained stand-in).
         weights: Path of a weights file instead of the default place.
+        weights_sha256: First digits of that file's hash.
         download: Fetch Inception's published file if it is not there.
 
     Raises:
@@ -195,13 +208,13 @@ def build_features(
     if name is None:
         return None
     if name == InceptionFeatures.name:
-        return InceptionFeatures(weights, download)
+        return InceptionFeatures(weights, weights_sha256, download)
     if name == RandomConvFeatures.name:
         if weights is not None:
             raise InputError("features_weights: random-conv takes no weights; leave it out")
         return RandomConvFeatures()
     try:
-        return ImageNetworkFeatures(name, weights)
+        return ImageNetworkFeatures(name, weights, weights_sha256)
     except UnknownNetworkError:
         choices = ", ".join([InceptionFeatures.name, *FEATURE_NETWORKS, RandomConvFeatures.name])
         raise InputError(

@@ -53,21 +53,28 @@ def check_hash(file: Path, expected: str | None) -> str:
 
 
 def find_published(
-    published: PublishedWeights, path: str | Path | None = None, download: bool = False
+    published: PublishedWeights,
+    path: str | Path | None = None,
+    sha256: str | None = None,
+    download: bool = False,
 ) -> tuple[Path, str]:
-    """Locate a weights file and hash it; a given one may be another than the published.
+    """Locate a weights file and check its hash.
 
     Args:
         published: Which file.
         path: A local file; None looks in torch hub's cache (``$TORCH_HOME/hub/checkpoints``).
+        sha256: First digits (at least 8) of the hash to expect instead of the published one.
         download: Fetch the file into torch hub's cache if it is not there.
 
     Returns:
         The file and its full SHA-256.
 
     Raises:
-        InputError: If it is missing, or the one in the cache is another.
+        InputError: If it is missing, or it is another file.
     """
+    expected = sha256 if sha256 is not None else published.sha256
+    if len(expected) < 8:
+        raise InputError(f"{published.argument}: give at least 8 digits of the hash, {expected!r}")
     if path is None:
         file = Path(torch.hub.get_dir()) / "checkpoints" / published.file_name
         if not file.is_file() and download:
@@ -86,19 +93,32 @@ def find_published(
                 f"{published.file_name} from {published.url}"
             )
     found = sha256_of_file(file)
-    if path is None and not found.startswith(published.sha256):
+    if not found.startswith(expected.lower()):
         raise InputError(
-            f"{file}: its SHA-256 starts with {found[:8]}, expected {published.sha256}; fetch it "
-            f"again, or give another file by {published.argument} (scores then carry its hash)"
+            f"{file}: its SHA-256 starts with {found[:8]}, expected {expected[:8]}; use the "
+            f"published {published.file_name}, or state another file's hash by "
+            f"{published.argument}_sha256 (its scores then carry that hash in their names)"
         )
     return file, found
 
 
+def load_state(file: Path, published: PublishedWeights) -> dict[str, Tensor]:
+    """Read a checked file's tensors; nothing else in it is unpickled, whatever its hash.
+
+    Published hashes are eight digits, and a file whose hash begins with given ones takes minutes
+    to make.
+
+    Raises:
+        InputError: If it is not a PyTorch file of tensors.
+    """
+    try:
+        return read_state(file)
+    except InputError as error:
+        raise InputError(f"{error}; expected the state dict of {published.file_name}") from error
+
+
 def read_state(file: Path) -> dict[str, Tensor]:
     """Read a ``.safetensors`` file, or a ``.pth`` file of tensors alone.
-
-    Nothing else in it is unpickled, whatever its hash: published hashes are eight digits, and a
-    file whose hash begins with given ones takes minutes to make.
 
     Raises:
         InputError: If it is damaged, or holds anything but a state dict.

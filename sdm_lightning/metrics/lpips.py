@@ -12,7 +12,7 @@ from sdm_lightning.features.images import full_float32
 from sdm_lightning.features.weights import (
     PublishedWeights,
     find_published,
-    read_state,
+    load_state,
     sha256_of_state,
 )
 
@@ -36,11 +36,11 @@ class LPIPS(nn.Module):
     Args:
         backbone: ``alex``, or ``random-alex``: fixed random convolutions as a stand-in.
         weights: Local path of ``alexnet-owt-7be5be79.pth``; None looks in torch hub's cache.
-            Scores of another file carry the first digits of its hash.
+        weights_sha256: First digits of another file's hash, to allow it; scores carry them.
         download: Fetch the published file into torch hub's cache if it is not there.
 
     Raises:
-        InputError: If the file is missing or does not fit the network.
+        InputError: If the file is missing, is another one, or does not fit the network.
 
     Source: Zhang et al. 2018.
     """
@@ -49,6 +49,7 @@ class LPIPS(nn.Module):
         self,
         backbone: LpipsName = "alex",
         weights: str | Path | None = None,
+        weights_sha256: str | None = None,
         download: bool = False,
     ) -> None:
         super().__init__()
@@ -56,8 +57,8 @@ class LPIPS(nn.Module):
 
         file: Path | None = None
         if backbone == "alex":
-            file, self.sha256 = find_published(ALEXNET, weights, download)
-            state = read_state(file)
+            file, self.sha256 = find_published(ALEXNET, weights, weights_sha256, download)
+            state = load_state(file, ALEXNET)
             self.label = "" if self.sha256.startswith(ALEXNET.sha256) else f"alex-{self.sha256[:8]}"
         elif backbone == "random-alex":
             if weights is not None:

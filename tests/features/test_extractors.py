@@ -12,7 +12,7 @@ from sdm_lightning.files import sha256_of_file
 
 @pytest.fixture(scope="module")
 def inception(inception_file):
-    return InceptionFeatures(inception_file)
+    return InceptionFeatures(inception_file, sha256_of_file(inception_file)[:8])
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,13 @@ def test_unpublished_weights_stand_in_the_label(inception, inception_file):
     assert inception.sha256 == digest
 
 
-def test_wrong_weights_are_refused(tmp_path):
+def test_wrong_weights_are_refused(tmp_path, inception_file):
+    with pytest.raises(InputError, match="expected 6726825d"):
+        InceptionFeatures(inception_file)
     other = tmp_path / "other.pth"
     torch.save({"w": torch.zeros(1)}, other)
     with pytest.raises(InputError, match="its tensors are not those of weights-inception"):
-        InceptionFeatures(other)
+        InceptionFeatures(other, sha256_of_file(other)[:8])
 
 
 def test_missing_weights_never_fall_back(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.features.weights import (
     PublishedWeights,
     find_published,
-    read_state,
+    load_state,
     sha256_of_state,
 )
 from sdm_lightning.files import sha256_of_file
@@ -52,25 +52,23 @@ def test_torch_hubs_cache_is_found(file, tmp_path, monkeypatch):
     assert find_published(published(digest[:8])) == (place / file.name, digest)
 
 
-def test_another_file_is_taken_only_where_it_is_given(file, tmp_path, monkeypatch):
+def test_another_file_needs_its_hash_stated(file):
     digest = sha256_of_file(file)
-    assert find_published(published(), file) == (file, digest)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    place = tmp_path / "home" / "hub" / "checkpoints"
-    place.mkdir(parents=True)
-    file.rename(place / file.name)
     with pytest.raises(InputError, match=f"starts with {digest[:8]}, expected 00000000"):
-        find_published(published())
+        find_published(published(), file)
+    assert find_published(published(), file, digest[:12]) == (file, digest)
+    with pytest.raises(InputError, match="at least 8"):
+        find_published(published(), file, digest[:4])
 
 
 def test_nothing_in_an_unknown_file_is_executed(tmp_path, capsys):
     path = tmp_path / "bad.pth"
     torch.save({"w": Payload()}, path)
-    with pytest.raises(InputError, match="holds more than tensors"):
-        read_state(path)
+    with pytest.raises(InputError, match=r"holds more than tensors; expected .* of net-"):
+        load_state(path, published(sha256_of_file(path)[:8]))
     (tmp_path / "raw.pth").write_bytes(pickle.dumps([1]))
     with pytest.raises(InputError):
-        read_state(tmp_path / "raw.pth")
+        load_state(tmp_path / "raw.pth", published())
     assert "executed" not in capsys.readouterr().out
 
 

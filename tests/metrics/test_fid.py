@@ -67,6 +67,7 @@ def test_fid_of_images_is_torch_fidelitys(tmp_path, inception_file):
     from torch_fidelity import calculate_metrics
 
     from sdm_lightning.features.extractors import InceptionFeatures
+    from sdm_lightning.files import sha256_of_file
 
     rng = np.random.default_rng(0)
     sets = {}
@@ -82,6 +83,6 @@ def test_fid_of_images_is_torch_fidelitys(tmp_path, inception_file):
         input1=str(tmp_path / "fake"), input2=str(tmp_path / "real"), fid=True, cuda=False,
         feature_extractor_weights_path=str(inception_file), cache=False, verbose=False,
     )["frechet_inception_distance"]  # fmt: skip
-    network = InceptionFeatures(inception_file)
+    network = InceptionFeatures(inception_file, sha256_of_file(inception_file)[:8])
     features = {name: network.extract(torch.stack(images)) for name, images in sets.items()}
     assert fid_of(features["real"], features["fake"]) == pytest.approx(expected, rel=1e-4)

@@ -42,10 +42,11 @@ class EvaluationCallback(pl.Callback):
 
     Args:
         features: Network for FID, P-IDS, U-IDS, precision and recall; None leaves them out.
-        features_weights: Local path of its weights; None looks in torch hub's cache. Scores of
-            another file than the published one carry its hash.
+        features_weights: Local path of its weights; None looks in torch hub's cache.
+        features_weights_sha256: First digits of another weights file's hash, to allow it.
         lpips: Network for LPIPS; None leaves it out.
-        lpips_weights: Local path of AlexNet's weights, likewise.
+        lpips_weights: Local path of AlexNet's weights; None looks in torch hub's cache.
+        lpips_weights_sha256: First digits of another weights file's hash, to allow it.
         distance: Network for the feature distance, such as ``efficientnet-lite2``; None leaves it
             out.
         kid: KID (times 1000) and its deviation over subsets.
@@ -69,8 +70,10 @@ class EvaluationCallback(pl.Callback):
         self,
         features: str | None = None,
         features_weights: str | None = None,
+        features_weights_sha256: str | None = None,
         lpips: LpipsName | None = None,
         lpips_weights: str | None = None,
+        lpips_weights_sha256: str | None = None,
         distance: str | None = None,
         kid: bool = False,
         ids: bool = True,
@@ -90,8 +93,8 @@ class EvaluationCallback(pl.Callback):
             )
         # Built now, so that missing weights are reported before a run starts, not at its end.
         self.evaluator = Evaluator(
-            build_features(features, features_weights),
-            LPIPS(lpips, lpips_weights) if lpips is not None else None,
+            build_features(features, features_weights, features_weights_sha256),
+            LPIPS(lpips, lpips_weights, lpips_weights_sha256) if lpips is not None else None,
             FeatureDistance(distance) if distance is not None else None,
             ids=ids,
             kid=kid,

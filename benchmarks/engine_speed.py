@@ -19,6 +19,7 @@ import torch
 
 from sdm_lightning.inference import load_generator
 from sdm_lightning.inference.graph import INPUTS, InpaintingGraph
+from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 from tests.examples.chromium import RUN, chromium, served
 
 PAGE = Path(__file__).parents[1] / "examples" / "browser"
@@ -62,7 +63,7 @@ def web(stack: ExitStack) -> Engine:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--weights", default="photos-128")
+    parser.add_argument("--weights", default=DEFAULT_WEIGHTS)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--runs", type=int, default=10)
     args = parser.parse_args()

@@ -69,7 +69,8 @@ generator.
 
 TRAINING = """\
 Peak memory is that of a small network (8 to 32 channels, batch 2): what a fit adds to its process.
-With gradients stopped between iterations (the default, docs/paper-notes.md) it hardly grows with T.
+With gradients stopped between iterations, the default ([paper notes](paper-notes.md#the-loop)), it
+hardly grows with T.
 """
 
 COMPILATION = """\

@@ -99,9 +99,16 @@ def write_mask_set(
     names = sample_keys(images) if images is not None else [f"{i:08d}" for i in range(count or 0)]
     # One file for two keys on a system that takes upper and lower case for one.
     refuse_repeated((_file_name(name).casefold() for name in names), images or output)
-    make: Callable[[str], Bytes] = partial(_drawn, preset=preset, size=size, seed=seed)
-    if files is not None:
+    make: Callable[[str], Bytes]
+    if files is None:
+        make = partial(_drawn, preset=preset, size=size, seed=seed)
+        generator = f"sdm-lightning {__version__}"
+        facts = {"preset": preset, "size": size, "seed": seed, "generator": generator}
+        origin = f"{preset}, {size}x{size}, seed {seed}"
+    else:
         make = _in_order(names, files, mask_convention)
+        facts = {"preset": None, "size": None, "seed": None, "generator": files}
+        origin = files
     target.parent.mkdir(parents=True, exist_ok=True)
     # Everything is written beside the target and put in place at once: no half-written set.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
@@ -119,11 +126,8 @@ def write_mask_set(
             "format": FORMAT,
             "version": 1,
             "convention": "known-white",
-            "preset": preset if files is None else None,
-            "size": size if files is None else None,
-            "seed": seed if files is None else None,
+            **facts,
             "images": images,
-            "generator": f"sdm-lightning {__version__}" if files is None else files,
             "count": len(written),
             "mean_hole_ratio": float(np.mean([file.hole_ratio for file in written])),
             "digest": set_digest(written),
@@ -135,7 +139,6 @@ def write_mask_set(
             shutil.move(target, Path(scratch) / "old")
         os.replace(folder, target)
     ratios = np.array([file.hole_ratio for file in written])
-    origin = f"{preset}, {size}x{size}, seed {seed}" if files is None else files
     print(
         f"{len(written)} masks of {origin} in {target}\n"
         f"hole ratio: mean {ratios.mean():.3f}, deviation {ratios.std():.3f}, "

@@ -50,7 +50,9 @@ class InpaintingDataModule(pl.LightningDataModule):
         eval_batch_size: The same for validation, test and prediction; default ``batch_size``.
         num_workers: Loading processes per training process, for each loader.
         seed: Of the training order, crops, flips and masks.
-        train_masks: A mask preset, or presets with weights, ``{mat512_large: 1, mat512_small: 1}``.
+        train_masks: A mask preset; ``sample`` for the masks packed with the images, cropped and
+            mirrored with them; a folder, zip or tar of masks, drawn and cropped at random; or
+            several of these with weights, ``{mat512_large: 1, mat512_small: 1}``.
         val_masks: Fixed masks: a preset, ``sample`` for the masks packed with the images, or a
             folder, zip or tar of masks paired by file name.
         test_masks: The same for testing.
@@ -136,6 +138,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self.batches_done = 0
         self._resumed: dict[str, Any] | None = None
         self._index: ShardIndex | None = None
+        self._train_preprocess: TrainPreprocess | None = None
 
     # -- what is where -------------------------------------------------------------------------
 
@@ -158,16 +161,28 @@ class InpaintingDataModule(pl.LightningDataModule):
             self._index = ShardIndex.load(self._require("train"))
         return self._index
 
+    @property
+    def train_preprocess(self) -> TrainPreprocess:
+        """What makes training samples, with the names of all masks, read once."""
+        if self._train_preprocess is None:
+            self._train_preprocess = TrainPreprocess(
+                self.resolution, self.train_masks, self.seed, self.flip, self.mask_convention
+            )
+        return self._train_preprocess
+
     def eval_source(self, split: Literal["val", "test", "predict"]) -> SampleSource:
         """Open the samples of a split: shards, or a folder, zip or tar of images."""
         source = open_samples(self._require(split), self.reader)
         masked = isinstance(source, ShardSource) and source.index.has_masks
         if self.masks[split] == "sample" and not masked:
-            raise InputError(
-                f"data.{split}: the images carry no masks; set data.{split}_masks to a folder of "
-                "masks or to a preset, or pack the images with masks"
-            )
+            raise self._no_masks(split)
         return source
+
+    def _no_masks(self, split: str) -> InputError:
+        return InputError(
+            f"data.{split}: the images carry no masks; set data.{split}_masks to a folder of "
+            "masks or to a preset, or pack the images with masks"
+        )
 
     def setup(self, stage: str) -> None:
         """Read the indexes that a stage needs, so that what is missing shows before it starts."""
@@ -176,7 +191,9 @@ class InpaintingDataModule(pl.LightningDataModule):
                 self.batch_size, self.num_parts = batch_share(
                     self.global_batch_size, self.most_at_once, self._topology()[1]
                 )
-            _ = self.train_index
+            if "sample" in self.train_masks and not self.train_index.has_masks:
+                raise self._no_masks("train")
+            _ = self.train_index, self.train_preprocess
             if self.val is not None:
                 self.eval_source("val")
 
@@ -201,7 +218,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         rank, world_size = self._topology()
         stream = TrainStream(
             self.train_index,
-            TrainPreprocess(self.resolution, self.train_masks, self.seed, self.flip),
+            self.train_preprocess,
             batch_size=self.batch_size,
             seed=self.seed,
             rank=rank,

@@ -7,20 +7,28 @@ the right; random crop and flip for training, central crop for testing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from sdm_lightning.arrays import Bytes
 from sdm_lightning.data.decode import decode_image
-from sdm_lightning.data.masks.presets import free_form_mask
-from sdm_lightning.data.masks.sources import MaskSource
+from sdm_lightning.data.masks.convention import MaskConvention
+from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask
+from sdm_lightning.data.masks.sources import MaskSource, RandomMasks, SampleMasks, require_masks
 from sdm_lightning.data.shards.reading import RawSample
 from sdm_lightning.data.stream import EvalExample, Example
 from sdm_lightning.data.transforms import center_crop, pad_to, random_crop, random_flip, to_tensor
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
+
+
+def _size_error(raw: RawSample, mask: Bytes, image: Bytes, other: str = "") -> InputError:
+    return InputError(
+        f"{raw.origin}: mask of {raw.key} is {mask.shape[0]}x{mask.shape[1]} (HxW); it must be as "
+        f"large as the image, {image.shape[0]}x{image.shape[1]}{other}"
+    )
 
 
 def _mask_tensor(mask: Bytes) -> torch.Tensor:
@@ -33,30 +41,55 @@ class TrainPreprocess:
 
     Attributes:
         size: Side of the crop in pixels.
-        masks: Mask presets with their probabilities.
+        masks: Mask presets, ``sample``, and folders or archives of masks, with their probabilities.
         seed: Of crops, flips and masks.
         flip: Mirror left to right with probability one half.
+        convention: What white means in mask files.
+
+    Raises:
+        InputError: If a name is none of these, or a folder or archive holds no masks.
     """
 
     size: int
     masks: Mapping[str, float]
     seed: int = 0
     flip: bool = True
+    convention: MaskConvention = "known-white"
+    folders: Mapping[str, RandomMasks] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the names of the masks, once for all workers."""
+        folders = {}
+        for name in self.masks:
+            require_masks(name)
+            if name != "sample" and name not in MASK_PRESETS:
+                folders[name] = RandomMasks(name, self.convention)
+        object.__setattr__(self, "folders", folders)
 
     def __call__(self, raw: RawSample, number: int) -> Example:
         """Decode and transform a sample in a pass.
 
         Raises:
             BadImageError: If the image cannot be decoded.
+            InputError: If a mask file cannot be decoded or has the wrong size.
         """
         rng = stable_rng("sample", self.seed, raw.key, number)
-        image = random_crop(pad_to(decode_image(raw.image), self.size), self.size, rng)
+        image = decode_image(raw.image)
+        if "sample" in self.masks:
+            mask = SampleMasks(self.convention)(raw, self.size)
+            if mask.shape != image.shape[:2]:
+                raise _size_error(raw, mask, image)
+            image = np.dstack((image, mask))  # a fourth channel is cropped and mirrored alike
+        image = random_crop(pad_to(image, self.size), self.size, rng)
         if self.flip:
             image = random_flip(image, rng)
         names = list(self.masks)
         name = names[int(rng.choice(len(names), p=[self.masks[name] for name in names]))]
-        mask = free_form_mask(name, self.size, int(rng.integers(2**62)))
-        return {"image": to_tensor(image), "mask": _mask_tensor(mask), "key": raw.key}
+        if name in MASK_PRESETS:
+            mask = free_form_mask(name, self.size, int(rng.integers(2**62)))
+        else:
+            mask = image[..., 3] if name == "sample" else self.folders[name](self.size, rng)
+        return {"image": to_tensor(image[..., :3]), "mask": _mask_tensor(mask), "key": raw.key}
 
 
 @dataclass(frozen=True)
@@ -87,12 +120,7 @@ class EvalPreprocess:
             # As large as the image: it is cut out at the same place.
             mask = center_crop(pad_to(mask, self.size), self.size)
         elif mask.shape != (self.size, self.size):
-            height, width = mask.shape
-            raise InputError(
-                f"{raw.origin}: mask of {raw.key} is {height}x{width} (HxW); it must be as large "
-                f"as the image, {image.shape[0]}x{image.shape[1]}, or the crop, "
-                f"{self.size}x{self.size}"
-            )
+            raise _size_error(raw, mask, image, f", or the crop, {self.size}x{self.size}")
         height, width = (min(side, self.size) for side in image.shape[:2])
         image = center_crop(pad_to(image, self.size), self.size)
         return {

@@ -211,7 +211,7 @@ def test_settings_reach_the_streams(root: Path, tmp_path: Path):
     data.trainer = SimpleNamespace(global_rank=1, world_size=3, overfit_batches=0)
     train = data.train_dataloader().stream
     masks = {"lama_thick": 1.0}
-    assert train.preprocess == TrainPreprocess(8, masks, seed=7, flip=False)
+    assert train.preprocess == TrainPreprocess(8, masks, 7, False, "hole-white")
     assert (train.seed, train.batch_size, train.rank, train.world_size) == (7, 2, 1, 3)
     assert (train.shuffle_shards, train.max_bad_images) == (3, 4)
     test = data.test_dataloader().dataset
@@ -280,8 +280,10 @@ def test_what_is_wrong_shows_before_training_starts(root: Path, tmp_path: Path):
     ):  # fmt: skip
         with pytest.raises(InputError, match=f"data.{name} must be at least"):
             module(root, **{name: value})
-    with pytest.raises(InputError, match="mat512_large"):
-        module(root, train_masks="mat512_larg")
+    with pytest.raises(InputError, match="did you mean mat512_large"):
+        trainer(tmp_path).fit(Recorder(), module(root, train_masks="mat512_larg"))
+    with pytest.raises(InputError, match=r"data\.train: the images carry no masks"):
+        trainer(tmp_path).fit(Recorder(), module(root, train_masks="sample"))
     trainer(tmp_path, max_steps=1).fit(Recorder(), module(root, val=None))
 
 

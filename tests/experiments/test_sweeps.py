@@ -137,7 +137,7 @@ def test_scripts_that_are_called_again_continue_their_runs() -> None:
     scripts = sorted((ROOT / "experiments").rglob("*.sh"))
     texts = {path.name: path.read_text().replace("\\\n", " ") for path in scripts}
     fits = [(n, x) for n, text in texts.items() for x in text.splitlines() if "sdm fit " in x]
-    assert {"cell.sh", "stem.sh", "continued.sh"} <= {name for name, _ in fits}
+    assert {"cell.sh", "stem.sh", "rows.sh"} <= {name for name, _ in fits}
     assert [line for line in fits if "--ckpt_path auto" not in line[1]] == []
 
 

@@ -1,4 +1,4 @@
-"""Where masks come from: presets, the sample itself, or a folder of files paired by name."""
+"""Where masks come from: presets, the sample itself, or a folder of files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from sdm_lightning.arrays import Bytes
 from sdm_lightning.data.decode import BadImageError, decode_mask
 from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention, opposite_convention
-from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask, get_preset, hole_ratio
+from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask, hole_ratio
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.data.shards.reading import RawSample
+from sdm_lightning.data.transforms import random_crop
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_seed
 
@@ -24,20 +27,43 @@ _warned: set[str] = set()
 
 
 def mask_mix(masks: str | Mapping[str, float]) -> dict[str, float]:
-    """Turn a preset, or presets with weights, into probabilities.
+    """Turn a source of training masks, or sources with weights, into probabilities.
+
+    Args:
+        masks: Names as :func:`require_masks` checks them later, where training starts: elsewhere,
+            their files need not exist.
 
     Raises:
-        InputError: If a preset is unknown, a weight negative, or no weight above 0.
+        InputError: If a weight is negative, or none above 0.
     """
     weights = {masks: 1.0} if isinstance(masks, str) else dict(masks)
     for name, weight in weights.items():
-        get_preset(name)
         if not weight >= 0:
-            raise InputError(f"mask preset {name}: weight {weight} must not be negative")
+            raise InputError(f"train masks {name}: weight {weight} must not be negative")
     total = sum(weights.values())
     if not total > 0:
-        raise InputError("train masks: at least one preset needs a weight above 0")
+        raise InputError("train masks: at least one source needs a weight above 0")
     return {name: weight / total for name, weight in weights.items()}
+
+
+def require_masks(masks: str) -> None:
+    """Check that a setting names masks.
+
+    Args:
+        masks: ``"sample"`` for the masks that lie with the images, the name of a preset, or the
+            path of a folder, zip or tar of mask files.
+
+    Raises:
+        InputError: If it is none of the three.
+    """
+    if masks == "sample" or masks in MASK_PRESETS or os.path.exists(masks):
+        return
+    near = difflib.get_close_matches(masks, ["sample", *MASK_PRESETS], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(
+        f"masks {masks!r}: neither 'sample', nor a preset ({', '.join(MASK_PRESETS)}), nor a "
+        f"folder that exists{hint}"
+    )
 
 
 def mask_seed(seed: int, key: str) -> int:
@@ -124,6 +150,51 @@ class FolderMasks:
         )
 
 
+class RandomMasks:
+    """Masks in a folder, zip or tar for training: drawn and cropped at random, whatever their name.
+
+    A crop without a hole teaches nothing, and another mask is drawn for it.
+
+    Args:
+        path: The folder or archive.
+        convention: What white means in the files.
+
+    Raises:
+        InputError: If there are no masks, or two with one name.
+    """
+
+    TRIES = 100
+
+    def __init__(self, path: str, convention: MaskConvention = "known-white") -> None:
+        self.images = NamedImages(path)
+        self.keys = list(self.images.entries)
+        self.convention = convention
+
+    def __call__(self, size: int, rng: np.random.Generator) -> Bytes:
+        """Draw a mask, ``(size, size)`` with 1 = known.
+
+        Raises:
+            InputError: If a mask cannot be decoded or is smaller than the crop, or none that was
+                drawn has a hole.
+        """
+        for _ in range(self.TRIES):
+            key = self.keys[int(rng.integers(len(self.keys)))]
+            mask = _read_mask(self.images.read(key), self.images.label(key), self.convention)
+            if min(mask.shape) < size:
+                raise InputError(
+                    f"{self.images.label(key)}: mask is {mask.shape[0]}x{mask.shape[1]} (HxW), "
+                    f"smaller than data.resolution {size}; training crops masks and never enlarges "
+                    "them"
+                )
+            crop = random_crop(mask, size, rng)
+            if not crop.all():
+                return crop
+        raise InputError(
+            f"{self.images.source.path}: {self.TRIES} crops of {size}x{size} in a row had no hole; "
+            f"check data.mask_convention ({self.convention}) and the size of the holes"
+        )
+
+
 def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskSource:
     """Turn a setting into a source of test masks.
 
@@ -136,15 +207,7 @@ def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskS
     Raises:
         InputError: If it is none of the three.
     """
+    require_masks(masks)
     if masks == "sample":
         return SampleMasks(convention)
-    if masks in MASK_PRESETS:
-        return PresetMasks(masks, seed)
-    if os.path.exists(masks):
-        return FolderMasks(masks, convention)
-    near = difflib.get_close_matches(masks, ["sample", *MASK_PRESETS], n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise InputError(
-        f"masks {masks!r}: neither 'sample', nor a preset ({', '.join(MASK_PRESETS)}), nor a "
-        f"folder that exists{hint}"
-    )
+    return PresetMasks(masks, seed) if masks in MASK_PRESETS else FolderMasks(masks, convention)

@@ -57,8 +57,6 @@ def test_mixes():
     for bad in ({}, {"lama_thin": 0}, {"lama_thin": -1}, {"lama_thin": float("nan")}):
         with pytest.raises(InputError, match=r"weight"):
             mask_mix(bad)
-    with pytest.raises(InputError, match="mat512_large"):
-        mask_mix("mat512_lrge")
 
 
 def test_masks_from_a_folder_pair_by_key_or_by_path(tmp_path: Path):

@@ -8,7 +8,7 @@ part trains (24,183 images), its validation part tests (2,993), its test part is
     sdm shards celebahq512/train shards/celebahq512-train
     sdm shards celebahq512/test shards/celebahq512-test --shuffle false
 
-The mapping comes with CelebAMask-HQ; ``image_list.txt``, which comes with CelebA-HQ, serves as well.
+The mapping comes with CelebAMask-HQ; CelebA-HQ's own ``image_list.txt`` serves as well.
 """
 
 from concurrent.futures import ProcessPoolExecutor

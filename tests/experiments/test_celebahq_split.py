@@ -52,7 +52,7 @@ def test_images_are_reduced_to_png_files(folder: Path) -> None:
     with Image.open(folder / "3.png") as file:
         got = np.asarray(file)
     expected = pixels.reshape(8, 2, 8, 2, 3).mean((1, 3))
-    assert np.abs(got - expected).max() <= 0.5
+    assert np.abs(got - expected).max() <= 1  # Pillow rounds each of two passes
     with pytest.raises(InputError, match=r"3.png: is 16x16, smaller than 32"):
         names["reduce_image"]((folder / "images/3.png", folder / "x.png"), 32, "box")
     assert not (folder / "x.png").exists()
@@ -66,9 +66,13 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match=r"images: 1 of 4 images are missing, the first is 3.jpg"):
         script()["split"](*paths(folder), out)
     (folder / "partition.txt").write_text("000011.jpg 0\n")
-    with pytest.raises(InputError, match=r"partition.txt: 000010.jpg, which .* names, is not in it"):
+    with pytest.raises(
+        InputError, match=r"partition.txt: 000010.jpg, which .* names, is not in it"
+    ):
         script()["split"](*paths(folder), out)
     (folder / "partition.txt").write_text("000011.jpg\n")
-    with pytest.raises(InputError, match=r"partition.txt: cannot be read as lines of '000001.jpg 0'"):
+    with pytest.raises(
+        InputError, match=r"partition.txt: cannot be read as lines of '000001.jpg 0'"
+    ):
         script()["split"](*paths(folder), out)
     assert not (folder / "out").exists()

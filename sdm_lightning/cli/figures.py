@@ -87,7 +87,7 @@ def draw_figure(
         num_images: Rows.
         num_iterations: Iterations; default: the weights' own.
         num_samples: Samples of fig6.
-        seed: Of the noise and latent codes; samples take seed, seed + 1, ...
+        seed: Seed of the noise and latent codes; samples take seed, seed + 1, ...
         results: For tables: JSON-lines files or folders; as for sdm table.
         scale: For tables: only runs of this scale.
         metrics: For tables: the metrics to draw; default: FID and PSNR in the hole.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sdm_lightning.files import atomic_file
 from sdm_lightning.reports.paper import PaperTable
-from sdm_lightning.reports.results import Line
+from sdm_lightning.reports.results import ResultLine
 from sdm_lightning.reports.seeds import Ours, ours, run_values
 from sdm_lightning.scores import better_of
 
@@ -117,7 +117,7 @@ def schedule_curves(
 
 
 def iteration_curves(
-    table: PaperTable, lines: Sequence[Line], metrics: Sequence[str], notes: str
+    table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str], notes: str
 ) -> Figure:
     """Draw Table 2 as curves: the paper's on the left, then one panel for each of our metrics.
 
@@ -174,7 +174,7 @@ def iteration_curves(
 
 
 def row_dots(
-    table: PaperTable, lines: Sequence[Line], metrics: Sequence[str], notes: str
+    table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str], notes: str
 ) -> Figure:
     """Draw a table as dots: the paper's numbers, then one panel for each of our metrics.
 

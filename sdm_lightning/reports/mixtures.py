@@ -5,7 +5,7 @@ from typing import Any
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.paper import PaperTable, same_value
-from sdm_lightning.reports.results import Line, distinct, label_of
+from sdm_lightning.reports.results import ResultLine, distinct, label_of
 from sdm_lightning.reports.seeds import cell_lines
 
 SETTINGS = (
@@ -15,7 +15,7 @@ SETTINGS = (
 """What all runs of a cell have in common."""
 
 
-def refuse_mixtures(table: PaperTable, lines: Sequence[Line]) -> None:
+def refuse_mixtures(table: PaperTable, lines: Sequence[ResultLine]) -> None:
     """Refuse lines of which one cell would average more than the seeds of one setting.
 
     Args:
@@ -33,7 +33,7 @@ def refuse_mixtures(table: PaperTable, lines: Sequence[Line]) -> None:
             _refuse_cell(name, cell_lines(lines, row, where))
 
 
-def _refuse_cell(name: str, lines: Sequence[Line]) -> None:
+def _refuse_cell(name: str, lines: Sequence[ResultLine]) -> None:
     for key in SETTINGS:
         values = distinct(lines, key)
         if all(same_value(key, value, values[0]) for value in values):
@@ -59,5 +59,5 @@ def _shown(where: Mapping[str, Any]) -> str:
     return "".join(f", {key} {value}" for key, value in where.items())
 
 
-def _checkpoint(line: Line) -> str:
+def _checkpoint(line: ResultLine) -> str:
     return str((line.get("checkpoint") or {}).get("path") or line.get("time") or "unknown")

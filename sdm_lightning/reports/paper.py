@@ -7,7 +7,7 @@ from typing import Any, Literal
 import yaml
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.reports.results import Line, experiments_folder, label_of
+from sdm_lightning.reports.results import ResultLine, experiments_folder, label_of
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ def same_value(key: str, found: Any, wanted: Any) -> bool:
 
 
 def select_lines(
-    lines: Sequence[Line],
+    lines: Sequence[ResultLine],
     table: PaperTable,
     scale: str | None,
     where: Mapping[str, Any] | None = None,
-) -> list[Line]:
+) -> list[ResultLine]:
     """Select the lines of this table; of several lines of one run, the newest.
 
     A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint: its place,
@@ -149,10 +149,10 @@ def select_lines(
     return _newest(_newest(chosen, "path"), "sha256")
 
 
-def _newest(lines: Sequence[Line], identity: str) -> list[Line]:
+def _newest(lines: Sequence[ResultLine], identity: str) -> list[ResultLine]:
     """Keep the newest of the lines of one run, told apart by a fact about the checkpoint."""
     keys = ("scale", "row", "setting", "num_iterations", "protocol", "seed")
-    newest: dict[tuple[str, ...], Line] = {}
+    newest: dict[tuple[str, ...], ResultLine] = {}
     for number, line in enumerate(lines):
         checkpoint = (line.get("checkpoint") or {}).get(identity)
         if checkpoint is None and identity == "sha256":
@@ -163,7 +163,7 @@ def _newest(lines: Sequence[Line], identity: str) -> list[Line]:
     return list(newest.values())
 
 
-def _as_row_of(line: Line, table: PaperTable) -> Line | None:
+def _as_row_of(line: ResultLine, table: PaperTable) -> ResultLine | None:
     """Return the line under its row of this table; None if it belongs to another."""
     place = (label_of(line, "table"), label_of(line, "row"))
     if place[0] == table.name:
@@ -183,7 +183,7 @@ def _as_row_of(line: Line, table: PaperTable) -> Line | None:
     return None
 
 
-def evaluations_left_out(lines: Sequence[Line], table: PaperTable) -> list[Line]:
+def evaluations_left_out(lines: Sequence[ResultLine], table: PaperTable) -> list[ResultLine]:
     """List what ``sdm evaluate`` scored under a method or protocol that this table lacks.
 
     Tables without protocols have no place for such results at all: none are listed.
@@ -201,7 +201,7 @@ def _plain(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())
 
 
-def with_own_rows(table: PaperTable, lines: Sequence[Line]) -> PaperTable:
+def with_own_rows(table: PaperTable, lines: Sequence[ResultLine]) -> PaperTable:
     """Append the rows that only the lines have, for which the paper has no numbers."""
     known = {str(row["row"]) for row in table.rows}
     own = sorted({str(label_of(line, "row")) for line in lines} - known)

@@ -14,7 +14,7 @@ from sdm_lightning.errors import InputError, one_line, parse_json
 from sdm_lightning.scores import metric_name, split_metric
 from sdm_lightning.shipped import shipped_folder
 
-Line = dict[str, Any]
+ResultLine = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def experiments_folder() -> Path:
     return here if (here / "paper").is_dir() else shipped_folder("experiments")
 
 
-def read_result_lines(path: str | Path) -> list[Line]:
+def read_result_lines(path: str | Path) -> list[ResultLine]:
     """Read all lines of a JSON-lines file, oldest first.
 
     Lines that a crash cut short or another program wrote are left out and counted in a warning.
@@ -72,7 +72,7 @@ def _is_result(line: Any) -> bool:
     return all(isinstance(line.get(key), plain) for key in _LABELS)
 
 
-def gather(places: Sequence[str | Path] | None = None) -> list[Line]:
+def gather(places: Sequence[str | Path] | None = None) -> list[ResultLine]:
     """Gather result lines from files, folders and W&B projects, each line once.
 
     Args:
@@ -85,7 +85,7 @@ def gather(places: Sequence[str | Path] | None = None) -> list[Line]:
     """
     if places is None:
         places = [place for place in DEFAULT_PLACES if Path(place).is_dir()]
-    lines: list[Line] = []
+    lines: list[ResultLine] = []
     for place in places:
         if str(place).startswith("wandb:"):
             lines += read_wandb_project(str(place).removeprefix("wandb:"))
@@ -101,9 +101,9 @@ def gather(places: Sequence[str | Path] | None = None) -> list[Line]:
     return unique(lines)
 
 
-def unique(lines: Iterable[Line]) -> list[Line]:
+def unique(lines: Iterable[ResultLine]) -> list[ResultLine]:
     """Drop copies: the same line found again, or gathered by a sweep under its cell's label."""
-    kept: dict[str, Line] = {}
+    kept: dict[str, ResultLine] = {}
     for line in lines:
         key = json.dumps({k: v for k, v in line.items() if k != "cell"}, sort_keys=True)
         if key not in kept or ("cell" in line and "cell" not in kept[key]):
@@ -111,7 +111,7 @@ def unique(lines: Iterable[Line]) -> list[Line]:
     return list(kept.values())
 
 
-def read_wandb_project(name: str) -> list[Line]:
+def read_wandb_project(name: str) -> list[ResultLine]:
     """Read a W&B project: the result line of each run that was tested or validated.
 
     Args:
@@ -131,7 +131,7 @@ def read_wandb_project(name: str) -> list[Line]:
     return [line for run in runs if (line := wandb_line(run.summary))]
 
 
-def wandb_line(summary: Mapping[str, Any]) -> Line | None:
+def wandb_line(summary: Mapping[str, Any]) -> ResultLine | None:
     """Return the result line that a run left in its W&B summary; None if it was not tested."""
     try:
         record = parse_json(summary.get("record") or "null")
@@ -140,7 +140,7 @@ def wandb_line(summary: Mapping[str, Any]) -> Line | None:
     return record if _is_result(record) else None
 
 
-def metric_values(line: Line) -> dict[str, float]:
+def metric_values(line: ResultLine) -> dict[str, float]:
     """Return the metrics of a line without the protocol's name; stand-ins keep their brackets."""
     values = {}
     for name, value in line["metrics"].items():
@@ -149,7 +149,7 @@ def metric_values(line: Line) -> dict[str, float]:
     return values
 
 
-def label_of(line: Line, key: str) -> Any:
+def label_of(line: ResultLine, key: str) -> Any:
     """Return the ``table``, ``row``, ``setting``, ``scale`` or ``seed`` of a line.
 
     A line's own facts come first, then its sweep cell's. The seed is that of the training, which a
@@ -167,6 +167,6 @@ def label_of(line: Line, key: str) -> Any:
     return None
 
 
-def distinct(lines: Iterable[Line], key: str) -> list[str]:
+def distinct(lines: Iterable[ResultLine], key: str) -> list[str]:
     """List the different values of a label over some lines, sorted; see :func:`label_of`."""
     return sorted({str(v) for line in lines if (v := label_of(line, key)) is not None})

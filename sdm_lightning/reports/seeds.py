@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdm_lightning.reports.results import Line, label_of, metric_values
+from sdm_lightning.reports.results import ResultLine, label_of, metric_values
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ours:
         return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
 
 
-def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) -> Ours | None:
+def ours(lines: Sequence[ResultLine], row: str, where: dict[str, Any], metric: str) -> Ours | None:
     """Average the runs of a row; None if there is none.
 
     Args:
@@ -50,13 +50,15 @@ def ours(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) ->
     return Ours.of(run_values(lines, row, where, metric))
 
 
-def run_values(lines: Sequence[Line], row: str, where: dict[str, Any], metric: str) -> list[float]:
+def run_values(
+    lines: Sequence[ResultLine], row: str, where: dict[str, Any], metric: str
+) -> list[float]:
     """List the value of each run of a row; takes the arguments of :func:`ours`."""
     return [value for _, value in _values(lines, row, where, metric)]
 
 
 def change(
-    lines: Sequence[Line], row: str, reference: str, where: dict[str, Any], metric: str
+    lines: Sequence[ResultLine], row: str, reference: str, where: dict[str, Any], metric: str
 ) -> Ours | None:
     """Compute how a row differs from another, ours; None unless both were run.
 
@@ -75,14 +77,14 @@ def change(
     return Ours(mean.mean - base_mean.mean, None, min(mean.count, base_mean.count))
 
 
-def cell_lines(lines: Iterable[Line], row: str, where: Mapping[str, Any]) -> list[Line]:
+def cell_lines(lines: Iterable[ResultLine], row: str, where: Mapping[str, Any]) -> list[ResultLine]:
     """Select the lines of a row that belong to a column; see :func:`ours`."""
     wanted = {"row": row, **where}
     return [x for x in lines if all(str(label_of(x, k)) == str(v) for k, v in wanted.items())]
 
 
 def _values(
-    lines: Sequence[Line], row: str, where: dict[str, Any], metric: str
+    lines: Sequence[ResultLine], row: str, where: dict[str, Any], metric: str
 ) -> list[tuple[str, float]]:
     """List seed and value of each run of a row."""
     return [

@@ -16,7 +16,7 @@ from sdm_lightning.reports.paper import (
     with_own_rows,
 )
 from sdm_lightning.reports.results import (
-    Line,
+    ResultLine,
     distinct,
     gather,
     metric_values,
@@ -93,7 +93,7 @@ def table_text(
     return FORMATS[format](replace(grid, notes=[*grid.notes, *notes]))
 
 
-def build_grid(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> Grid:
+def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str]) -> Grid:
     """Build headings, cells and notes of a table, still without a format.
 
     A table whose columns name places (a test set, a number of iterations) gets one line for each
@@ -180,7 +180,7 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> list[str]:
+def _notes(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str]) -> list[str]:
     notes = [f"Paper: {table.setting}."]
     if not lines:
         return [*notes, "Ours: not run yet."]
@@ -214,7 +214,7 @@ def _notes(table: PaperTable, lines: Sequence[Line], metrics: Sequence[str]) -> 
     return notes
 
 
-def _left_out_note(lines: Sequence[Line], table: PaperTable) -> str:
+def _left_out_note(lines: Sequence[ResultLine], table: PaperTable) -> str:
     names = sorted({f"{x.get('method') or 'no method'} ({x.get('protocol')})" for x in lines})
     return (
         f"Left out: {len(lines)} result(s) of sdm evaluate with a method or protocol that this "
@@ -222,7 +222,7 @@ def _left_out_note(lines: Sequence[Line], table: PaperTable) -> str:
     )
 
 
-def _hardware(lines: Sequence[Line]) -> list[str]:
+def _hardware(lines: Sequence[ResultLine]) -> list[str]:
     machines = set()
     for line in lines:
         hardware = line.get("hardware") or {}
@@ -234,7 +234,7 @@ def _hardware(lines: Sequence[Line]) -> list[str]:
     return sorted(machines) or ["not recorded"]
 
 
-def _commits(lines: Sequence[Line]) -> str:
+def _commits(lines: Sequence[ResultLine]) -> str:
     commits = {str(line.get("git_commit") or "unknown") for line in lines}
     short = sorted({c[:10] + ("+ (changed)" if c.endswith("+") else "") for c in commits})
     return _first_of(short)

@@ -22,7 +22,7 @@ from sdm_lightning.reports.figures import (
     save_figure,
     schedule_curves,
 )
-from sdm_lightning.reports.mixtures import refuse_mixtures
+from sdm_lightning.reports.mixtures import refuse_mixtures, unrecorded
 from sdm_lightning.reports.paper import read_paper_table, select_lines
 from sdm_lightning.reports.results import distinct, gather, metric_values
 
@@ -231,6 +231,10 @@ def _table(
             f"images; {shown} over training seeds. Square brackets name a stand-in for the paper's "
             "FID."
         )
+        values = [metric_values(line).get(metric, 0.0) for line in lines for metric in chosen]
+        if left_out := sum(not np.isfinite(value) for value in values):
+            notes += f" Not finite and left out: {left_out} value(s)."
+        notes = " ".join([notes, *unrecorded(table, lines)])
     return (iteration_curves if name == "table2" else row_dots)(table, lines, chosen, notes)
 
 

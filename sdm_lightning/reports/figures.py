@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -147,6 +148,7 @@ def iteration_curves(
                 (t, value)
                 for t, column in zip(iterations, table.columns, strict=True)
                 if (value := ours(lines, row["row"], column.where, metric)) is not None
+                and math.isfinite(value.mean)
             ]
             if found:
                 axes.errorbar(
@@ -206,7 +208,7 @@ def row_dots(
         for axes, metric in zip(axes_list[1:], metrics, strict=True):
             values = run_values(lines, row, column.where, metric)
             axes.plot(values, [y] * len(values), "o", color=colour, markersize=4, alpha=0.65)
-            if (mean := Ours.of(values)) is not None:
+            if (mean := Ours.of(values)) is not None and math.isfinite(mean.mean):
                 axes.plot([mean.mean] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2)
                 if row == table.reference:
                     axes.axvline(mean.mean, color=colour, linewidth=0.8, linestyle="--", zorder=0)

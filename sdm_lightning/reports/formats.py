@@ -50,7 +50,11 @@ def to_csv(grid: Grid) -> str:
     return buffer.getvalue() + "\n".join(f"# {note}" for note in grid.notes)
 
 
-LATEX = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "±": r"$\pm$", "{": r"\{", "}": r"\}"}
+LATEX = {
+    **{character: f"\\{character}" for character in "%&_#{}$"},
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$",
+}  # fmt: skip
 
 
 def to_latex(grid: Grid) -> str:
@@ -59,13 +63,17 @@ def to_latex(grid: Grid) -> str:
     def escaped(text: str) -> str:
         return "".join(LATEX.get(character, character) for character in text)
 
+    def line(row: list[str]) -> str:
+        text = " & ".join(map(escaped, row)) + r" \\"
+        # The command before it would read these as its argument.
+        return "{}" + text if text.startswith(("[", "*")) else text
+
     lines = [
         r"\begin{table}",
         r"\centering",
         r"\begin{tabular}{l" + "r" * (len(grid.headings) - 1) + "}",
     ]
-    lines += [r"\toprule", " & ".join(map(escaped, grid.headings)) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(escaped, row)) + r" \\" for row in grid.rows]
+    lines += [r"\toprule", line(grid.headings), r"\midrule", *map(line, grid.rows)]
     caption = escaped(" ".join([grid.title + ".", *grid.notes]))
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
     return "\n".join(lines)

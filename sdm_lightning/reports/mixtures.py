@@ -1,48 +1,92 @@
-"""Results that must not be averaged: a cell is a mean over training seeds and nothing else."""
+"""Results that must not stand together.
 
-from collections.abc import Mapping, Sequence
+A cell is a mean over training seeds and nothing else, and the rows of a column are scores of the
+same images and masks.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.reports.paper import PaperTable, same_value
-from sdm_lightning.reports.results import ResultLine, distinct, label_of
-from sdm_lightning.reports.seeds import cell_lines
+from sdm_lightning.reports.paper import PaperTable, is_hash, same_value
+from sdm_lightning.reports.results import ResultLine, having, label_of, metric_values
+from sdm_lightning.scores import find_score, split_metric
+
+EVALUATION = ("protocol", "num_images", "images_digest", "masks_digest")
+"""What all rows of a column have in common, beside the networks of their scores."""
 
 SETTINGS = (
-    "scale", "protocol", "num_iterations", "images_seen", "num_images", "images_digest",
-    "masks_digest",
+    "scale", *EVALUATION, "num_iterations", "train_iterations", "images_seen", "parameters",
+    "alpha", "schedule", "composite",
 )  # fmt: skip
-"""What all runs of a cell have in common."""
+"""What all runs of a cell have in common, beside the networks of their scores."""
 
 
 def refuse_mixtures(table: PaperTable, lines: Sequence[ResultLine]) -> None:
-    """Refuse lines of which one cell would average more than the seeds of one setting.
+    """Refuse lines that cannot be averaged or compared.
 
     Args:
         table: The table.
         lines: Its lines, as :func:`~sdm_lightning.reports.paper.select_lines` gives them.
 
     Raises:
-        InputError: If a cell has several settings, or several results of one seed; the message
-            says which, and how to choose.
+        InputError: If a cell has several settings or several results of one seed, or the rows of a
+            column were scored on different images or masks, or by different networks of one name;
+            the message says which, and how to choose.
     """
     places = {str(column.where): column.where for column in table.columns}
     for row in dict.fromkeys(str(label_of(line, "row")) for line in lines):
         for where in places.values():
-            name = f"{table.name}, row {row}{_shown(where)}"
-            _refuse_cell(name, cell_lines(lines, row, where))
+            name = "".join(f", {key} {value}" for key, value in {"row": row, **where}.items())
+            _refuse_cell(table.name + name, having(lines, {"row": row, **where}))
+    for setting, shown in _test_sets(table, lines).items():
+        _refuse_test_set(table.name + (f", setting {setting}" if setting else ""), shown)
+
+
+def unrecorded(table: PaperTable, lines: Sequence[ResultLine]) -> list[str]:
+    """List notes on rows of which it is not known whether they can be compared.
+
+    Takes the arguments of :func:`refuse_mixtures`.
+    """
+    notes = []
+    for key in ("images_digest", "masks_digest"):
+        rows = {
+            str(label_of(line, "row")): None
+            for shown in _test_sets(table, lines).values()
+            if len({label_of(line, "row") for line in shown}) > 1
+            for line in shown
+            if label_of(line, key) is None
+        }
+        if rows:
+            what = key.partition("_")[0]
+            notes.append(
+                f"Rows without {key}, whose {what} may not be those of the others: "
+                f"{', '.join(rows)}."
+            )
+    return notes
+
+
+def _test_sets(table: PaperTable, lines: Sequence[ResultLine]) -> dict[str, list[ResultLine]]:
+    """Return the lines that a table shows, by their test set (a column's setting, if it has one).
+
+    Columns of one test set, such as the numbers of iterations of Table 2, are compared too.
+    """
+    found: dict[str, list[ResultLine]] = {}
+    for where in {str(column.where): column.where for column in table.columns}.values():
+        found.setdefault(str(where.get("setting", "")), []).extend(having(lines, where))
+    return found
 
 
 def _refuse_cell(name: str, lines: Sequence[ResultLine]) -> None:
-    for key in SETTINGS:
-        values = distinct(lines, key)
+    for key, sharing in _compared(lines, SETTINGS):
+        values = sorted({str(label_of(line, key)) for line in sharing})
         if all(same_value(key, value, values[0]) for value in values):
             continue
-        listed = " and ".join(value[:12] if "digest" in key else value for value in values)
-        choose = f"--scale {values[0]}" if key == "scale" else f"--where '{{\"{key}\": VALUE}}'"
+        listed = " and ".join(_shown(key, value) for value in values)
+        scale = f"--scale {values[0]}" if key == "scale" else None
         raise InputError(
-            f"{name}: its results differ in {key} ({listed}) and are not averaged; choose with "
-            f"{choose}, or name the files with --results"
+            f"{name}: its results differ in {key} ({listed}) and are not averaged; "
+            f"{_how_to_choose(key, scale)}"
         )
     seeds = [label_of(line, "seed") for line in lines]
     for seed in dict.fromkeys(seeds):
@@ -55,9 +99,44 @@ def _refuse_cell(name: str, lines: Sequence[ResultLine]) -> None:
             )
 
 
-def _shown(where: Mapping[str, Any]) -> str:
-    return "".join(f", {key} {value}" for key, value in where.items())
+def _refuse_test_set(name: str, lines: Sequence[ResultLine]) -> None:
+    for key, sharing in _compared(lines, EVALUATION):
+        rows: dict[str, dict[str, None]] = {}
+        for line in sharing:
+            if (value := label_of(line, key)) is not None:
+                rows.setdefault(str(value), {})[str(label_of(line, "row"))] = None
+        if len(rows) > 1:
+            listed = "; ".join(f"{', '.join(who)}: {_shown(key, v)}" for v, who in rows.items())
+            raise InputError(
+                f"{name}: its rows differ in {key} ({listed}) and cannot be compared; "
+                f"{_how_to_choose(key)}"
+            )
 
 
-def _checkpoint(line: ResultLine) -> str:
-    return str((line.get("checkpoint") or {}).get("path") or line.get("time") or "unknown")
+def _compared(
+    lines: Sequence[ResultLine], keys: Sequence[str]
+) -> Iterator[tuple[str, Sequence[ResultLine]]]:
+    """List facts that have to agree, each with the lines among which it has to."""
+    for key in keys:
+        yield key, lines
+    measured: dict[str, list[ResultLine]] = {}
+    for line in lines:
+        for metric in metric_values(line):
+            measured.setdefault(metric, []).append(line)
+    for metric, having_it in measured.items():
+        score = find_score(metric)
+        network = "features" if score is not None and score.feature else split_metric(metric)[0]
+        yield f"networks.{network}.sha256", having_it
+
+
+def _shown(key: str, value: str) -> str:
+    return "not recorded" if value == "None" else value[:12] if is_hash(key) else value
+
+
+def _how_to_choose(key: str, option: str | None = None) -> str:
+    option = option or f"--where '{{\"{key}\": VALUE}}'"
+    return f"choose with {option}, or name the files with --results"
+
+
+def _checkpoint(line: ResultLine) -> Any:
+    return label_of(line, "checkpoint.path") or line.get("time") or "unknown"

@@ -38,7 +38,7 @@ class PaperTable:
         reference: Row that the others are compared with.
         same_as: Row -> table and row of which it is the same run.
         protocols: Protocol of ``sdm evaluate`` -> setting of a column, for other methods' folders.
-        digits: After the point.
+        digits: Digits after the point.
     """
 
     name: str
@@ -98,13 +98,18 @@ SAME_LENGTH = 0.05
 """Runs that a time limit ended saw nearly as many images; a shorter training is another one."""
 
 
+def is_hash(key: str) -> bool:
+    """Return whether a fact is a hash, of which the first digits suffice."""
+    return key.endswith(("digest", "sha256"))
+
+
 def same_value(key: str, found: Any, wanted: Any) -> bool:
     """Return whether a line's fact is the one that is looked for, as it is printed.
 
-    Digests may be cut short, and images seen differ by ``SAME_LENGTH``.
+    Hashes may be cut short, and images seen differ by ``SAME_LENGTH``.
     """
     one, other = str(found), str(wanted)
-    if "digest" in key:
+    if is_hash(key):
         return one.startswith(other)
     if key == "images_seen" and one.isdecimal() and other.isdecimal():
         return abs(int(one) - int(other)) <= SAME_LENGTH * max(int(one), int(other))
@@ -121,7 +126,8 @@ def select_lines(
 
     A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint: its place,
     or its contents. Validations are left out, and runs that only train for a table (a setting that
-    none of its columns has). Results that ``sdm evaluate`` scored have no scale and belong to any.
+    none of its columns has). Results that ``sdm evaluate`` scored have no scale and belong to any;
+    as they have no checkpoint, the newest of the same images, masks and compositing counts.
 
     Args:
         lines: Result lines.
@@ -152,12 +158,14 @@ def select_lines(
 def _newest(lines: Sequence[ResultLine], identity: str) -> list[ResultLine]:
     """Keep the newest of the lines of one run, told apart by a fact about the checkpoint."""
     keys = ("scale", "row", "setting", "num_iterations", "protocol", "seed")
+    evaluated = ("num_images", "images_digest", "masks_digest", "composite")
     newest: dict[tuple[str, ...], ResultLine] = {}
     for number, line in enumerate(lines):
-        checkpoint = (line.get("checkpoint") or {}).get(identity)
+        checkpoint = label_of(line, f"checkpoint.{identity}")
         if checkpoint is None and identity == "sha256":
             checkpoint = number  # not recorded: no reason to take two lines for one run
-        key = (*(str(label_of(line, k)) for k in keys), str(checkpoint))
+        told_by = (*keys, *evaluated) if line.get("command") == "evaluate" else keys
+        key = (*(str(label_of(line, k)) for k in told_by), str(checkpoint))
         if key not in newest or str(line.get("time", "")) >= str(newest[key].get("time", "")):
             newest[key] = line
     return list(newest.values())

@@ -15,6 +15,7 @@ from sdm_lightning.scores import metric_name, split_metric
 from sdm_lightning.shipped import shipped_folder
 
 ResultLine = dict[str, Any]
+"""What one evaluation recorded; see :func:`~sdm_lightning.evaluation.record.make_record`."""
 
 _log = logging.getLogger(__name__)
 
@@ -150,21 +151,29 @@ def metric_values(line: ResultLine) -> dict[str, float]:
 
 
 def label_of(line: ResultLine, key: str) -> Any:
-    """Return the ``table``, ``row``, ``setting``, ``scale`` or ``seed`` of a line.
+    """Return a fact of a line: ``row``, ``seed``, ``networks.features.sha256``, ...; None without.
 
     A line's own facts come first, then its sweep cell's. The seed is that of the training, which a
-    test of a given checkpoint may not share.
+    test of a given checkpoint may not share. Points lead into a fact that has parts.
     """
     if key == "seed" and line.get("training_seed") is not None:
         return line["training_seed"]
     if line.get(key) is not None:
         return line[key]
     cell = line.get("cell") or {}
-    if key in cell:
+    if key in cell and key != "parameters":  # options in a cell, ema or raw in a line
         return cell[key]
     if key == "table":
         return cell.get("sweep")
-    return None
+    part: Any = line
+    for name in key.split("."):
+        part = part.get(name) if isinstance(part, dict) else None
+    return part
+
+
+def having(lines: Iterable[ResultLine], facts: Mapping[str, Any]) -> list[ResultLine]:
+    """Select the lines that have these facts; see :func:`label_of`."""
+    return [x for x in lines if all(str(label_of(x, k)) == str(v) for k, v in facts.items())]
 
 
 def distinct(lines: Iterable[ResultLine], key: str) -> list[str]:

@@ -2,11 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdm_lightning.reports.results import ResultLine, label_of, metric_values
+from sdm_lightning.reports.results import ResultLine, having, label_of, metric_values
 
 
 @dataclass(frozen=True)
@@ -14,35 +14,51 @@ class Ours:
     """Our value of one cell: mean and deviation over seeds.
 
     Attributes:
-        mean: Mean over runs.
+        mean: Mean over the runs whose value is finite; over all if none is.
         deviation: Sample standard deviation; None for one run.
-        count: Number of runs.
+        count: Number of runs in the mean.
+        runs: Number of all runs.
     """
 
     mean: float
     deviation: float | None
     count: int
+    runs: int
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Ours | None":
-        """Summarise the finite values; None if there is none."""
-        finite = [value for value in values if math.isfinite(value)]
-        if not finite:
+        """Summarise the values of a row's runs; None if there is none."""
+        values = list(values)
+        if not values:
             return None
+        finite = [value for value in values if math.isfinite(value)]
+        if not finite:  # diverged, or the PSNR of identical images
+            return cls(sum(values) / len(values), None, len(values), len(values))
         deviation = statistics.stdev(finite) if len(finite) > 1 else None
-        return cls(statistics.fmean(finite), deviation, len(finite))
+        return cls(statistics.fmean(finite), deviation, len(finite), len(values))
 
-    def text(self, digits: int, sign: str = "") -> str:
-        """Format as ``2.36 ± 0.02``, or ``2.36`` for one run; ``sign="+"`` shows the plus."""
-        mean = f"{self.mean:{sign}.{digits}f}"
-        return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
+    def text(self, digits: int, sign: str = "", seeds: int = 0) -> str:
+        """Format as ``2.36 ± 0.02``, or ``2.36`` for one run.
+
+        Args:
+            digits: Digits after the point.
+            sign: ``+`` shows the plus.
+            seeds: Number of seeds in the table: ``2.36 (n = 1)`` says that this value has fewer.
+                Runs that are left out as not finite are always told: ``2.36 (1 of 3 seeds)``.
+        """
+        text = f"{self.mean:{sign}.{digits}f}"
+        if self.deviation is not None:
+            text += f" ± {self.deviation:.{digits}f}"
+        if self.count < self.runs:
+            return f"{text} ({self.count} of {self.runs} seeds)"
+        return f"{text} (n = {self.count})" if self.count < seeds else text
 
 
 def ours(lines: Sequence[ResultLine], row: str, where: dict[str, Any], metric: str) -> Ours | None:
     """Average the runs of a row; None if there is none.
 
     Args:
-        lines: Of one table and scale.
+        lines: Lines of one table and scale.
         row: As in the paper's file.
         where: What a line must have to belong to the column.
         metric: Exact name: ``fid`` does not match ``fid[random-conv]``.
@@ -74,13 +90,8 @@ def change(
     mean, base_mean = (Ours.of(value for _, value in values) for values in (found, base))
     if mean is None or base_mean is None:
         return None
-    return Ours(mean.mean - base_mean.mean, None, min(mean.count, base_mean.count))
-
-
-def cell_lines(lines: Iterable[ResultLine], row: str, where: Mapping[str, Any]) -> list[ResultLine]:
-    """Select the lines of a row that belong to a column; see :func:`ours`."""
-    wanted = {"row": row, **where}
-    return [x for x in lines if all(str(label_of(x, k)) == str(v) for k, v in wanted.items())]
+    count, runs = min(mean.count, base_mean.count), min(mean.runs, base_mean.runs)
+    return Ours(mean.mean - base_mean.mean, None, count, runs)
 
 
 def _values(
@@ -89,6 +100,6 @@ def _values(
     """List seed and value of each run of a row."""
     return [
         (str(label_of(line, "seed")), metric_values(line)[metric])
-        for line in cell_lines(lines, row, where)
+        for line in having(lines, {"row": row, **where})
         if metric in metric_values(line)
     ]

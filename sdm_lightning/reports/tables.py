@@ -6,7 +6,7 @@ from typing import Any
 
 from sdm_lightning.files import write_atomically
 from sdm_lightning.reports.formats import FORMATS, Grid, TableFormat
-from sdm_lightning.reports.mixtures import refuse_mixtures
+from sdm_lightning.reports.mixtures import refuse_mixtures, unrecorded
 from sdm_lightning.reports.paper import (
     Column,
     PaperTable,
@@ -43,7 +43,7 @@ def print_table(
     Args:
         name: table1, table2, table3, table4, tableB1, tableC2 or tableD3.
         scale: Use only runs of this scale: paper, small, tiny, ...
-        format: Md, csv or latex.
+        format: Output format: md, csv or latex.
         results: JSON-lines files, folders, or wandb:ENTITY/PROJECT; default: runs/ and
             experiments/results/.
         metrics: Metrics to show instead of the paper's, such as '["psnr_hole"]'.
@@ -51,7 +51,8 @@ def print_table(
         output: Write to this file instead of printing.
 
     Raises:
-        InputError: If a cell has results that differ in more than their seed.
+        InputError: If a cell has results that differ in more than their seed, or rows were scored
+            on different images or masks.
     """
     text = table_text(name, scale, format, results, metrics, where)
     if output is None:
@@ -80,6 +81,7 @@ def table_text(
     if left_out := evaluations_left_out(gathered, table):
         notes.append(_left_out_note(left_out, table))
     refuse_mixtures(table, lines)
+    notes += unrecorded(table, lines)
     table = with_own_rows(table, lines)
     if metrics is None:
         # As the paper's tables: its own metric, then what stands in for it at smaller scales.
@@ -113,6 +115,10 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
     def found(metric: str, row: dict[str, Any], place: Column) -> Ours | None:
         return ours(lines, row["row"], place.where, metric)
 
+    def text(value: Ours | None, digits: int, sign: str = "") -> str:
+        return "" if value is None else value.text(digits, sign, seeds)
+
+    seeds = len(distinct(lines, "seed"))
     grid: dict[str, list[str]] = {table.row_heading: [str(row["name"]) for row, _ in keys]}
     if len(places) > 1:
         grid[table.place_heading] = [_place_name(place) for _, place in keys]
@@ -120,13 +126,13 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
         unit = next(f" ({c.unit})" if c.unit else "" for c in table.columns if c.metric == metric)
         name = f"{heading_of(metric)}{unit}"
         grid[f"{name}, paper"] = [_number(paper(metric, *key), table.digits) for key in keys]
-        grid[f"{name}, ours"] = [_ours_text(found(metric, *key), table.digits) for key in keys]
+        grid[f"{name}, ours"] = [text(found(metric, *key), table.digits) for key in keys]
         grid["difference" if len(own) == 1 else f"{name}, difference"] = [
             _difference(found(metric, *key), paper(metric, *key), table.digits) for key in keys
         ]
     others = [metric for metric in metrics if metric not in own]
     for metric in others:
-        grid[f"{metric}, ours"] = [_ours_text(found(metric, *k), digits_of(metric)) for k in keys]
+        grid[f"{metric}, ours"] = [text(found(metric, *k), digits_of(metric)) for k in keys]
     reference = next((row for row in table.rows if row["row"] == table.reference), None)
     if reference is not None:
         against = f"vs {reference['row']}"
@@ -138,7 +144,7 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
         ]
         for metric in metrics:
             grid[f"{against}, ours ({metric})"] = [
-                _ours_text(
+                text(
                     change(lines, row["row"], reference["row"], place.where, metric),
                     table.digits if metric in own else digits_of(metric),
                     "+",
@@ -164,10 +170,6 @@ def _place_name(place: Column) -> str:
     return " ".join(str(value) for value in place.where.values())
 
 
-def _ours_text(value: Ours | None, digits: int, sign: str = "") -> str:
-    return "" if value is None else value.text(digits, sign)
-
-
 def _difference(value: Ours | None, base: float | None, digits: int) -> str:
     return _against(None if value is None else value.mean, base, digits)
 
@@ -188,11 +190,15 @@ def _notes(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str
     def listed(key: str) -> str:
         return ", ".join(distinct(lines, key)) or "not recorded"
 
-    seeds = distinct(lines, "seed")
+    def counted(key: str, what: str) -> str:
+        found = distinct(lines, key)
+        return f"{', '.join(found)} {what}" if found else f"{what}: not recorded"
+
+    several = len(distinct(lines, "seed")) > 1
     notes.append(
-        f"Ours: scale {listed('scale')}; {listed('images_seen')} images seen; protocol "
-        f"{listed('protocol')}; {listed('num_images')} test images; seeds {', '.join(seeds)}"
-        + (" (mean ± sample standard deviation; changes seed by seed)." if len(seeds) > 1 else ".")
+        f"Ours: scale {listed('scale')}; {counted('images_seen', 'images seen')}; protocol "
+        f"{listed('protocol')}; {counted('num_images', 'test images')}; seeds {listed('seed')}"
+        + (" (mean ± sample standard deviation; changes seed by seed)." if several else ".")
     )
     notes.append(f"Hardware: {'; '.join(_hardware(lines))}. Code: {_commits(lines)}.")
     scales = distinct(lines, "scale")

@@ -191,3 +191,24 @@ def test_table2_from_lines(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "table2.png").width > 800
     figures.draw_figure("table4", output=str(tmp_path), results=[str(file)])
     assert (tmp_path / "table4.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", ["table1", "table2"])
+def test_what_a_figure_leaves_out_is_said(
+    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{**line("A", 4, seed, 15.0), "table": name} for seed in (0, 1)]
+    lines += [{**x, "row": "B", "metrics": {"psnr_hole/p": "nan"}} for x in lines]
+    lines[0]["masks_digest"] = lines[1]["masks_digest"] = "1"
+    file = tmp_path / "r.jsonl"
+    file.write_text("".join(json.dumps(found) + "\n" for found in lines))
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: drawn.append(figure) or [])
+    figures.draw_figure(name, output=str(tmp_path), results=[str(file)])
+    (notes,) = (" ".join(text.get_text().split()) for text in drawn[0].texts)
+    assert "Not finite and left out: 2 value(s)." in notes
+    assert "Rows without masks_digest, whose masks may not be those of the others: B." in notes
+    lines[2]["masks_digest"] = lines[3]["masks_digest"] = "2"
+    file.write_text("".join(json.dumps(found) + "\n" for found in lines))
+    with pytest.raises(InputError, match="its rows differ in masks_digest"):
+        figures.draw_figure(name, output=str(tmp_path), results=[str(file)])

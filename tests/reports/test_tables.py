@@ -60,9 +60,10 @@ def test_mean_deviation_and_difference(tmp_path: Path) -> None:
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     assert found["A (full)"]["FID, ours"] == f"{mean:.2f} ± {deviation:.2f}"
     assert found["A (full)"]["difference"] == f"{mean - 2.36:+.2f}"
-    assert found["B"]["FID, ours"] == "3.00"
+    assert found["B"]["FID, ours"] == "3.00 (n = 1)"
     assert found["B"]["vs A, paper"] == "+0.59"
-    assert found["B"]["vs A, ours (fid)"] == f"{3 - values[0]:+.2f}"  # the seed of both
+    # the seed of both
+    assert found["B"]["vs A, ours (fid)"] == f"{3 - values[0]:+.2f} (n = 1)"
     assert [found["C"][k] for k in ("FID, ours", "difference", "vs A, ours (fid)")] == ["", "", ""]
     assert found["C"]["FID, paper"] == "2.55"
 
@@ -74,9 +75,22 @@ def test_changes_are_taken_seed_by_seed(tmp_path: Path) -> None:
     lines += [line("C", s, metrics={"fid": v}) for s, v in ((7, 2.0), (8, 5.0))]
     lines += [line("D", s, metrics={"fid": v}) for s, v in ((1, 2.0), (7, 5.0))]
     found = cells("table1", lines, tmp_path)
-    assert found["B"]["vs A, ours (fid)"] == "+0.50 ± 0.10"
-    assert found["C"]["vs A, ours (fid)"] == "+0.50"  # other seeds: the means alone
-    assert found["D (- DPM)"]["vs A, ours (fid)"] == "-1.00"  # one seed in common
+    assert found["B"]["vs A, ours (fid)"] == "+0.50 ± 0.10 (n = 3)"
+    assert found["C"]["vs A, ours (fid)"] == "+0.50 (n = 2)"  # other seeds: the means alone
+    assert found["D (- DPM)"]["vs A, ours (fid)"] == "-1.00 (n = 1)"  # one seed in common
+
+
+def test_seeds_that_diverged_are_told(tmp_path: Path) -> None:
+    lines = [line("A", s, metrics={"fid": v}) for s, v in enumerate([2.0, 3.0, 4.0])]
+    lines += [line("B", s, metrics={"fid": v}) for s, v in enumerate([2.5, "nan", "inf"])]
+    lines += [line("C", s, metrics={"fid": v}) for s, v in enumerate([2.5, 3.5])]
+    lines += [line("D", s, metrics={"fid": "nan"}) for s in range(3)]
+    found = cells("table1", lines, tmp_path)
+    ours, change = "FID, ours", "vs A, ours (fid)"
+    assert (found["A (full)"][ours]) == "3.00 ± 1.00"
+    assert (found["B"][ours], found["B"][change]) == ("2.50 (1 of 3 seeds)", "+0.50 (1 of 3 seeds)")
+    assert (found["C"][ours], found["C"][change]) == ("3.00 ± 0.71 (n = 2)", "+0.50 ± 0.00 (n = 2)")
+    assert found["D (- DPM)"][ours] == "nan"
 
 
 def test_the_seed_is_that_of_the_training(tmp_path: Path) -> None:
@@ -180,6 +194,54 @@ def test_evaluated_folders_that_are_left_out_are_named(tmp_path: Path) -> None:
     assert "Left out" not in table_text("table1", results=[place])
 
 
+def evaluated(method: str, **values: Any) -> dict[str, Any]:
+    """The line of ``sdm evaluate``, for Table 3."""
+    protocol = "places36500-512-large"
+    facts = {"protocol": protocol, "metrics": {f"fid/{protocol}": values.pop("fid", 1.0)}}
+    digests = {"num_images": 9, "images_digest": "a" * 64, "masks_digest": "b" * 64}
+    return {"command": "evaluate", "method": method, **facts, **digests, **values}
+
+
+def test_evaluated_folders_have_no_seeds_and_no_images_seen(tmp_path: Path) -> None:
+    text = table_text("table3", results=[write(tmp_path / "r.jsonl", [evaluated("LaMa")])])
+    assert "scale not recorded; images seen: not recorded; protocol places36500" in text
+    assert "9 test images; seeds not recorded." in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"images_digest": "c" * 64}, "differ in images_digest (aaaaaaaaaaaa and cccccccccccc)"),
+        ({"num_images": 8}, "differ in num_images (8 and 9)"),
+        ({"masks_digest": None}, "differ in masks_digest (not recorded and bbbbbbbbbbbb)"),
+        ({"composite": True}, "differ in composite (False and True)"),
+    ],
+)
+def test_a_newer_evaluation_replaces_none_of_other_images(
+    facts: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    old = evaluated("LaMa", composite=False, time="1", fid=1.0)
+    again = evaluated("LaMa", composite=False, time="2", fid=2.0)
+    found = cells("table3", [again, old], tmp_path)["LaMa/places2-large"]
+    assert found["FID, ours"] == "2.00"
+    file = write(tmp_path / "r.jsonl", [old, {**again, **facts}])
+    with pytest.raises(InputError) as error:
+        table_text("table3", results=[file])
+    assert said in str(error.value)
+    (key, value), *_ = facts.items()
+    assert "| 2.00 |" in " ".join(table_text("table3", results=[file], where={key: value}).split())
+
+
+def test_rows_without_a_digest_are_named(tmp_path: Path) -> None:
+    """FID needs no masks: results that were scored without are shown, with a note."""
+    lines = [evaluated("LaMa"), evaluated("MAT", masks_digest=None)]
+    text = table_text("table3", results=[write(tmp_path / "r.jsonl", lines)])
+    assert "Rows without masks_digest, whose masks may not be those of the others: mat." in text
+    assert "images_digest" not in text
+    alone = table_text("table3", results=[write(tmp_path / "r.jsonl", lines[1:])])
+    assert "masks_digest" not in alone
+
+
 def test_lpips_of_table3s_runs_fill_c2(tmp_path: Path) -> None:
     run = line("sdm", 0, "table3", setting="places2-large", metrics={"lpips": 0.1654})
     found = cells("tableC2", [run], tmp_path)["SDM/places2-large"]
@@ -217,6 +279,16 @@ def test_all_formats_hold_the_same_cells(tmp_path: Path) -> None:
     body = [r for r in latex.splitlines() if r.endswith(r"\\")]
     plain = [r.removesuffix(r"\\").replace(r"$\pm$", "±").replace(r"\_", "_") for r in body]
     assert [[c.strip() for c in r.split("&")] for r in plain] == expected
+
+
+def test_latex_holds_any_text(tmp_path: Path) -> None:
+    lines = [line(row, 0) for row in (r"a\b$c", "[x]", "*", "p^q~<r>|")]
+    latex = table_text("table1", format="latex", results=[write(tmp_path / "r.jsonl", lines)])
+    rows = [text.partition(" &")[0] for text in latex.splitlines()]
+    assert rows[-8:-4] == [
+        "{}*", "{}[x]", r"a\textbackslash{}b\$c",
+        r"p\textasciicircum{}q\textasciitilde{}\textless{}r\textgreater{}\textbar{}",
+    ]  # fmt: skip
 
 
 def test_output_file_and_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,17 +335,78 @@ def test_paper_lines_select_by_table() -> None:
         ({"num_iterations": 4}, "differ in num_iterations (3 and 4)"),
         ({"images_seen": 3000000}, "differ in images_seen (3000000 and 6000000)"),
         ({"masks_digest": "ffff"}, "differ in masks_digest (0000 and ffff)"),
+        ({"masks_digest": None}, "differ in masks_digest (0000 and not recorded)"),
+        ({"train_iterations": 2}, "differ in train_iterations (2 and not recorded)"),
+        ({"parameters": "raw"}, "differ in parameters (ema and raw)"),
+        ({"alpha": 0.5}, "differ in alpha (0.01 and 0.5)"),
+        ({"schedule": "Cosine"}, "differ in schedule (Cosine and not recorded)"),
+        ({"networks": {"features": {"sha256": "2"}}}, "networks.features.sha256 (1 and 2)"),
         ({"seed": 0, "checkpoint": {"path": "b.ckpt"}}, "2 results of seed 0 (last.ckpt, b.ckpt)"),
     ],
 )  # fmt: skip
 def test_only_seeds_are_averaged(facts: dict[str, Any], said: str, tmp_path: Path) -> None:
-    same = {"num_iterations": 3, "masks_digest": "0000", "checkpoint": {"path": "last.ckpt"}}
+    same = {
+        "num_iterations": 3, "masks_digest": "0000", "checkpoint": {"path": "last.ckpt"},
+        "parameters": "ema", "alpha": 0.01, "networks": {"features": {"sha256": "1"}},
+    }  # fmt: skip
     first = line("A", 0, **same)
     file = write(tmp_path / "r.jsonl", [first, {**line("A", 1, **same), **facts}])
     with pytest.raises(InputError) as error:
         table_text("table1", results=[file])
     assert str(error.value).startswith("table1, row A: ")
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("facts", "key", "shown"),
+    [
+        ({"protocol": "q"}, "protocol", "(A, C: p; B: q)"),
+        ({"num_images": 7}, "num_images", "(A, C: 9; B: 7)"),
+        ({"images_digest": "f" * 64}, "images_digest", "(A, C: 000000000000; B: ffffffffffff)"),
+        ({"masks_digest": "f" * 64}, "masks_digest", "(A, C: 111111111111; B: ffffffffffff)"),
+        ({"networks": {"features": {"sha256": "d"}}}, "networks.features.sha256",
+         "(A, C: e; B: d)"),
+    ],
+)  # fmt: skip
+def test_rows_of_other_images_are_not_compared(
+    facts: dict[str, Any], key: str, shown: str, tmp_path: Path
+) -> None:
+    same = {
+        "num_images": 9, "images_digest": "0" * 64, "masks_digest": "1" * 64,
+        "networks": {"features": {"sha256": "e"}},
+    }  # fmt: skip
+    lines = [line(row, 0, **same) for row in "ABC"]
+    # Iterations and images seen are the rows' own.
+    lines[2].update(num_iterations=2, images_seen=3)
+    file = write(tmp_path / "r.jsonl", lines)
+    assert "B" in cells("table1", lines, tmp_path)
+    write(tmp_path / "r.jsonl", [lines[0], {**lines[1], **facts}, lines[2]])
+    with pytest.raises(InputError) as error:
+        table_text("table1", results=[file])
+    assert str(error.value) == (
+        f"table1: its rows differ in {key} {shown} and cannot be compared; choose with --where "
+        f"'{{\"{key}\": VALUE}}', or name the files with --results"
+    )
+    value = results.label_of({**lines[1], **facts}, key)
+    assert "not run" not in table_text("table1", results=[file], where={key: value})
+
+
+def test_what_is_measured_apart_may_differ(tmp_path: Path) -> None:
+    """Test sets have images of their own, and scores of other networks stand in other columns."""
+    small = evaluated("LaMa", protocol="places36500-512-small", num_images=3, images_digest="1")
+    large = evaluated("MAT", networks={"features": {"sha256": "1"}})
+    other = evaluated("LaMa", networks={"features": {"sha256": "2"}})
+    other["metrics"] = {"fid[x]/p": 1.0}
+    found = cells("table3", [small, large, other], tmp_path, metrics=["fid", "fid[x]"])
+    assert found["LaMa/places2-small"]["FID, ours"] == "1.00"
+    assert found["MAT/places2-large"]["FID, ours"] == "1.00"
+    assert found["LaMa/places2-large"]["fid[x], ours"] == "1.000"
+
+
+def test_iterations_of_one_curve_are_of_the_same_images(tmp_path: Path) -> None:
+    lines = [line("A", 0, "table2", num_iterations=t, images_digest=str(t)) for t in (4, 5)]
+    with pytest.raises(InputError, match=r"table2: .* differ in images_digest \(A: 4; A: 5\)"):
+        table_text("table2", results=[write(tmp_path / "r.jsonl", lines)])
 
 
 def test_one_setting_is_chosen(tmp_path: Path) -> None:
@@ -302,8 +435,22 @@ def test_validations_and_copies_of_a_checkpoint_are_no_runs(tmp_path: Path) -> N
     assert cells("table1", lines, tmp_path)["A (full)"]["FID, ours"] == "2.00"
 
 
-@pytest.mark.parametrize("name", ["table1", "table2", "table4"])
-def test_the_committed_tables_follow_from_the_committed_lines(name: str) -> None:
+PHOTOS_METRICS = ["fid[efficientnet-lite2]", "kid[efficientnet-lite2]", "psnr_hole"]
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "scale", "metrics"),
+    [
+        ("cpu-table1", "table1", "cpu", None),
+        ("cpu-table2", "table2", "cpu", None),
+        ("cpu-table4", "table4", "cpu", None),
+        ("cpu-table1-uncertainty", "table1", "cpu", ["uncertainty_error_correlation"]),
+        ("photos-continued", "table1", "continued", PHOTOS_METRICS),
+    ],
+)
+def test_the_committed_tables_follow_from_the_committed_lines(
+    file: str, name: str, scale: str, metrics: list[str] | None
+) -> None:
     results_folder = Path(__file__).parents[2] / "experiments" / "results"
-    kept = (results_folder / f"cpu-{name}.md").read_text()
-    assert table_text(name, "cpu", results=[results_folder]) + "\n" == kept
+    kept = (results_folder / f"{file}.md").read_text()
+    assert table_text(name, scale, "md", [results_folder], metrics) + "\n" == kept

@@ -70,7 +70,61 @@ def blur(x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
     Returns:
         ``(B, C, (H + 2 * padding - 4) // stride + 1, ...)``.
     """
-    return F.conv2d(x, _binomial_kernel(x, gain), stride=stride, padding=padding, groups=x.shape[1])
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return _filtered(x, _binomial_kernel(x, gain), stride, padding)
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        x = x.to(torch.get_autocast_dtype(device))  # autocast does not see inside the Function
+    output: Tensor = _Blur.apply(x, _binomial_kernel(x, gain), stride, padding)
+    return output
+
+
+def _filtered(x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
+    return F.conv2d(x, kernel, stride=stride, padding=padding, groups=x.shape[1])
+
+
+class _Blur(torch.autograd.Function):
+    """A convolution of each channel with a constant, differentiable any number of times.
+
+    In a second derivative, torch's own computes the constant's gradient too, with one convolution
+    for every channel: thousands in the gradient penalty of one discriminator.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.how = stride, padding, x.shape
+        return _filtered(x, kernel, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (kernel,) = ctx.saved_tensors
+        return _BlurAdjoint.apply(gradient, kernel, *ctx.how), None, None, None
+
+
+class _BlurAdjoint(torch.autograd.Function):
+    """Spreads output gradients back to the pixels that they came from."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gradient: Tensor, kernel: Tensor, stride: int, padding: int, shape: torch.Size
+    ) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.how = stride, padding
+        last = gradient.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        # Only the shape and the layout of the input count, not its values.
+        x = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=layout)
+        result: Tensor = torch.ops.aten.convolution_backward(
+            gradient, x, kernel, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
+            shape[1], [True, False, False],
+        )[0]  # fmt: skip
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (kernel,) = ctx.saved_tensors
+        return _Blur.apply(gradient, kernel, *ctx.how), None, None, None, None
 
 
 def upsample(x: Tensor) -> Tensor:

@@ -1,10 +1,14 @@
 """Resampling, equalised layers, modulation and minibatch standard deviation, held to references."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from scipy.signal import upfirdn
+from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdm_lightning.models import layers
 
@@ -37,6 +41,48 @@ def test_blur_is_the_filter_of_an_independent_library(padding, stride, dtype):
     torch.testing.assert_close(
         actual.double(), torch.from_numpy(expected), atol=tolerance, rtol=tolerance
     )
+
+
+@pytest.mark.parametrize(("padding", "stride"), [(1, 1), (2, 1), (1, 2)])
+def test_blur_has_the_right_derivatives(padding: int, stride: int) -> None:
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    gradcheck(lambda x: layers.blur(x, padding, stride), x)
+    gradgradcheck(lambda x: layers.blur(x, padding, stride).square(), x)
+
+
+def test_blur_under_autocast_and_in_any_layout() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    expected = torch.autograd.grad(layers.blur(leaf := x.clone().requires_grad_(), 1).sum(), leaf)[
+        0
+    ]
+    leaf = x.to(memory_format=torch.channels_last).requires_grad_()
+    assert torch.equal(torch.autograd.grad(layers.blur(leaf, 1).sum(), leaf)[0], expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layers.blur(leaf, 1)
+    assert output.dtype == torch.bfloat16
+    gradient = torch.autograd.grad(output.sum(), leaf)[0]
+    assert gradient.dtype == torch.float32
+    torch.testing.assert_close(gradient, expected, atol=0.02, rtol=0.02)
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "convolution" in func._schema.name
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_second_derivative_of_blur_takes_no_convolution_for_each_channel() -> None:
+    x = torch.randn(2, 32, 8, 8, requires_grad=True)
+    with Convolutions() as convolutions:
+        (gradient,) = torch.autograd.grad(layers.blur(x, 1).square().sum(), x, create_graph=True)
+        gradient.square().sum().backward()
+    assert 3 <= convolutions.count <= 6
 
 
 def test_downsample_is_the_zero_padded_filter():

@@ -70,7 +70,8 @@ def blur(x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
     Returns:
         ``(B, C, (H + 2 * padding - 4) // stride + 1, ...)``.
     """
-    if not (x.requires_grad and torch.is_grad_enabled()):
+    # What is compiled has no second derivative.
+    if torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled()):
         return _filtered(x, _binomial_kernel(x, gain), stride, padding)
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):

@@ -63,7 +63,10 @@ def _is_result(line: Any) -> bool:
     """Whether a parsed line is one that ``sdm test`` or ``sdm evaluate`` writes."""
     if not isinstance(line, dict) or not isinstance(line.get("metrics"), dict):
         return False
-    if not all(isinstance(line.get(key) or {}, dict) for key in ("cell", "counts")):
+    nested = ("cell", "counts", "checkpoint", "hardware")
+    if not all(isinstance(line.get(key) or {}, dict) for key in nested):
+        return False
+    if not isinstance((line.get("hardware") or {}).get("gpus") or [], list):
         return False
     try:  # infinities are strings that float() reads
         [float(value) for value in line["metrics"].values()]

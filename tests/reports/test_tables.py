@@ -291,6 +291,29 @@ def test_latex_holds_any_text(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_name_of_several_lines_stays_in_its_cell(tmp_path: Path) -> None:
+    lines = [line("x\n# heading <b>", 0, hardware={"cpu": "C\n\n# note", "threads": 1})]
+    place = write(tmp_path / "r.jsonl", lines)
+    text = table_text("table1", results=[place])
+    assert "| x # heading &lt;b> " in text
+    assert "\n#" not in text
+    assert "CPU C # note" in text
+    assert "\n# note" not in table_text("table1", format="csv", results=[place])
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"hardware": "x"}, {"hardware": [1]}, {"hardware": {"gpus": 3}},
+        {"hardware": {"gpus": {"a": 1}}}, {"checkpoint": "last.ckpt"}, {"checkpoint": [1]},
+    ],
+)  # fmt: skip
+def test_lines_of_another_form_are_left_out(facts: dict[str, Any], tmp_path: Path) -> None:
+    place = write(tmp_path / "r.jsonl", [line("A", 0), line("B", 0, **facts)])
+    assert [found["row"] for found in results.read_result_lines(place)] == ["A"]
+    assert table_text("table1", results=[place])
+
+
 def test_output_file_and_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = write(tmp_path / "r.jsonl", [line("A", 0)])
     print_table("table1", results=[place], output=str(tmp_path / "t" / "table1.md"))

@@ -4,11 +4,16 @@ For each T, looks at the pixels that are filled in the last iteration and compar
 pixels, the last iteration's mean with the first iteration's: as the loop runs, with the true pixels
 in place of the picked ones (the most that iterations could gain), and with random ones (whether the
 network reads them at all). The last column is the rank correlation of the first iteration's
-uncertainty with its error::
+uncertainty with its error.
+
+A second table has a row for each iteration, about the pixels that it fills: their PSNR when they
+are filled and in the result, and what the first pass and, with --single, the one pass of other
+weights have there::
 
     python experiments/photos/iterations.py runs/photos/test demo
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,18 +72,56 @@ def gains(weights: str, images: Tensor, masks: Tensor, total: int) -> tuple[list
     return means.tolist(), torch.cat(correlations).nanmean().item()
 
 
+@torch.inference_mode()
+def by_iteration(
+    weights: str, single: str | None, images: Tensor, masks: Tensor, total: int
+) -> Tensor:
+    """Return share of the hole and PSNR at the pixels that each iteration fills.
+
+    Returns:
+        ``(T, 4)``, means over the images: the share, then PSNR when filled, in the result and
+        after the first pass; with other weights a fifth column, their single pass.
+    """
+    networks = [load_generator(name) for name in (weights, single) if name is not None]
+    found = []
+    for pixels, mask in zip(images.split(BATCH), masks.split(BATCH), strict=True):
+        image = pixels.float() / 127.5 - 1
+        runs = []
+        for (network, info), count in zip(networks, (total, 1), strict=False):
+            noise = [torch.Generator().manual_seed(index) for index in range(len(image))]
+            codes = torch.stack([torch.randn(network.latent_dim, generator=g) for g in noise])
+            call = partial(network.eval(), styles=network.mapping(codes))
+            loop: SpatialDiffusion = info.build_diffusion()
+            runs.append(
+                list(loop.iterate(call, image, mask, num_iterations=count, generator=noise))
+            )
+        singles = [run[0].mean for run in runs]
+        known, rows = mask, []
+        for step in runs[0]:
+            filled = step.state.mask - known  # in the last iteration all that was left
+            known = step.state.mask
+            means = (step.mean, runs[0][-1].mean, *singles)
+            errors = torch.stack([error(mean, image, filled) for mean in means])
+            share = filled.sum((1, 2, 3)) / (1 - mask).sum((1, 2, 3))
+            rows.append(torch.cat([share[None], 10 * torch.log10(4 / errors.clamp_min(1e-10))]))
+        found.append(torch.stack(rows))
+    return torch.cat(found, dim=2).nanmean(2)
+
+
 def main(
     images: str,
     weights: str,
+    single: str | None = None,
     iterations: list[int] = [2, 4],  # noqa: B006 (read by the command line)
     num_images: int = 400,
     masks: str = "mat256_large",
 ) -> None:
-    """Print the table.
+    """Print the tables.
 
     Args:
         images: Folder of PNG windows, all of one size.
         weights: Weights file, checkpoint, run directory or packaged name.
+        single: Other weights, whose single pass the second table compares.
         iterations: Numbers of iterations, each at least 2.
         num_images: Windows, evenly spread over the folder.
         masks: Preset of the masks.
@@ -89,6 +132,18 @@ def main(
     for total in iterations:
         values, correlation = gains(weights, originals, known, total)
         print(f"| {total} | " + " | ".join(f"{v:+.2f}" for v in values) + f" | {correlation:.2f} |")
+    names = ["when filled, dB", "in the result, dB", "first pass, dB"]
+    names += ["the other's single pass, dB"] if single else []
+    print("\n| T | iteration | share of the hole | " + " | ".join(names) + " |")
+    print("|---:|---:|---:|" + "---:|" * len(names))
+    for total in iterations:
+        for number, row in enumerate(by_iteration(weights, single, originals, known, total), 1):
+            share, *psnr = row.tolist()
+            print(
+                f"| {total} | {number} | {share:.2f} | "
+                + " | ".join(f"{v:.2f}" for v in psnr)
+                + " |"
+            )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,10 @@ oldest=${OLDEST:-}
 for candidate in python3.10 "$HOME"/.pyenv/versions/3.10.*/bin/python python3; do
     [ -n "$oldest" ] || ! command -v "$candidate" >/dev/null || oldest=$candidate
 done
+# An environment of another Python than the one that is asked for is made anew.
+if [ -n "${OLDEST:-}" ] && [ "$("$oldest" -V)" != "$(.venv-min/bin/python -V 2>/dev/null)" ]; then
+    rm -rf .venv-min
+fi
 [ -x .venv-min/bin/uv ] || { "$oldest" -m venv .venv-min && .venv-min/bin/python -m pip install -q uv; }
 .venv-min/bin/uv pip install -q --python .venv-min/bin/python --resolution lowest-direct -e '.[dev]'
 echo "oldest versions on $(.venv-min/bin/python --version):"

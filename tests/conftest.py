@@ -38,7 +38,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def rank_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning keeps the rank of the last distributed strategy; others than 0 write no files."""
-    from lightning_utilities.core.rank_zero import rank_zero_only
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
 

@@ -7,6 +7,7 @@ of Table 3's systems are run and scored alike: ``sdm baseline`` writes a folder 
 
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -92,7 +93,9 @@ class TorchScriptMethod:
             raise InputError(f"{path}: no such TorchScript file")
         self.device = choose_device(device)
         try:
-            self.network = torch.jit.load(str(path), map_location=self.device).eval()
+            with warnings.catch_warnings():  # torch's advice is for whoever wrote the file
+                warnings.filterwarnings("ignore", ".*torch.jit.*deprecated.*")
+                self.network = torch.jit.load(str(path), map_location=self.device).eval()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"{path}: not a TorchScript file ({reason})") from None

@@ -47,8 +47,7 @@ def refuse_missing_packages() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"an .onnx file needs the package {' and '.join(missing)}: "
-            f"pip install {' '.join(missing)} onnxruntime"
+            f"an .onnx file needs {' and '.join(missing)}: pip install 'sdm-lightning[onnx]'"
         )
 
 

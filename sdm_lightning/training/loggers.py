@@ -9,7 +9,6 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from typing_extensions import override
 
 from sdm_lightning.files import append_lines, write_atomically
 
@@ -38,14 +37,12 @@ class MetricsFile(CSVLogger):
 
     @property
     @rank_zero_experiment
-    @override
     def experiment(self) -> "MetricsTable":
         """The writer; made at the first call, on the first process only."""
         if self._experiment is None:
             self._experiment = MetricsTable(Path(self.log_dir) / "metrics.csv")
         return self._experiment
 
-    @override
     def log_hyperparams(self, params: Any = None) -> None:
         """Do nothing: the full config is in ``config.yaml`` beside the metrics."""
 

@@ -11,9 +11,6 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.inference.baseline import checked
 from sdm_lightning.inference.methods import BASELINES, load_method, mean_fill
 
-# TorchScript is old, and it is what released inpainting networks come as.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:FutureWarning")
-
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (13, 10, 3), dtype=np.uint8)
 KNOWN = np.ones((13, 10), bool)

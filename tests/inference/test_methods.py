@@ -11,6 +11,9 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.inference.baseline import checked
 from sdm_lightning.inference.methods import BASELINES, load_method, mean_fill
 
+# Writing it here; released inpainting networks come as TorchScript.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:FutureWarning")
+
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (13, 10, 3), dtype=np.uint8)
 KNOWN = np.ones((13, 10), bool)

@@ -32,12 +32,17 @@ def serve_app(
     Args:
         weights: Names of packaged weights, .safetensors or .ckpt files that the page offers; may be
             given several times. Default: photos-128.
-        host: Address to listen on. 0.0.0.0 lets every machine of the network in, without password.
+        host: Address to listen on. 0.0.0.0 makes the page reachable from the whole network,
+            without a password.
         port: Port to listen on; 0: any that is free.
         device: cpu, cuda, mps, or auto.
         max_megabytes: Larger files are refused.
         max_megapixels: Larger photos are refused.
         browser: Open the page in the browser.
+
+    Raises:
+        InputError: If an option is out of range, the weights or the port cannot be used, or Gradio
+            is not installed.
     """
     for name, value in (("max_megabytes", max_megabytes), ("max_megapixels", max_megapixels)):
         if value < 1:
@@ -50,15 +55,20 @@ def serve_app(
     with _ending_once(), tempfile.TemporaryDirectory(prefix="sdm-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "gradio"))
         try:
+            from starlette.middleware import Middleware
+
+            from sdm_lightning.app.origins import OwnPageOnly
             from sdm_lightning.app.page import STYLE, THEME, build_page
         except ModuleNotFoundError as error:
-            if error.name != "gradio":
+            if error.name not in ("gradio", "starlette"):
                 raise
-            raise InputError("sdm app needs Gradio: pip install 'sdm-lightning[app]'") from error
+            raise InputError(
+                "sdm app needs Gradio: pip install '.[app]' in a checkout of sdm_lightning"
+            ) from error
         from sdm_lightning.app.service import Service
         from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 
-        # A large painted hole is meant, and the page tells of a mask file's.
+        # A large painted hole is intended, and the page itself warns about mask files.
         warnings.filterwarnings("ignore", "the mask array")
         service = Service(weights or [DEFAULT_WEIGHTS], device, max_megapixels * 1_000_000, folder)
         page = build_page(service)
@@ -74,6 +84,7 @@ def serve_app(
                 max_file_size=max_megabytes * 1_000_000,
                 enable_monitoring=False,
                 footer_links=[],
+                app_kwargs={"middleware": [Middleware(OwnPageOnly, host=host)]},
                 theme=THEME,
                 css=STYLE,
             )

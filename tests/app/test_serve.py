@@ -27,7 +27,7 @@ def test_without_gradio_one_line_says_what_to_install(
         main(["app"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == (
-        "error: sdm app needs Gradio: pip install 'sdm-lightning[app]'\n"
+        "error: sdm app needs Gradio: pip install '.[app]' in a checkout of sdm_lightning\n"
     )
 
 
@@ -70,6 +70,47 @@ class TestPage:
                 main(["app", "--port", str(port), "--weights", str(tiny_weights)])
         assert stopped.value.code == 2
         assert f"error: port {port} on 127.0.0.1 cannot be used" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+    def test_pages_of_other_sites_are_refused(
+        self,
+        host: str,
+        tiny_weights: Path,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        import httpx
+
+        def ask(_: float) -> None:
+            """Stands in for waiting until Ctrl+C."""
+            match = re.match(r"http://[^/]+(:\d+)/ shows the page", capsys.readouterr().out)
+            assert match
+            port = match[1]
+
+            def status(name: str = "127.0.0.1", origin: str = "", post: bool = True) -> int:
+                address = f"http://127.0.0.1{port}"
+                headers = {"Host": name + port} | ({"Origin": origin} if origin else {})
+                if not post:
+                    return httpx.get(f"{address}/", headers=headers).status_code
+                sent = {"files": ("p.png", b"x")}
+                upload = f"{address}/gradio_api/upload"
+                return httpx.post(upload, headers=headers, files=sent).status_code
+
+            for name in ("127.0.0.1", "localhost", "LOCALHOST", "[::1]"):
+                assert status(name, post=False) == 200
+                assert status(name) == 200
+                assert status(name, f"http://{name}{port}") == 200
+            for origin in ("http://evil.com", f"http://localhost{port}", "null"):
+                assert status(origin=origin) == 403
+            rebound = 403 if host == "127.0.0.1" else 200
+            for name in ("evil.com", "localhost.evil.com"):
+                assert status(name, post=False) == rebound
+                assert status(name, f"http://{name}{port}") == rebound
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("sdm_lightning.app.serve.time", SimpleNamespace(sleep=ask))
+        main(["app", "--host", host, "--port", "0", "--weights", str(tiny_weights)])
+        assert capsys.readouterr().out == "ended\n"
 
     def test_what_the_page_is_made_of(self, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: F811
         from sdm_lightning.app.page import STYLE, THEME, build_page

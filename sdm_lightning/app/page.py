@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 from sdm_lightning.app.filling import Stopped
-from sdm_lightning.app.photo import Photo, noted
+from sdm_lightning.app.photo import OpenPhoto, noted
 from sdm_lightning.app.service import MAX_ITERATIONS, MAX_SAMPLES, Service, Session
 from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.inference.jobs import SUFFIXES
@@ -44,221 +44,259 @@ STYLE = """
 #status progress, #status progress::-webkit-progress-bar {
   background: var(--border-color-primary); border-radius: 5px; overflow: hidden;
 }
-#variants .grid-wrap { min-height: 0; margin-top: 32px; overflow: visible; }
+#samples .grid-wrap { min-height: 0; margin-top: 32px; overflow: visible; }
 """
 
 
 def build_page(service: Service) -> gr.Blocks:
     """Lay the page out and connect it to the server's side."""
-    first = service.inpainter(next(iter(service.weights)))
-    with gr.Blocks(
-        title="SDM inpainting", analytics_enabled=False, delete_cache=(300, 3600)
-    ) as page:
-        gr.Markdown(
-            "# Fill a hole in a photo\n"
-            "Open a photo, paint over what is to be filled, press **Fill**. Everything stays on "
-            "the machine that this page runs on, and is forgotten when the page is closed."
+    return Page(service).blocks
+
+
+class Page:
+    """The page's components, and what their events call.
+
+    Args:
+        service: The server's side.
+
+    Attributes:
+        blocks: The page as Gradio serves it.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.blocks = gr.Blocks(
+            title="SDM inpainting", analytics_enabled=False, delete_cache=(300, 3600)
         )
+        with self.blocks:
+            gr.Markdown(
+                "# Fill a hole in a photo\n"
+                "Open a photo, paint over what is to be filled, press **Fill**. Everything stays "
+                "on the machine that this page runs on, and is forgotten when the page is closed."
+            )
+            with gr.Row():
+                with gr.Column(min_width=320):
+                    self._add_inputs()
+                with gr.Column(min_width=320):
+                    self._add_results()
+            self.chosen = gr.State(0)
+            self.idle = {
+                self.fill: gr.update(interactive=True),
+                self.stop: gr.update(visible=False),
+                self.live: gr.update(visible=False, value=None),
+            }
+            self._connect()
+        self.blocks.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
+
+    def _add_inputs(self) -> None:
+        names = list(self.service.weights)
+        first = self.service.inpainter(names[0])
+        self.upload = gr.File(label="Photo", file_types=FILE_TYPES, type="filepath", height=130)
+        self.painter = gr.HTML(
+            html_template=(HERE / "painter.html").read_text(encoding="utf-8"),
+            css_template=(HERE / "painter.css").read_text(encoding="utf-8"),
+            js_on_load=(HERE / "painter.js").read_text(encoding="utf-8"),
+            elem_id="painter",
+            apply_default_css=False,
+        )
+        self.painted = gr.Textbox(visible=False)
+        self.turn = gr.Number(visible=False)
         with gr.Row():
-            with gr.Column(min_width=320):
-                upload = gr.File(label="Photo", file_types=FILE_TYPES, type="filepath", height=130)
-                painter = gr.HTML(
-                    html_template=(HERE / "painter.html").read_text(encoding="utf-8"),
-                    css_template=(HERE / "painter.css").read_text(encoding="utf-8"),
-                    js_on_load=(HERE / "painter.js").read_text(encoding="utf-8"),
-                    elem_id="painter",
-                    apply_default_css=False,
+            self.mask = gr.UploadButton(
+                "Upload a mask (black is filled)", file_types=FILE_TYPES, size="sm"
+            )
+        with gr.Accordion("Settings", open=False):
+            self.weights = gr.Dropdown(names, value=names[0], label="Weights")
+            with gr.Row():
+                self.iterations = gr.Slider(
+                    1, MAX_ITERATIONS, first.diffusion.num_iterations, step=1, label="Iterations"
                 )
-                painted = gr.Textbox(visible=False)
-                turn = gr.Number(visible=False)
-                with gr.Row():
-                    mask = gr.UploadButton(
-                        "Upload a mask (black is filled)", file_types=FILE_TYPES, size="sm"
+                self.samples = gr.Slider(1, MAX_SAMPLES, 1, step=1, label="Samples")
+            with gr.Row():
+                self.seed = gr.Number(0, label="Seed")
+                self.precision = gr.Radio(PRECISIONS, value="32-true", label="Precision")
+        self.fill = gr.Button("Fill", variant="primary", elem_id="fill")
+
+    def _add_results(self) -> None:
+        picture = {"format": "jpeg", "interactive": False}
+        self.status = gr.HTML(elem_id="status")
+        self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
+        self.live = gr.Image(label="Filling in", visible=False, buttons=[], **picture)
+        with gr.Column(visible=False) as self.results:
+            self.gallery = gr.Gallery(
+                label="Samples: choose one", columns=3, height="auto", format="jpeg",
+                allow_preview=False, visible=False, elem_id="samples",
+                object_fit="contain", buttons=[],
+            )  # fmt: skip
+            with gr.Tabs():
+                with gr.Tab("Compare"):
+                    self.slider = gr.ImageSlider(
+                        label="Before and after: drag the line",
+                        buttons=["fullscreen"],
+                        elem_id="before-after",
+                        **picture,
                     )
-                with gr.Accordion("Settings", open=False):
-                    weights = gr.Dropdown(
-                        list(service.weights), value=next(iter(service.weights)), label="Weights"
-                    )
-                    with gr.Row():
-                        iterations = gr.Slider(
-                            1, MAX_ITERATIONS, first.diffusion.num_iterations, step=1,
-                            label="Iterations",
-                        )  # fmt: skip
-                        samples = gr.Slider(1, MAX_SAMPLES, 1, step=1, label="Variants")
-                    with gr.Row():
-                        seed = gr.Number(0, label="Seed")
-                        precision = gr.Radio(PRECISIONS, value="32-true", label="Precision")
-                fill = gr.Button("Fill", variant="primary", elem_id="fill")
-            with gr.Column(min_width=320):
-                status = gr.HTML(elem_id="status")
-                stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
-                live = gr.Image(
-                    label="Filling in", format="jpeg", interactive=False, visible=False,
-                    buttons=[],
-                )  # fmt: skip
-                with gr.Column(visible=False) as results:
-                    gallery = gr.Gallery(
-                        label="Variants: choose one", columns=3, height="auto", format="jpeg",
-                        allow_preview=False, visible=False, elem_id="variants",
-                        object_fit="contain", buttons=[],
-                    )  # fmt: skip
-                    with gr.Tabs():
-                        with gr.Tab("Compare"):
-                            slider = gr.ImageSlider(
-                                label="Before and after: drag the line",
-                                format="jpeg",
-                                interactive=False,
-                                buttons=["fullscreen"],
-                                elem_id="before-after",
-                            )
-                        with gr.Tab("Iterations"):
-                            step = gr.Slider(1, 2, 2, step=1, label="Iteration")
-                            frame = gr.Image(
-                                show_label=False, format="jpeg", interactive=False, buttons=[]
-                            )
-                        with gr.Tab("Uncertainty"):
-                            map_ = gr.Image(
-                                show_label=False, format="jpeg", interactive=False, buttons=[]
-                            )
-                            gr.HTML(_legend())
-                    with gr.Row():
-                        picture_file = gr.DownloadButton("Download picture", elem_id="picture-file")
-                        mask_file = gr.DownloadButton("Download mask", elem_id="mask-file")
-        chosen = gr.State(0)
+                with gr.Tab("Iterations"):
+                    self.step = gr.Slider(1, 2, 2, step=1, label="Iteration")
+                    self.frame = gr.Image(show_label=False, buttons=[], **picture)
+                with gr.Tab("Uncertainty"):
+                    self.map = gr.Image(show_label=False, buttons=[], **picture)
+                    gr.HTML(_legend())
+            with gr.Row():
+                self.picture_file = gr.DownloadButton("Download picture", elem_id="picture-file")
+                self.mask_file = gr.DownloadButton("Download mask", elem_id="mask-file")
 
-        idle = {
-            fill: gr.update(interactive=True),
-            stop: gr.update(visible=False),
-            live: gr.update(visible=False, value=None),
-        }
-
-        def opened(path: str, request: gr.Request) -> dict[Any, Any]:
-            load = _told(service.open, request.session_hash, Path(path))
-            # The upload field is emptied: its file is removed already.
-            if load is None:
-                return {upload: None}
-            photo = service.photo(request.session_hash)
-            hidden = gr.update(visible=False)
-            return {
-                painter: load, upload: None, status: _status(_described(photo)),
-                results: hidden, **idle,
-            }  # fmt: skip
-
-        def masked(path: str, request: gr.Request) -> Any:
-            return _told(service.give_mask, request.session_hash, Path(path)) or gr.skip()
-
-        def asked(request: gr.Request) -> dict[Any, Any]:
-            photo = service.session(request.session_hash).photo
-            return {
-                turn: service.ask(request.session_hash),
-                status: _status("Waiting for its turn"),
-                fill: gr.update(interactive=False),
-                stop: gr.update(visible=True),
-                results: gr.update(visible=False),
-                live: gr.skip() if photo is None else gr.update(visible=True, value=photo.preview),
-            }
-
-        def filled(request: gr.Request, *settings: Any) -> Iterator[dict[Any, Any]]:
-            key = request.session_hash
-            session = service.session(key)
-            event = None
-            try:
-                for event in service.fill(key, *settings):
-                    shown_live = gr.update(visible=True, value=event.picture)
-                    yield {status: _status(event.text, event.share), live: shown_live}
-            except Stopped:
-                # Stop or another photo has freed the page; the last event may have come after that.
-                now = service.sessions.get(key, session)
-                if event is not None and now.turn == 0:
-                    text = "Stopped" if now is session else _described(now.photo)
-                    yield {status: _status(text), **idle}
-                return
-            except InputError as error:
-                gr.Warning(str(error))
-                yield {status: _status(""), **idle}
-                return
-            except Exception as error:  # the page must not stay without its button
-                gr.Warning(f"Failed: {one_line(error)}")
-                yield {status: _status(""), **idle}
-                raise
-            seeds = [one.seed for one in session.variants]
-            several = len(seeds) > 1
-            text = f"seeds {seeds[0]} to {seeds[-1]}" if several else f"seed {seeds[0]}"
-            pictures = [(one.picture, f"Seed {one.seed}") for one in session.variants]
-            yield {
-                **idle,
-                **shown(0, session),
-                status: _status(f"Done: {session.share:.1%} of the picture filled, {text}"),
-                results: gr.update(visible=True),
-                gallery: gr.update(
-                    visible=several, value=pictures if several else None,
-                    selected_index=0 if several else None,
-                ),
-            }  # fmt: skip
-
-        def shown(index: int, session: Session) -> dict[Any, Any]:
-            assert session.photo is not None
-            one = session.variants[index]
-            count = len(one.frames)
-            return {
-                chosen: index,
-                slider: (session.photo.preview, one.picture),
-                step: gr.update(maximum=max(count, 2), value=count, visible=count > 1),
-                frame: one.frames[-1],
-                map_: one.overlay,
-                picture_file: gr.update(interactive=False, value=None),
-                mask_file: gr.update(interactive=False, value=None),
-            }
-
-        def selected(event: gr.SelectData, request: gr.Request) -> dict[Any, Any]:
-            return shown(event.index, service.session(request.session_hash))
-
-        def frame_shown(number: int, index: int, request: gr.Request) -> Any:
-            variants = service.session(request.session_hash).variants
-            return variants[index].frames[int(number) - 1] if index < len(variants) else None
-
-        def downloads(index: int, request: gr.Request) -> tuple[Any, Any]:
-            key = request.session_hash
-            if index >= len(service.session(key).variants):
-                return gr.update(), gr.update()
-            files = service.downloads(key, index)
-            return tuple(gr.update(value=str(file), interactive=True) for file in files)
-
-        def stopped(request: gr.Request) -> dict[Any, Any]:
-            service.stop(request.session_hash)
-            return {status: _status("Stopped"), **idle}
-
-        def closed(request: gr.Request) -> None:
-            service.close(request.session_hash)
-
-        views = [chosen, slider, step, frame, map_, picture_file, mask_file]
-        files = [picture_file, mask_file]
+    def _connect(self) -> None:
+        """Say what each event calls, with which values, and what the answer may change."""
+        idle, files = list(self.idle), [self.picture_file, self.mask_file]
+        views = [self.chosen, self.slider, self.step, self.frame, self.map, *files]
+        settings = [self.weights, self.iterations, self.samples, self.seed, self.precision]
         quick = {"queue": False, "show_progress": "hidden"}
-        upload.upload(
-            opened, upload, [painter, upload, status, results, *idle], show_progress="minimal"
+        self.upload.upload(
+            self.opened,
+            self.upload,
+            [self.painter, self.upload, self.status, self.results, *idle],
+            show_progress="minimal",
         )
-        mask.upload(masked, mask, painter, show_progress="minimal")
-        click = fill.click(asked, None, [turn, status, results, *idle], **quick)
+        self.mask.upload(self.masked, self.mask, self.painter, show_progress="minimal")
+        click = self.fill.click(
+            self.asked, None, [self.turn, self.status, self.results, *idle], **quick
+        )
         click.then(None, js=SHOW_STATUS)
         run = click.then(
-            filled,
-            [turn, painted, weights, iterations, samples, seed, precision],
-            [status, results, gallery, *idle, *views],
+            self.filled,
+            [self.turn, self.painted, *settings],
+            [self.status, self.results, self.gallery, *idle, *views],
             js=TAKE_HOLE,
             show_progress="hidden",
             trigger_mode="multiple",  # one that was stopped may still lie in the queue
         )
         run.then(None, js=SHOW_STATUS)
-        run.then(downloads, chosen, files, show_progress="hidden")
+        run.then(self.downloads, self.chosen, files, show_progress="hidden")
         # When the queue is full, the run was never started.
-        run.failure(stopped, None, [status, *idle], **quick)
-        stop.click(stopped, None, [status, *idle], **quick)
-        gallery.select(selected, None, views, show_progress="hidden").then(
-            downloads, chosen, files, show_progress="hidden"
+        run.failure(self.stopped, None, [self.status, *idle], **quick)
+        self.stop.click(self.stopped, None, [self.status, *idle], **quick)
+        self.gallery.select(self.selected, None, views, show_progress="hidden").then(
+            self.downloads, self.chosen, files, show_progress="hidden"
         )
-        step.input(frame_shown, [step, chosen], frame, trigger_mode="always_last", **quick)
-        page.unload(closed)
-    return page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
+        self.step.input(
+            self.frame_shown,
+            [self.step, self.chosen],
+            self.frame,
+            trigger_mode="always_last",
+            **quick,
+        )
+        self.blocks.unload(self.closed)
+
+    def opened(self, path: str, request: gr.Request) -> dict[Any, Any]:
+        """Open an uploaded photo."""
+        load = _told(self.service.open, request.session_hash, Path(path))
+        # The upload field is emptied: its file is removed already.
+        if load is None:
+            return {self.upload: None}
+        return {
+            **self.idle,
+            self.painter: load,
+            self.upload: None,
+            self.status: _status(_described(self.service.photo(request.session_hash))),
+            self.results: gr.update(visible=False),
+        }
+
+    def masked(self, path: str, request: gr.Request) -> Any:
+        """Take an uploaded mask over."""
+        return _told(self.service.give_mask, request.session_hash, Path(path)) or gr.skip()
+
+    def asked(self, request: gr.Request) -> dict[Any, Any]:
+        """Answer *Fill* at once; the run itself may have to wait."""
+        photo = self.service.session(request.session_hash).photo
+        preview = gr.skip() if photo is None else gr.update(visible=True, value=photo.preview)
+        return {
+            self.turn: self.service.ask(request.session_hash),
+            self.status: _status("Waiting in the queue"),
+            self.fill: gr.update(interactive=False),
+            self.stop: gr.update(visible=True),
+            self.results: gr.update(visible=False),
+            self.live: preview,
+        }
+
+    def filled(self, request: gr.Request, *settings: Any) -> Iterator[dict[Any, Any]]:
+        """Fill step by step, and show the first sample."""
+        key = request.session_hash
+        session = self.service.session(key)
+        event = None
+        try:
+            for event in self.service.fill(key, *settings):
+                shown_live = gr.update(visible=True, value=event.picture)
+                yield {self.status: _status(event.text, event.share), self.live: shown_live}
+        except Stopped:
+            # Stop or another photo has freed the page; the last event may have come after that.
+            now = self.service.sessions.get(key, session)
+            if event is not None and now.turn == 0:
+                text = "Stopped" if now is session else _described(now.photo)
+                yield {self.status: _status(text), **self.idle}
+            return
+        except InputError as error:
+            gr.Warning(str(error))
+            yield {self.status: _status(""), **self.idle}
+            return
+        except Exception as error:  # the page must not stay without its button
+            gr.Warning(f"Failed: {one_line(error)}")
+            yield {self.status: _status(""), **self.idle}
+            raise
+        seeds = [one.seed for one in session.samples]
+        several = len(seeds) > 1
+        text = f"seeds {seeds[0]} to {seeds[-1]}" if several else f"seed {seeds[0]}"
+        pictures = [(one.picture, f"Seed {one.seed}") for one in session.samples]
+        yield {
+            **self.idle,
+            **self._shown(0, session),
+            self.status: _status(f"Done: {session.share:.1%} of the picture filled, {text}"),
+            self.results: gr.update(visible=True),
+            self.gallery: gr.update(
+                visible=several, value=pictures if several else None,
+                selected_index=0 if several else None,
+            ),
+        }  # fmt: skip
+
+    def selected(self, event: gr.SelectData, request: gr.Request) -> dict[Any, Any]:
+        """Show another sample."""
+        return self._shown(event.index, self.service.session(request.session_hash))
+
+    def frame_shown(self, number: int, index: int, request: gr.Request) -> Any:
+        """Return a sample's picture after one of its iterations."""
+        samples = self.service.session(request.session_hash).samples
+        return samples[index].frames[int(number) - 1] if index < len(samples) else None
+
+    def downloads(self, index: int, request: gr.Request) -> tuple[Any, Any]:
+        """Write a sample's files and offer them."""
+        key = request.session_hash
+        if index >= len(self.service.session(key).samples):
+            return gr.update(), gr.update()
+        files = self.service.downloads(key, index)
+        return tuple(gr.update(value=str(file), interactive=True) for file in files)
+
+    def stopped(self, request: gr.Request) -> dict[Any, Any]:
+        """End the run."""
+        self.service.stop(request.session_hash)
+        return {self.status: _status("Stopped"), **self.idle}
+
+    def closed(self, request: gr.Request) -> None:
+        """Forget everything about a page that was closed."""
+        self.service.close(request.session_hash)
+
+    def _shown(self, index: int, session: Session) -> dict[Any, Any]:
+        assert session.photo is not None
+        one = session.samples[index]
+        count = len(one.frames)
+        return {
+            self.chosen: index,
+            self.slider: (session.photo.preview, one.picture),
+            self.step: gr.update(maximum=max(count, 2), value=count, visible=count > 1),
+            self.frame: one.frames[-1],
+            self.map: one.overlay,
+            self.picture_file: gr.update(interactive=False, value=None),
+            self.mask_file: gr.update(interactive=False, value=None),
+        }
 
 
 def _told(read: Callable[[str, Path], str], key: str, path: Path) -> str | None:
@@ -277,7 +315,7 @@ def _told(read: Callable[[str, Path], str], key: str, path: Path) -> str | None:
     return load
 
 
-def _described(photo: Photo | None) -> str:
+def _described(photo: OpenPhoto | None) -> str:
     if photo is None:
         return ""
     height, width = photo.picture.size

@@ -38,28 +38,28 @@ _recording = threading.Lock()
 
 
 @dataclass
-class Photo:
+class OpenPhoto:
     """An open photo.
 
     Attributes:
         picture: At full size, with its transparency.
         preview: ``(h, w, 3)``, reduced for the page, without it.
-        given: ``(H, W)``, True = hole: what was transparent in the photo or black in the mask that
-            was uploaded last; None without either.
+        given_hole: ``(H, W)``, True = hole: what was transparent in the photo or black in the mask
+            that was uploaded last; None without either.
     """
 
     picture: Picture
     preview: Bytes
-    given: Bools | None = None
+    given_hole: Bools | None = None
 
     @property
     def name(self) -> str:
-        """Of its file, without suffix."""
+        """Name of its file, without suffix."""
         return Path(self.picture.name).stem
 
     def given_preview(self) -> Bools | None:
         """Reduce the given hole ``(h, w)`` for the page."""
-        return None if self.given is None else shrink_mask(self.given, self.preview)
+        return None if self.given_hole is None else shrink_mask(self.given_hole, self.preview)
 
     def hole(self, painted: str) -> Bools:
         """Return the hole at full size, ``(H, W)``, True = fill.
@@ -75,19 +75,19 @@ class Photo:
         small = decode_hole(painted, self.preview.shape[:2])
         height, width = self.picture.size
         hole = enlarge_mask(small, height, width)
-        if self.given is not None:
-            before = enlarge_mask(shrink_mask(self.given, self.preview), height, width)
-            hole = np.where(hole == before, self.given, hole)
+        if self.given_hole is not None:
+            before = enlarge_mask(shrink_mask(self.given_hole, self.preview), height, width)
+            hole = np.where(hole == before, self.given_hole, hole)
         if not hole.any():
             raise InputError("nothing is painted yet: paint over what is to be filled")
         return hole
 
 
-def open_photo(path: Path, max_pixels: int) -> Photo:
+def open_photo(path: Path, max_pixels: int) -> OpenPhoto:
     """Read an uploaded photo.
 
     Args:
-        path: Of the uploaded file.
+        path: The uploaded file.
         max_pixels: Photos with more are refused before they are decoded.
 
     Raises:
@@ -103,10 +103,10 @@ def open_photo(path: Path, max_pixels: int) -> Photo:
     colours = eight_bits(picture.pixels)
     colours = np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours
     preview = reduced(colours, PAGE_SIDE)
-    return Photo(replace(picture, name=path.name), preview, hole if hole.any() else None)
+    return OpenPhoto(replace(picture, name=path.name), preview, hole if hole.any() else None)
 
 
-def read_hole(path: Path, photo: Photo, max_pixels: int) -> Bools:
+def read_hole(path: Path, photo: OpenPhoto, max_pixels: int) -> Bools:
     """Read an uploaded mask, black = fill; ``(H, W)``, True = hole.
 
     Raises:

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from sdm_lightning.app.filling import Frames, Stopped, overlay, reduced_result, run
-from sdm_lightning.app.photo import Photo, data_url, open_photo, read_hole, shrink_mask
+from sdm_lightning.app.photo import OpenPhoto, data_url, open_photo, read_hole, shrink_mask
 from sdm_lightning.arrays import Bools, Bytes
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.holes import opaque_in
@@ -35,8 +35,8 @@ class Progress:
     """One iteration in one cut-out is done.
 
     Attributes:
-        text: For the person who waits.
-        share: Of the whole run, in [0, 1].
+        text: Words for the person who waits.
+        share: Share of the whole run that is done, in [0, 1].
         picture: ``(h, w, 3)``, the reduced photo as far as it is filled.
     """
 
@@ -46,11 +46,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Variant:
+class ReducedSample:
     """One finished filling, reduced for the page.
 
     Attributes:
-        seed: That gives it again.
+        seed: Seed that gives it again.
         picture: ``(h, w, 3)``.
         overlay: ``(h, w, 3)``, the uncertainty over it.
         frames: One picture per iteration; the last is ``picture``.
@@ -67,21 +67,21 @@ class Session:
     """What the server keeps for one open page, in memory until the page is closed.
 
     Attributes:
-        folder: For the files that can be downloaded.
+        folder: Place for the files that can be downloaded.
         turn: Number of the run that is asked for or going on; 0 without one.
     """
 
     folder: Path
-    photo: Photo | None = None
+    photo: OpenPhoto | None = None
     hole: Bools | None = None
     images: list[Image.Image] = field(default_factory=list)
-    variants: list[Variant] = field(default_factory=list)
+    samples: list[ReducedSample] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
     turn: int = 0
 
     @property
     def share(self) -> float:
-        """Of the picture that was filled, in [0, 1]."""
+        """Share of the picture that was filled, in [0, 1]."""
         return 0.0 if self.hole is None else float(self.hole.mean())
 
     def end_run(self) -> None:
@@ -96,8 +96,8 @@ class Service:
     Args:
         weights: Names or files that the page offers; the first is the default.
         device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
-        max_pixels: Of a photo.
-        folder: For files; everything under it is removed by its creator.
+        max_pixels: Photos and masks with more are refused.
+        folder: Place for files; everything under it is removed by its creator.
 
     Raises:
         InputError: If there are no such weights, or two have one name.
@@ -120,7 +120,7 @@ class Service:
         self.inpainter(next(iter(self.weights)))  # a damaged file is reported before the page opens
 
     def session(self, key: str) -> Session:
-        """Return the session of an open page; the one that was used longest ago makes place."""
+        """Return the session of an open page; a fifth closes the least recently used."""
         with self.lock:
             if key not in self.sessions:
                 folder = tempfile.mkdtemp(dir=self.folder, prefix="page-")
@@ -167,10 +167,10 @@ class Service:
         """
         try:
             photo = self.photo(key)
-            photo.given = read_hole(path, photo, self.max_pixels)
+            photo.given_hole = read_hole(path, photo, self.max_pixels)
         finally:
             path.unlink(missing_ok=True)
-        return json.dumps({"hole": data_url(shrink_mask(photo.given, photo.preview))})
+        return json.dumps({"hole": data_url(shrink_mask(photo.given_hole, photo.preview))})
 
     def ask(self, key: str) -> int:
         """Ask for a run, which may have to wait before it is started with ``fill``.
@@ -194,16 +194,16 @@ class Service:
         seed: int,
         precision: Precision,
     ) -> Iterator[Progress]:
-        """Fill the painted hole; the result is then in ``session(key).variants``.
+        """Fill the painted hole; the result is then in ``session(key).samples``.
 
         Args:
-            key: Of the page.
+            key: Key of the page.
             turn: What ``ask`` gave.
-            painted: See ``Photo.hole``.
+            painted: See ``OpenPhoto.hole``.
             weights: One of those that the page offers.
             num_iterations: 1 to ``MAX_ITERATIONS``.
-            num_samples: Variants, 1 to ``MAX_SAMPLES``.
-            seed: Of the first variant.
+            num_samples: 1 to ``MAX_SAMPLES``.
+            seed: Seed of the first sample.
             precision: See ``Inpainter``.
 
         Yields:
@@ -221,7 +221,7 @@ class Service:
             raise InputError(f"weights {weights}: choose one of {', '.join(self.weights)}")
         for name, value, limit in (
             ("iterations", num_iterations, MAX_ITERATIONS),
-            ("variants", num_samples, MAX_SAMPLES),
+            ("samples", num_samples, MAX_SAMPLES),
         ):
             if not isinstance(value, int) or not 1 <= value <= limit:
                 raise InputError(f"{name} is {value}; choose 1 to {limit}")
@@ -229,7 +229,7 @@ class Service:
             given = "empty" if seed is None else seed
             raise InputError(f"seed is {given}; choose a whole number from 0 to {MAX_SEED - 1}")
         hole = photo.hole(painted)
-        session.images, session.variants, session.stop = [], [], threading.Event()
+        session.images, session.samples, session.stop = [], [], threading.Event()
         frames = [Frames(photo.preview, hole, num_iterations) for _ in range(num_samples)]
         events = run(
             self.inpainter(weights), opaque_in(photo.picture, hole), hole, session.stop,
@@ -252,7 +252,7 @@ class Service:
                 if event.num_cut_outs > 1:
                     words += f", cut-out {event.cut_out + 1} of {event.num_cut_outs}"
                 if num_samples > 1:
-                    words += f", variant {event.sample + 1} of {num_samples}"
+                    words += f", sample {event.sample + 1} of {num_samples}"
                 share = done / (event.num_iterations * event.num_cut_outs * num_samples)
                 yield Progress(words, share, frames[event.sample].latest.copy())
 
@@ -261,8 +261,8 @@ class Service:
         if key in self.sessions:
             self.sessions[key].end_run()
 
-    def downloads(self, key: str, variant: int) -> tuple[Path, Path]:
-        """Write a variant at full size and its mask (white = known) as PNG files.
+    def downloads(self, key: str, sample: int) -> tuple[Path, Path]:
+        """Write a sample at full size and its mask (white = known) as PNG files.
 
         Returns:
             Their paths.
@@ -270,15 +270,15 @@ class Service:
         photo, session = self.photo(key), self.session(key)
         if session.hole is None:
             raise InputError("nothing is filled yet")
-        image = session.images[variant]
-        filled = session.folder / f"{photo.name}-filled.png"
+        image = session.images[sample]
+        filled = session.folder / f"{photo.name}-inpainted.png"
         mask = session.folder / f"{photo.name}-mask.png"
         # The lowest level: twelve megapixels take one second then, and not five.
         image.save(filled, "PNG", compress_level=1, **file_options(image))
         Image.fromarray(~session.hole).convert("L").save(mask, "PNG")
         return filled, mask
 
-    def photo(self, key: str) -> Photo:
+    def photo(self, key: str) -> OpenPhoto:
         """Return the photo that is open in a page.
 
         Raises:
@@ -298,7 +298,7 @@ class Service:
             uncertain = overlay(reduced, sample.uncertainty, made.small_hole)
             pictures = [*made.pictures[:-1], reduced]
             session.images.append(sample.image)
-            session.variants.append(Variant(sample.seed, reduced, uncertain, pictures))
+            session.samples.append(ReducedSample(sample.seed, reduced, uncertain, pictures))
 
 
 def _label(weights: str) -> str:

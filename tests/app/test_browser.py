@@ -194,14 +194,14 @@ def test_draw_fill_and_download(browser: Any, server: tuple[str, Path], tmp_path
     page.wait(lambda: "Done" in status.text)
     time.sleep(2)
     assert page.in_view(status)
-    for part, name in (("picture-file", "coffee-filled.png"), ("mask-file", "coffee-mask.png")):
+    for part, name in (("picture-file", "coffee-inpainted.png"), ("mask-file", "coffee-mask.png")):
         page.wait(page.find(f"#{part}").is_enabled)
         page.wait(lambda part=part: browser.find_element("id", part).get_attribute("href") or True)
         page.find(f"#{part}").click()
         page.wait((tmp_path / name).exists)
     time.sleep(1)
     known = np.asarray(Image.open(tmp_path / "coffee-mask.png")) == 255
-    result = np.asarray(Image.open(tmp_path / "coffee-filled.png"))
+    result = np.asarray(Image.open(tmp_path / "coffee-inpainted.png"))
     assert result.shape == photo.shape
     changed = (result != photo).any(axis=2)
     assert not changed[known].any()

@@ -39,7 +39,7 @@ def test_transparent_pixels_are_the_hole_to_the_pixel_until_painted_over(
     array[0, 0, 3] = 254
     photo = open_photo(upload(array), LIMIT)
     transparent = array[:, :, 3] < 255
-    np.testing.assert_array_equal(photo.given, transparent)
+    np.testing.assert_array_equal(photo.given_hole, transparent)
     shown = photo.given_preview()
     np.testing.assert_array_equal(photo.hole(painted(shown)), transparent)
     shown[10:20, 10:20] = True
@@ -58,7 +58,7 @@ def test_an_uploaded_mask_is_kept_to_the_pixel(upload: Callable[..., Path]) -> N
     photo = open_photo(upload(np.zeros((1200, 1600), np.uint8)), LIMIT)
     known = RNG.random((1200, 1600)) < 0.7
     mask = upload(known.astype(np.uint8) * 255, "mask.png")
-    photo.given = read_hole(mask, photo, LIMIT)
+    photo.given_hole = read_hole(mask, photo, LIMIT)
     np.testing.assert_array_equal(photo.hole(painted(photo.given_preview())), ~known)
 
 

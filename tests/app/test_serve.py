@@ -139,7 +139,7 @@ class TestPage:
         call["opened"](str(upload(np.zeros((20, 30), np.uint8))), REQUEST)
         small = upload(np.zeros((10, 10), np.uint8))
         assert call["masked"](str(small), REQUEST) == {"__type__": "update"}
-        assert service.photo("a").given is None
+        assert service.photo("a").given_hole is None
 
     def test_fill_answers_at_once_and_a_stopped_run_changes_nothing(
         self, service: Service, upload: Callable[..., Path]
@@ -150,7 +150,7 @@ class TestPage:
         call["opened"](str(upload(np.zeros((20, 30), np.uint8))), REQUEST)
         settings = [painted(hole), "tiny", 1, 1, 0, "32-true"]
         turn, shown = list(call["asked"](REQUEST).values())[:2]
-        assert "Waiting for its turn" in shown
+        assert "Waiting in the queue" in shown
         call["stopped"](REQUEST)
         assert list(call["filled"](REQUEST, turn, *settings)) == []
         again = next(iter(call["asked"](REQUEST).values()))

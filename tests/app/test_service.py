@@ -43,31 +43,31 @@ def test_a_photo_is_filled_step_by_step(service: Service, upload: Callable[..., 
     cut_outs = len(steps) // 6
     np.testing.assert_allclose(shares, np.arange(1, 6 * cut_outs + 1) / (6 * cut_outs))
     assert steps[0].text.startswith("Iteration 1 of 3")
-    assert steps[-1].text.endswith("variant 2 of 2")
+    assert steps[-1].text.endswith("sample 2 of 2")
     # The picture fills in: grey holes give way, and known pixels never change.
     for step in steps:
         np.testing.assert_array_equal(step.picture[~HOLE], array[~HOLE])
     missing = [(step.picture[HOLE] == MISSING).all(axis=1).sum() for step in steps]
     assert missing[0] > missing[1] > missing[2]
 
-    variants = service.session("a").variants
-    assert [variant.seed for variant in variants] == [7, 8]
-    for index, variant in enumerate(variants):
-        assert len(variant.frames) == 3
+    samples = service.session("a").samples
+    assert [sample.seed for sample in samples] == [7, 8]
+    for index, sample in enumerate(samples):
+        assert len(sample.frames) == 3
         picture, mask = service.downloads("a", index)
-        assert (picture.name, mask.name) == ("my photo-filled.png", "my photo-mask.png")
+        assert (picture.name, mask.name) == ("my photo-inpainted.png", "my photo-mask.png")
         result = np.asarray(Image.open(picture))
         assert Image.open(picture).info["icc_profile"] == b"profile"
-        np.testing.assert_array_equal(result, variant.picture)
-        np.testing.assert_array_equal(result, variant.frames[-1])
+        np.testing.assert_array_equal(result, sample.picture)
+        np.testing.assert_array_equal(result, sample.frames[-1])
         np.testing.assert_array_equal(result[~HOLE], array[~HOLE])
         np.testing.assert_array_equal(np.asarray(Image.open(mask)), ~HOLE * np.uint8(255))
-        np.testing.assert_array_equal(variant.overlay[~HOLE], array[~HOLE])
-        assert (variant.overlay[HOLE] != result[HOLE]).any()
+        np.testing.assert_array_equal(sample.overlay[~HOLE], array[~HOLE])
+        assert (sample.overlay[HOLE] != result[HOLE]).any()
     direct = Inpainter.from_pretrained(service.weights["tiny"])(
         array, ~HOLE, num_iterations=3, seed=8
     )
-    np.testing.assert_array_equal(variants[1].picture, direct.array)
+    np.testing.assert_array_equal(samples[1].picture, direct.array)
 
 
 @pytest.mark.parametrize("channels", [(), (4,)])
@@ -138,7 +138,7 @@ def test_the_page_used_longest_ago_makes_place(
     [
         ({"weights": "/etc/passwd"}, "weights /etc/passwd: choose one of tiny, demo"),
         ({"num_iterations": 0}, "iterations is 0; choose 1 to 16"),
-        ({"num_samples": 7}, "variants is 7; choose 1 to 6"),
+        ({"num_samples": 7}, "samples is 7; choose 1 to 6"),
         ({"seed": None}, "seed is empty; choose a whole number from 0 to 4294967295"),
         ({"seed": -3}, "seed is -3; choose"),
         ({"seed": 1.5}, "seed is 1.5; choose"),
@@ -171,7 +171,7 @@ def test_a_run_can_be_stopped(service: Service, upload: Callable[..., Path]) -> 
     service.stop("a")
     with pytest.raises(Stopped):
         list(steps)
-    assert service.session("a").variants == []
+    assert service.session("a").samples == []
 
 
 @pytest.mark.parametrize("instead", ["stop", "ask", "open"])
@@ -202,7 +202,7 @@ def test_a_run_that_ends_while_another_photo_is_opened_has_no_result(
     monkeypatch.setattr(service, "_keep", kept)
     with pytest.raises(Stopped):
         filled(service)
-    assert service.session("a").variants == []
+    assert service.session("a").samples == []
 
 
 def test_leaving_a_run_half_read_ends_its_thread(

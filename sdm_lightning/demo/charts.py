@@ -11,7 +11,7 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 24
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """Points of one curve and the CSS class that colours it."""
 
     x: Sequence[float]
@@ -29,13 +29,13 @@ def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
     return result
 
 
-def thinned(line: Line, most: int = 400) -> Line:
+def thinned(curve: Curve, most: int = 400) -> Curve:
     """Take at most ``most`` points, evenly, the last one included."""
-    count = len(line.x)
+    count = len(curve.x)
     if count <= most:
-        return line
+        return curve
     chosen = sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
-    return Line([line.x[k] for k in chosen], [line.y[k] for k in chosen], line.css)
+    return Curve([curve.x[k] for k in chosen], [curve.y[k] for k in chosen], curve.css)
 
 
 def short(value: float) -> str:
@@ -47,9 +47,9 @@ def short(value: float) -> str:
     return "0" if value == 0 else f"{value:.3g}"
 
 
-def _range(lines: Sequence[Line]) -> tuple[float, float]:
+def _range(curves: Sequence[Curve]) -> tuple[float, float]:
     """Return the range of the middle 98 %: a wild first batch must not flatten the curve."""
-    values = sorted(v for line in lines for v in line.y if math.isfinite(v))
+    values = sorted(v for curve in curves for v in curve.y if math.isfinite(v))
     if not values:
         return 0.0, 1.0
     low = values[int(0.01 * (len(values) - 1))]
@@ -58,17 +58,17 @@ def _range(lines: Sequence[Line]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def line_chart(title: str, lines: Sequence[Line]) -> str:
+def line_chart(title: str, curves: Sequence[Curve]) -> str:
     """Draw curves over the images seen, each faintly with its smoothed self on top.
 
     Args:
         title: What is drawn; for readers that speak the page, too.
-        lines: The curves.
+        curves: The curves.
     """
-    lines = [line for line in lines if len(line.x)]
-    low, high = _range(lines)
-    first = min((min(line.x) for line in lines), default=0.0)
-    last = max((max(line.x) for line in lines), default=1.0)
+    curves = [curve for curve in curves if len(curve.x)]
+    low, high = _range(curves)
+    first = min((min(curve.x) for curve in curves), default=0.0)
+    last = max((max(curve.x) for curve in curves), default=1.0)
     span = (last - first) or 1.0
 
     def place(x: float, y: float) -> str:
@@ -91,21 +91,21 @@ def line_chart(title: str, lines: Sequence[Line]) -> str:
         parts.append(f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{label}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">images seen</text>')
-    for line in lines:
+    for curve in curves:
         # Few points are not noise around a trend: they are the curve.
-        few = len(line.x) < FEW_POINTS
-        soft = Line(line.x, line.y if few else smoothed(line.y), line.css)
-        for curve, weight in ((line, "raw"), (soft, "smooth")):
-            curve = thinned(curve)
+        few = len(curve.x) < FEW_POINTS
+        soft = Curve(curve.x, curve.y if few else smoothed(curve.y), curve.css)
+        for drawn, weight in ((curve, "raw"), (soft, "smooth")):
+            drawn = thinned(drawn)
             points = " ".join(
-                place(x, y) for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(y)
+                place(x, y) for x, y in zip(drawn.x, drawn.y, strict=True) if math.isfinite(y)
             )
-            parts.append(f'<polyline class="{weight} {line.css}" points="{points}"/>')
+            parts.append(f'<polyline class="{weight} {curve.css}" points="{points}"/>')
         if few:
-            for x, y in zip(line.x, line.y, strict=True):
+            for x, y in zip(curve.x, curve.y, strict=True):
                 if math.isfinite(y):
                     cx, cy = place(x, y).split(",")
-                    parts.append(f'<circle class="{line.css}" cx="{cx}" cy="{cy}" r="2.6"/>')
+                    parts.append(f'<circle class="{curve.css}" cx="{cx}" cy="{cy}" r="2.6"/>')
     return "".join([*parts, "</svg>"])
 
 

@@ -18,9 +18,9 @@ def photo_mask(name: str, height: int, width: int) -> Bytes:
     """Draw a mask for one of the held-out photos, the same every time.
 
     Args:
-        name: Of the photo.
-        height: Of the photo.
-        width: Of the photo.
+        name: Name of the photo.
+        height: Height of the photo.
+        width: Width of the photo.
 
     Returns:
         ``(height, width)``, 255 = known, 0 = hole.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdm_lightning.demo.charts import Line
+from sdm_lightning.demo.charts import Curve
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.results import read_result_lines
 from sdm_lightning.shipped import ASSETS
@@ -31,13 +31,13 @@ class DemoRun:
         folder: The run folder.
         facts: ``demo.json``.
         record: The last line of ``results.jsonl``.
-        curves: Name of a training term -> lines over images seen, packaged weights' own first.
+        curves: Name of a training term -> curves over images seen, packaged weights' own first.
     """
 
     folder: Path
     facts: dict[str, Any]
     record: dict[str, Any]
-    curves: dict[str, list[Line]]
+    curves: dict[str, list[Curve]]
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
@@ -52,7 +52,7 @@ class DemoRun:
 
     @property
     def images_seen(self) -> int:
-        """Of the tested checkpoint."""
+        """Images that the tested checkpoint has seen."""
         return int(self.record.get("images_seen") or 0)
 
 
@@ -66,14 +66,14 @@ def read_run(run: Path) -> DemoRun:
         if not (run / name).is_file():
             raise InputError(f"{run / name}: missing; the demo did not get that far")
     facts = json.loads((run / "demo.json").read_text(encoding="utf-8"))
-    curves: dict[str, list[Line]] = {}
+    curves: dict[str, list[Curve]] = {}
     if facts.get("start") == "pretrained":
         read_curves(ASSETS / "demo.metrics.csv", "before", curves)
     read_curves(run / "metrics.csv", "now", curves)
     return DemoRun(run, facts, read_result_lines(run / "results.jsonl")[-1], curves)
 
 
-def read_curves(path: Path, css: str, curves: dict[str, list[Line]]) -> None:
+def read_curves(path: Path, css: str, curves: dict[str, list[Curve]]) -> None:
     """Add the training columns of a metrics file; a missing file adds none."""
     if not path.is_file():
         return
@@ -90,7 +90,7 @@ def read_curves(path: Path, css: str, curves: dict[str, list[Line]]) -> None:
                     x.append(float(seen))
                     y.append(float(value))
     for name, (x, y) in found.items():
-        curves.setdefault(name, []).append(Line(x, y, css))
+        curves.setdefault(name, []).append(Curve(x, y, css))
 
 
 # ---------------------------------------------------------------------- text

@@ -36,17 +36,21 @@ def run_demo(
 ) -> None:
     """Pack real photos, train, test, inpaint unseen photos, and write a report to look at.
 
-    Runs on a laptop without a GPU or the internet; with a GPU it uses it. The photos are those
+    Runs on a laptop without a GPU or the internet; uses a GPU if there is one. The photos are those
     inside scikit-image, scikit-learn and matplotlib; four are held out whole for testing. Run it
-    again to train once more from the start into a new run folder; what was there stays.
+    again to train once more from the start into a new run folder; earlier runs are kept.
 
     Args:
         output: Folder for everything; the report is report.html in it.
-        start: Pretrained continues from the weights in this package, scratch from random ones.
-        minutes: Training time. Scratch wants 30 or more.
+        start: Initial weights: pretrained (those in this package) or scratch (random).
+        minutes: Training time. Use at least 30 with --start scratch.
         num_train: Training pictures to make.
         num_test: Test pictures to make, from the held-out photos.
-        seed: Of training pictures, weights and order.
+        seed: Seed of training pictures, weights and order.
+
+    Raises:
+        InputError: If minutes is not positive, the packaged weights are missing, or a command
+            fails.
     """
     from sdm_lightning.demo.photos import make_demo_images
     from sdm_lightning.inference.weights import find_weights
@@ -86,7 +90,7 @@ def run_demo(
         options += ["--model.average.half_life_images", 10_000]
     shell.sdm("fit", *configs, *data, *place, *options)
 
-    _say(4, "Test: held-out windows, fixed masks, one line of record")
+    _say(4, "Test: held-out windows, fixed masks, one record")
     shell.sdm("test", "--config", folder / name / "config.yaml", *place)
 
     checkpoint = folder / name / "checkpoints" / "last.ckpt"

@@ -9,13 +9,13 @@ MAX_WINDOW_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class FinetuneDefaults:
     """How to fine-tune on so many photos.
 
     Attributes:
-        learning_rate: Of both networks.
+        learning_rate: Learning rate of both networks.
         max_images: Training images.
-        half_life_images: Of the moving average, which starts from the weights.
+        half_life_images: Half-life of the moving average, which starts from the weights.
         num_windows: Windows to cut from the training photos.
         num_held_out: Windows to cut from the held-out photos.
     """
@@ -37,19 +37,21 @@ _ROWS = (
 )
 
 
-def plan_for(num_photos: int, side: int, max_images: int | None, rate: float | None) -> Plan:
+def defaults_for(
+    num_photos: int, side: int, max_images: int | None, rate: float | None
+) -> FinetuneDefaults:
     """Choose settings by the number of training photos.
 
     Args:
-        num_photos: To train on.
-        side: Of a window in pixels.
-        max_images: Instead of the default number of training images.
-        rate: Instead of the default learning rate.
+        num_photos: Photos to train on.
+        side: Side of a window in pixels.
+        max_images: Used instead of the default number of training images.
+        rate: Used instead of the default learning rate.
     """
     row = next(row for row in _ROWS if row[0] is None or num_photos < row[0])
     images = max_images if max_images is not None else row[2]
     most = MAX_WINDOW_BYTES // (2 * side * side)
-    return Plan(
+    return FinetuneDefaults(
         learning_rate=rate if rate is not None else row[1],
         max_images=images,
         half_life_images=row[3],

@@ -22,7 +22,7 @@ from sdm_lightning.data.sources import FolderSource, is_image_name
 from sdm_lightning.data.windows import fixed_window, random_window, reduced, resized
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import sha256_of_file, write_atomically
-from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, Plan
+from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, FinetuneDefaults
 from sdm_lightning.seeding import stable_rng
 
 LONGEST_SHORT_SIDE = 1600
@@ -30,12 +30,12 @@ LONGEST_SHORT_SIDE = 1600
 
 
 @dataclass(frozen=True)
-class Photo:
+class PhotoFile:
     """A photo by its content: renamed or copied, it is the same photo.
 
     Attributes:
         path: Where it lies.
-        sha256: Of the file.
+        sha256: Hash of the file.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Photo:
         return int(self.sha256[:8], 16) % 5 == 0
 
 
-def find_photos(folder: str) -> list[Photo]:
+def find_photos(folder: str) -> list[PhotoFile]:
     """List the photos of a folder, each content once, in the order of their hashes.
 
     Files that cannot be read are left out, with a line that says why.
@@ -68,13 +68,13 @@ def find_photos(folder: str) -> list[Photo]:
         except BadImageError as error:
             print(f"{by_hash[digest]}: left out, {error}")
         else:
-            photos.append(Photo(by_hash[digest], digest))
+            photos.append(PhotoFile(by_hash[digest], digest))
     if not photos:
         raise InputError(f"{folder}: none of its {len(by_hash)} images can be read")
     return photos
 
 
-def split_photos(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
+def split_photos(photos: Sequence[PhotoFile]) -> tuple[list[PhotoFile], list[PhotoFile]]:
     """Return the photos to train on and those held out; none are held out of too few."""
     held_out = [photo for photo in photos if photo.held_out]
     if len(held_out) < MIN_HELD_OUT:
@@ -87,16 +87,20 @@ def split_photos(photos: Sequence[Photo]) -> tuple[list[Photo], list[Photo]]:
 
 
 def make_shards(
-    folder: Path, train: Sequence[Photo], held_out: Sequence[Photo], side: int, plan: Plan
+    folder: Path,
+    train: Sequence[PhotoFile],
+    held_out: Sequence[PhotoFile],
+    side: int,
+    defaults: FinetuneDefaults,
 ) -> None:
     """Cut windows and pack them into ``FOLDER/train`` and ``FOLDER/val``; once.
 
     Args:
-        folder: Of the run's data.
+        folder: Folder of the run's data.
         train: Photos to train on.
         held_out: Photos to judge by; none makes no ``val``.
-        side: Of the crops that the network sees; training windows are a quarter larger.
-        plan: How many windows.
+        side: Side of the crops that the network sees; training windows are a quarter larger.
+        defaults: Says how many windows.
 
     Raises:
         InputError: If the folder was made from other photos or settings.
@@ -105,14 +109,14 @@ def make_shards(
         "train": [photo.sha256 for photo in train],
         "val": [photo.sha256 for photo in held_out],
         "side": side,
-        "num_windows": plan.num_windows,
-        "num_held_out": plan.num_held_out,
+        "num_windows": defaults.num_windows,
+        "num_held_out": defaults.num_held_out,
     }
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     done = folder / "photos.json"
     if done.is_file():
         if json.loads(done.read_text(encoding="utf-8"))["digest"] == digest:
-            print(f"{folder}: windows of these photos are there")
+            print(f"{folder}: windows of these photos already exist; reusing them")
             return
         raise InputError(
             f"{folder}: was made from other photos or with other settings; choose another --name"
@@ -123,7 +127,7 @@ def make_shards(
             continue
         shutil.rmtree(windows / split, ignore_errors=True)  # of an interrupted run
         (windows / split).mkdir(parents=True)
-        count = plan.num_windows if split == "train" else plan.num_held_out
+        count = defaults.num_windows if split == "train" else defaults.num_held_out
         _cut(photos, windows / split, side, math.ceil(count / len(photos)), split)
         pack_shards(
             str(windows / split), str(folder / split), shuffle=split == "train", overwrite=True,
@@ -133,7 +137,7 @@ def make_shards(
     write_atomically(done, json.dumps({"digest": digest, **facts}, indent=1) + "\n")
 
 
-def _cut(photos: Sequence[Photo], folder: Path, side: int, each: int, split: str) -> None:
+def _cut(photos: Sequence[PhotoFile], folder: Path, side: int, each: int, split: str) -> None:
     for photo in tqdm(photos, f"{split} photos", unit="photo", disable=not sys.stderr.isatty()):
         pixels = reduced(decode_image(photo.path.read_bytes()), LONGEST_SHORT_SIDE)
         for turn in range(each):

@@ -10,7 +10,7 @@ import yaml
 
 from sdm_lightning.errors import PREEMPTED, InputError
 from sdm_lightning.files import write_atomically
-from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, Plan, plan_for
+from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, FinetuneDefaults, defaults_for
 from sdm_lightning.finetuning.photos import find_photos, make_shards, split_photos
 from sdm_lightning.shipped import find_config
 
@@ -31,7 +31,7 @@ def finetune(
     name: str = "finetuned",
     start_from: str = "demo",
     learning_rate: float | None = None,
-    images: int | None = None,
+    max_images: int | None = None,
     resolution: int | None = None,
     minutes: float | None = None,
     licence: str | None = None,
@@ -45,21 +45,25 @@ def finetune(
     Cuts windows of all scales, holds out a fifth of the photos by file hash, trains from given
     weights with settings for that many photos, and keeps the state with the best KID on the
     held-out photos; training stops when KID has not improved for a while. The result is
-    RUNS_DIR/NAME/NAME.safetensors. Interrupted, the same command goes on.
+    RUNS_DIR/NAME/NAME.safetensors. After an interruption, run the same command again to continue.
 
     Args:
         photos: Folder of photos, searched in depth.
-        name: Of the run.
+        name: Name of the run.
         start_from: Weights: a packaged name, a .safetensors or .ckpt file, runs/NAME, USER/REPO.
-        learning_rate: Of both networks; by default by the number of photos.
-        images: Training images; by default by the number of photos.
+        learning_rate: Learning rate of both networks; default: chosen by the number of photos.
+        max_images: Training images; default: chosen by the number of photos.
         resolution: Side of the training crops; default: as the weights were trained.
-        minutes: Stop after so many.
+        minutes: Stop training after this many minutes.
         licence: Licence of the result, kept in its file; default: that of the starting weights.
         config: Further config files of sdm fit, for other losses, batch size or devices.
         runs_dir: Folder of all runs.
         device: cpu, cuda, or auto.
-        seed: Of order, masks and noise.
+        seed: Seed of order, masks and noise.
+
+    Raises:
+        InputError: If the photos, the weights or an option cannot be used.
+        SystemExit: With the status of sdm fit, if that ends with another than 0.
     """
     from sdm_lightning.cli.configs import max_time
     from sdm_lightning.cli.run_directory import run_folder
@@ -68,7 +72,8 @@ def finetune(
     from sdm_lightning.inference.export import export_model
     from sdm_lightning.inference.weights import load_generator
 
-    for key, value in (("images", images), ("minutes", minutes), ("learning_rate", learning_rate)):
+    positive = {"max_images": max_images, "minutes": minutes, "learning_rate": learning_rate}
+    for key, value in positive.items():
         if value is not None and value <= 0:
             raise InputError(f"{key} is {value}; it must be more than 0")
     run = run_folder(runs_dir, name)
@@ -91,17 +96,20 @@ def finetune(
 
     found = find_photos(photos)
     train, held_out = split_photos(found)
-    plan = plan_for(len(train), side, images, learning_rate)
+    defaults = defaults_for(len(train), side, max_images, learning_rate)
     print(
         f"{len(found)} photos: {len(train)} to train on, {len(held_out)} held out; "
-        f"{plan.max_images:,} training images of {side}x{side}, learning rate "
-        f"{plan.learning_rate:g}, from {start_from}"
+        f"{defaults.max_images:,} training images of {side}x{side}, learning rate "
+        f"{defaults.learning_rate:g}, from {start_from}"
     )
     if not held_out:
-        print(f"fewer than {MIN_HELD_OUT} photos could be held out: no early stop by KID")
-    make_shards(run / "data", train, held_out, side, plan)
+        print(
+            f"fewer than {MIN_HELD_OUT} photos to hold out: KID is not computed and training does "
+            "not stop early"
+        )
+    make_shards(run / "data", train, held_out, side, defaults)
 
-    settings = _settings(start_from, info, run / "data", bool(held_out), side, plan)
+    settings = _settings(start_from, info, run / "data", bool(held_out), side, defaults)
     write_atomically(run / "finetune.yaml", yaml.safe_dump(settings, sort_keys=False))
     words = ["fit", "--config", str(run / "finetune.yaml")]
     words += [word for file in config or [] for word in ("--config", file)]
@@ -114,7 +122,7 @@ def finetune(
         run_trainer(words, {"fit": "Train a model"})
     except SystemExit as end:
         if end.code in (PREEMPTED, 130):
-            print("Stopped; the same sdm finetune command goes on from here", file=sys.stderr)
+            print("Stopped; run the same sdm finetune command again to continue", file=sys.stderr)
         raise
 
     best = run / "checkpoints" / "best.ckpt"
@@ -129,7 +137,7 @@ def finetune(
 
 
 def _settings(
-    start: str, info: Any, data: Path, held_out: bool, side: int, plan: Plan
+    start: str, info: Any, data: Path, held_out: bool, side: int, defaults: FinetuneDefaults
 ) -> dict[str, Any]:
     """Build the run's config: losses of configs/model/demo.yaml, networks of the weights."""
     from sdm_lightning.inference.discriminators import load_discriminator
@@ -148,10 +156,10 @@ def _settings(
         if not discriminator["class_path"].endswith(".FeatureDiscriminator"):
             model["losses"]["r1_gamma"] = R1_GAMMA
     for optimizer in ("optimizer_g", "optimizer_d"):
-        model[optimizer]["lr"] = plan.learning_rate
-    model["average"] = {"half_life_images": plan.half_life_images, "ramp_up": None}
+        model[optimizer]["lr"] = defaults.learning_rate
+    model["average"] = {"half_life_images": defaults.half_life_images, "ramp_up": None}
     family = "mat512" if side >= 512 else "mat256"
-    every = max(plan.max_images // BATCH // VALIDATIONS, 1)
+    every = max(defaults.max_images // BATCH // VALIDATIONS, 1)
     settings: dict[str, Any] = {
         "model": model,
         "data": {
@@ -165,7 +173,7 @@ def _settings(
         },
         "trainer": {"devices": 1, "precision": "32-true", "log_every_n_steps": 10},
         "checkpoint": {"every_n_batches": every, "keep": 2},
-        "budget": {"max_images": plan.max_images},
+        "budget": {"max_images": defaults.max_images},
     }
     if held_out:
         settings["data"]["val"] = str(data / "val")

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from sdm_lightning.demo.charts import Line, bar_chart, line_chart, short, smoothed, thinned
+from sdm_lightning.demo.charts import Curve, bar_chart, line_chart, short, smoothed, thinned
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_smoothing_keeps_constants_and_starts_at_the_first_value() -> None:
 
 
 def test_thinning_keeps_both_ends() -> None:
-    line = thinned(Line(range(1000), range(1000)), 50)
+    line = thinned(Curve(range(1000), range(1000)), 50)
     assert len(line.x) == 50
     assert (line.x[0], line.x[-1]) == (0, 999)
 
@@ -32,7 +32,7 @@ def points(svg: str, css: str) -> list[tuple[float, float]]:
 
 
 def test_a_falling_loss_falls_from_left_to_right() -> None:
-    svg = line_chart("a <loss>", [Line([0, 100, 200], [3.0, 2.0, 1.0])])
+    svg = line_chart("a <loss>", [Curve([0, 100, 200], [3.0, 2.0, 1.0])])
     ET.fromstring(svg)  # well formed, with the title escaped
     drawn = points(svg, "raw now")
     assert [x for x, _ in drawn] == sorted(x for x, _ in drawn)
@@ -42,14 +42,14 @@ def test_a_falling_loss_falls_from_left_to_right() -> None:
 
 def test_one_wild_value_does_not_flatten_the_curve() -> None:
     values = [1e6] + [1.0 + k / 200 for k in range(200)]
-    drawn = points(line_chart("loss", [Line(range(201), values)]), "raw now")
+    drawn = points(line_chart("loss", [Curve(range(201), values)]), "raw now")
     heights = [y for _, y in drawn[1:]]
     assert max(heights) - min(heights) > 80
 
 
 def test_empty_charts_are_drawn_too() -> None:
     ET.fromstring(line_chart("nothing", []))
-    ET.fromstring(line_chart("nothing", [Line([5.0], [float("nan")])]))
+    ET.fromstring(line_chart("nothing", [Curve([5.0], [float("nan")])]))
 
 
 def test_bars_are_as_high_as_their_values() -> None:
@@ -59,7 +59,7 @@ def test_bars_are_as_high_as_their_values() -> None:
 
 
 def test_few_points_are_not_smoothed_away() -> None:
-    few = line_chart("validation", [Line([0, 1, 2], [1.0, 5.0, 2.0])])
+    few = line_chart("validation", [Curve([0, 1, 2], [1.0, 5.0, 2.0])])
     assert points(few, "smooth now") == points(few, "raw now")
-    many = line_chart("loss", [Line(range(60), [k % 2 for k in range(60)])])
+    many = line_chart("loss", [Curve(range(60), [k % 2 for k in range(60)])])
     assert points(many, "smooth now") != points(many, "raw now")

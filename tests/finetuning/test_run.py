@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from sdm_lightning.cli.main import main
-from sdm_lightning.finetuning.defaults import plan_for
-from sdm_lightning.finetuning.photos import Photo, find_photos, split_photos
+from sdm_lightning.finetuning.defaults import defaults_for
+from sdm_lightning.finetuning.photos import PhotoFile, find_photos, split_photos
 from sdm_lightning.inference import WeightsInfo, load_generator, save_weights
 from sdm_lightning.inference.discriminators import (
     load_discriminator,
@@ -71,10 +71,10 @@ def test_few_photos_resumed_and_used(
 ) -> None:
     photos = make_photos(workdir / "photos", 4)
     (photos / "bad.jpg").write_bytes(b"no photo")
-    folder = run(photos, "--images", "32", "--learning_rate", "0.01", "--licence", "CC-BY-4.0")
+    folder = run(photos, "--max_images", "32", "--learning_rate", "0.01", "--licence", "CC-BY-4.0")
     out = capsys.readouterr().out
     assert "4 photos: 4 to train on, 0 held out; 32 training images of 16x16" in out
-    assert "no early stop" in out
+    assert "KID is not computed and training does not stop early" in out
     assert "photos/bad.jpg: left out, is no JPEG" in out
     result = folder / "mine.safetensors"
     assert f"sdm inpaint photo.jpg mask.png --weights {result.relative_to(workdir)}" in out
@@ -97,10 +97,10 @@ def test_few_photos_resumed_and_used(
     content = result.read_bytes()
     result.unlink()
     licence = ("--licence", "CC-BY-4.0")
-    run(photos, "--images", "32", "--learning_rate", "0.01", *licence, "--minutes", "30.5")
-    assert "windows of these photos are there" in capsys.readouterr().out
+    run(photos, "--max_images", "32", "--learning_rate", "0.01", *licence, "--minutes", "30.5")
+    assert "windows of these photos already exist; reusing them" in capsys.readouterr().out
     assert result.read_bytes() == content
-    run(photos, "--images", "32")
+    run(photos, "--max_images", "32")
     assert "this run is finished" in capsys.readouterr().out
 
     mask = np.full((60, 50), 255, np.uint8)
@@ -111,8 +111,8 @@ def test_few_photos_resumed_and_used(
     filled, photo = (np.asarray(Image.open(p)) for p in ("filled.png", photos / "photo00.png"))
     assert np.array_equal(filled[mask > 0], photo[mask > 0])
     # What it wrote can be started from, discriminator and all.
-    main(["finetune", str(photos), "--name", "next", "--start_from", str(result), "--images", "8",
-          "--config", "[micro.yaml]", "--device", "cpu"])  # fmt: skip
+    main(["finetune", str(photos), "--name", "next", "--start_from", str(result),
+          "--max_images", "8", "--config", "[micro.yaml]", "--device", "cpu"])  # fmt: skip
     assert Path("runs/next/next.safetensors").is_file()
     assert "generator and discriminator after 32 images" in caplog.text
     losses = yaml.safe_load(Path("runs/next/finetune.yaml").read_text())["model"]["losses"]
@@ -122,7 +122,7 @@ def test_few_photos_resumed_and_used(
     result.unlink()
     (photos / "photo00.png").unlink()
     with pytest.raises(SystemExit):
-        run(photos, "--images", "32")
+        run(photos, "--max_images", "32")
     assert "choose another --name" in capsys.readouterr().err
 
 
@@ -134,7 +134,7 @@ def test_kid_on_held_out_photos_stops_the_run(
     found = find_photos(str(photos))
     train, held_out = split_photos(found)
     assert len(held_out) >= 5
-    folder = run(photos, "--images", "400", "--learning_rate", "1e-12")
+    folder = run(photos, "--max_images", "400", "--learning_rate", "1e-12")
     assert f"{len(train)} to train on, {len(held_out)} held out" in capsys.readouterr().out
     saved = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     # Nothing changes: the first validation is the best, or by rounding the second, since from then
@@ -157,7 +157,7 @@ def test_the_run_of_another_command_is_left_alone(
     file.write_bytes(b"of sdm fit")
     (workdir / "runs" / "mine" / ".lock").touch()
     with pytest.raises(SystemExit) as stop:
-        run(make_photos(workdir / "photos", 2), "--images", "16")
+        run(make_photos(workdir / "photos", 2), "--max_images", "16")
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert said == "error: runs/mine holds a run of another command; choose another --name\n"
@@ -180,13 +180,13 @@ def test_the_split_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_more_photos_mean_more_and_larger_steps() -> None:
-    plans = [plan_for(count, 64, None, None) for count in (5, 100, 1000, 10_000)]
-    for few, many in itertools.pairwise(plans):
+    defaults = [defaults_for(count, 64, None, None) for count in (5, 100, 1000, 10_000)]
+    for few, many in itertools.pairwise(defaults):
         assert few.learning_rate < many.learning_rate
         assert few.max_images < many.max_images
-    assert plan_for(5, 512, 10**9, None).num_windows * 2 * 512**2 <= 2e9
-    assert plan_for(5, 64, 100, 0.5).max_images == 100
-    assert plan_for(5, 64, 100, 0.5).learning_rate == 0.5
+    assert defaults_for(5, 512, 10**9, None).num_windows * 2 * 512**2 <= 2e9
+    assert defaults_for(5, 64, 100, 0.5).max_images == 100
+    assert defaults_for(5, 64, 100, 0.5).learning_rate == 0.5
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_bad_input(workdir: Path, words: list[str], says: str, capsys) -> None:
 
 
 def test_five_of_twenty_five_photos_are_held_out_whatever_their_hashes() -> None:
-    photos = [Photo(Path(f"{n}.png"), f"{5 * n + (n != 20):08x}") for n in range(1, 26)]
+    photos = [PhotoFile(Path(f"{n}.png"), f"{5 * n + (n != 20):08x}") for n in range(1, 26)]
     train, held_out = split_photos(photos)
     assert [int(photo.path.stem) for photo in held_out] == [20, 1, 2, 3, 4]
     assert len(train) == 20
@@ -246,6 +246,6 @@ def test_weights_that_name_classes_of_others_are_refused(
     )
     make_photos(workdir / "photos", 2)
     with pytest.raises(SystemExit):
-        main(["finetune", "photos", "--start_from", "w.safetensors", "--images", "16"])
+        main(["finetune", "photos", "--start_from", "w.safetensors", "--max_images", "16"])
     said = capsys.readouterr().err
     assert "its configuration names elsewhere.Part, outside sdm_lightning; if you trust it" in said

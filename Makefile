@@ -17,10 +17,10 @@ BENCH   ?=
 GPU     ?=
 
 .DEFAULT_GOAL := help
-# `make fuzz` settings: seconds and most inputs for each door, which doors (all if empty)
+# `make fuzz` settings: seconds and most inputs for each target, which targets (all if empty)
 SECONDS ?= 300
 INPUTS  ?= 100000
-DOORS   ?=
+TARGETS ?=
 
 .PHONY: help install demo test lint bench gpu docs test-min fuzz dist-check audit clean
 
@@ -50,8 +50,8 @@ test: $(STAMP) ## Run the tests (WORKERS=2; a CPU is enough, nothing is download
 test-min: ## Run the tests with the oldest versions that pyproject.toml allows (in .venv-min; OLDEST=python3.10)
 	@scripts/test_min.sh
 
-fuzz: $(STAMP) ## Throw damaged input at every door (SECONDS=300 INPUTS=100000 DOORS=tar,image,...)
-	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --inputs $(INPUTS) $(if $(DOORS),--doors $(DOORS))
+fuzz: $(STAMP) ## Feed damaged input to every parser and command that reads files (SECONDS=300 INPUTS=100000 TARGETS=tar,...)
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --inputs $(INPUTS) $(if $(TARGETS),--targets $(TARGETS))
 
 dist-check: $(STAMP) ## Build wheel and sdist, install the wheel cleanly, run its demo and smoke tests
 	@PYTHON=$(abspath $(BIN)/python) scripts/dist_check.sh

@@ -1,1 +1,1 @@
-"""Input that is damaged on purpose, thrown at every door that data from outside comes through."""
+"""Damaged input, fed to every parser and command that reads files."""

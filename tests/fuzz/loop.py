@@ -1,8 +1,8 @@
-"""``make fuzz``: a mutation loop over every door, in processes that are watched.
+"""``make fuzz``: a mutation loop over every target, in processes that are watched.
 
-    python -m tests.fuzz [--seconds 60] [--inputs 100000] [--seed 0] [--doors tar,image,...]
+    python -m tests.fuzz [--seconds 60] [--inputs 100000] [--seed 0] [--targets tar,image,...]
 
-Each door runs in a process of its own with a limit of memory. A worker that dies, raises anything
+Each target runs in a process of its own with a limit of memory. A worker that dies, raises anything
 but bad input, computes for 20 s in one input, or leaves a file outside its folder is a finding: its
 input is written to ``fuzz-findings/`` and the exit status is 1.
 """
@@ -21,12 +21,12 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.fuzz.doors import DOORS, knock
 from tests.fuzz.mutation import damaged
+from tests.fuzz.targets import TARGETS, feed
 from tests.fuzz.valid_input import seeds
 
 HANG_SECONDS = 20.0
-"""Of processor time in one input."""
+"""Processor time in one input."""
 STILL_SECONDS = 300.0
 """Without an answer, however little the processor did."""
 QUICK_SECONDS = 0.05
@@ -59,13 +59,13 @@ def watch_files(folder: Path) -> None:
 
 
 def work(name: str, seed: int, last: str, folder: str, pipe: Connection) -> None:
-    """Fuzz one door until told to stop; report counts and the slowest input's time."""
+    """Fuzz one target until told to stop; report counts and the slowest input's time."""
     rng = random.Random(f"{name}/{seed}")
     corpus = seeds(name)
-    let_in = tried = 0
+    accepted = tried = 0
     slowest = 0.0
     for data in corpus:  # import and build everything first
-        knock(name, data, Path(folder))
+        feed(name, data, Path(folder))
     resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30, GIGABYTES << 30))
     said = time.monotonic()
     with open(last, "r+b", buffering=0) as notes:
@@ -76,29 +76,29 @@ def work(name: str, seed: int, last: str, folder: str, pipe: Connection) -> None
             signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)  # its signal ends the process
             began = time.process_time()
             try:
-                good = knock(name, data, Path(folder))
+                good = feed(name, data, Path(folder))
             except BaseException:
-                pipe.send(("finding", tried, let_in, slowest, traceback.format_exc()))
+                pipe.send(("finding", tried, accepted, slowest, traceback.format_exc()))
                 return
             took = time.process_time() - began
-            tried, let_in, slowest = tried + 1, let_in + good, max(slowest, took)
+            tried, accepted, slowest = tried + 1, accepted + good, max(slowest, took)
             if good and took < QUICK_SECONDS and len(corpus) < 200:
                 corpus.append(data)
             now = time.monotonic()
             if now - said > 0.5 or tried % 100 == 0:
-                pipe.send(("count", tried, let_in, slowest, ""))
+                pipe.send(("count", tried, accepted, slowest, ""))
                 said = now
 
 
-def fuzz_door(
+def fuzz_target(
     name: str, seconds: float, inputs: int, seed: int, findings: Path,
     say: Callable[[str], None] = print,
 ) -> int:  # fmt: skip
-    """Fuzz one door until its time or its number of inputs is used up; return its findings."""
+    """Fuzz one target until its time or its number of inputs is used up; return its findings."""
     context = multiprocessing.get_context("spawn")
-    found = total = accepted = 0
+    found = total = total_accepted = 0
     slowest = 0.0
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk costs more than a door
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk costs more than a target
     end = time.monotonic() + seconds
     while time.monotonic() < end and total < inputs and found < 5:
         # A worker that is killed cannot remove its own folder.
@@ -111,7 +111,7 @@ def fuzz_door(
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             theirs.close()
-            tried = let_in = 0
+            tried = accepted = 0
             took = 0.0
             problem = ""
             while time.monotonic() < end and total + tried < inputs:
@@ -119,7 +119,7 @@ def fuzz_door(
                     problem = f"no answer for {STILL_SECONDS:.0f} s"
                     break
                 try:
-                    kind, tried, let_in, took, text = mine.recv()
+                    kind, tried, accepted, took, text = mine.recv()
                 except EOFError:
                     process.join(10)
                     problem = f"process ended with {process.exitcode}"
@@ -131,7 +131,8 @@ def fuzz_door(
                     break
             process.kill()
             process.join()
-            total, accepted, slowest = total + tried, accepted + let_in, max(slowest, took)
+            total, total_accepted = total + tried, total_accepted + accepted
+            slowest = max(slowest, took)
             if problem:
                 found += 1
                 size = int.from_bytes(last.read(8), "little")
@@ -140,22 +141,22 @@ def fuzz_door(
                 path.write_bytes(last.read(size))
                 say(f"{name}: FINDING after {total} inputs, kept in {path}\n{problem}")
     say(
-        f"{name}: {total} inputs, {accepted} of them let in, {found} findings; "
+        f"{name}: {total} inputs, {total_accepted} of them accepted, {found} findings; "
         f"the slowest took {slowest:.1f} s of processor time"
     )
     return found
 
 
 def main() -> None:
-    """Fuzz the doors one after the other."""
+    """Fuzz the targets one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="for each door")
-    parser.add_argument("--inputs", type=int, default=100_000, help="most, for each door")
+    parser.add_argument("--seconds", type=float, default=60, help="for each target")
+    parser.add_argument("--inputs", type=int, default=100_000, help="most, for each target")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--doors", default=",".join(DOORS))
+    parser.add_argument("--targets", default=",".join(TARGETS))
     chosen = parser.parse_args()
     found = sum(
-        fuzz_door(name, chosen.seconds, chosen.inputs, chosen.seed, Path("fuzz-findings"))
-        for name in chosen.doors.split(",")
+        fuzz_target(name, chosen.seconds, chosen.inputs, chosen.seed, Path("fuzz-findings"))
+        for name in chosen.targets.split(",")
     )
     raise SystemExit(found > 0)

@@ -86,7 +86,7 @@ def restructure(text: str, rng: random.Random) -> str:
 
 
 def _restructured(name: str, data: bytes, rng: random.Random) -> bytes:
-    """Change the values of the JSON that a door's input is or holds."""
+    """Change the values of the JSON that a target's input is or holds."""
     try:
         if name == "weights":
             end = 8 + int.from_bytes(data[:8], "little")
@@ -106,7 +106,7 @@ def _restructured(name: str, data: bytes, rng: random.Random) -> bytes:
 
 
 def damaged(name: str, corpus: list[bytes], rng: random.Random) -> bytes:
-    """Make one damaged input for a door from those that it let in."""
+    """Make one damaged input for a target from those that it accepted."""
     data = rng.choice(corpus)
     if name in ("index", "results", "config", "weights") and rng.random() < 0.5:
         data = _restructured(name, data, rng)

@@ -1,4 +1,4 @@
-"""Small valid input for each door, from which the damaged input is made."""
+"""Small valid input for each target, from which the damaged input is made."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _zip(members: dict[str, bytes], how: int = zipfile.ZIP_DEFLATED) -> bytes:
 
 
 def seeds(name: str) -> list[bytes]:
-    """Valid input for a door, small enough that most mutations meet structure."""
+    """Valid input for a target, small enough that most mutations meet structure."""
     png = encoded("PNG")
     if name == "tar":
         members = {"a.png": png, "a.mask.png": encoded("PNG", "L"), "b.jpg": encoded("JPEG")}

@@ -1,6 +1,6 @@
-"""The doors of the package to data from outside.
+"""The parsers and commands that read files, as targets of fuzzing.
 
-A door takes bytes and a folder of its own. It may return, or raise ``InputError`` or
+A target takes bytes and a folder of its own. It may return, or raise ``InputError`` or
 ``BadImageError``: anything else that it raises is a fault of this package.
 """
 
@@ -32,10 +32,10 @@ from sdm_lightning.models import Generator
 from sdm_lightning.reports.results import metric_values, read_result_lines
 from tests.fuzz.valid_input import encoded, seeds
 
-Door = Callable[[bytes, Path], None]
+Target = Callable[[bytes, Path], None]
 
 
-def tar_door(data: bytes, folder: Path) -> None:
+def tar_target(data: bytes, folder: Path) -> None:
     """Index a shard, read it by that index or by a lying one, and list it as an archive."""
     path = folder / "a.tar"
     path.write_bytes(data)
@@ -53,7 +53,7 @@ def tar_door(data: bytes, folder: Path) -> None:
             source.read(entry)
 
 
-def index_door(data: bytes, folder: Path) -> None:
+def index_target(data: bytes, folder: Path) -> None:
     """Load an index, beside the two empty shards that the valid one lists."""
     for name in ("a.tar", "b.tar"):
         (folder / name).touch()
@@ -63,7 +63,7 @@ def index_door(data: bytes, folder: Path) -> None:
         assert Path(shard.url).parent == folder
 
 
-def image_door(data: bytes, folder: Path) -> None:
+def image_target(data: bytes, folder: Path) -> None:
     """Decode a training image and a photo for inpainting."""
     try:
         array = decode_image(data)
@@ -77,7 +77,7 @@ def image_door(data: bytes, folder: Path) -> None:
     picture.to_pil(picture.pixels)
 
 
-def mask_door(data: bytes, folder: Path) -> None:
+def mask_target(data: bytes, folder: Path) -> None:
     """Decode a packed mask and a mask file."""
     with contextlib.suppress(BadImageError):
         assert set(np.unique(decode_mask(data))) <= {0, 1}
@@ -85,7 +85,7 @@ def mask_door(data: bytes, folder: Path) -> None:
     assert read_mask(folder / "m.png", (12, 14)).shape == (12, 14)
 
 
-def weights_door(data: bytes, folder: Path) -> None:
+def weights_target(data: bytes, folder: Path) -> None:
     """Load a weights file, and build what it describes."""
     path = folder / "w.safetensors"
     path.write_bytes(data)
@@ -94,14 +94,14 @@ def weights_door(data: bytes, folder: Path) -> None:
     info.build_diffusion()
 
 
-def config_door(data: bytes, folder: Path) -> None:
+def config_target(data: bytes, folder: Path) -> None:
     """Read a config file."""
     path = folder / "c.yaml"
     path.write_bytes(data)
     read_config_files(["--config", str(path)])
 
 
-def results_door(data: bytes, folder: Path) -> None:
+def results_target(data: bytes, folder: Path) -> None:
     """Read result lines and their metrics."""
     path = folder / "r.jsonl"
     path.write_bytes(data)
@@ -135,7 +135,7 @@ def _inpainter() -> Inpainter:
     return inpainter
 
 
-def inpaint_door(data: bytes, folder: Path) -> None:
+def inpaint_target(data: bytes, folder: Path) -> None:
     """``sdm inpaint`` of a damaged photo (odd sizes) or by a damaged mask (even ones)."""
     photo, mask = (data, _good_image()) if len(data) % 2 else (_good_image(), data)
     (folder / "p.png").write_bytes(photo)
@@ -157,28 +157,28 @@ def _good_image() -> bytes:
     return encoded("PNG")
 
 
-DOORS: dict[str, Door] = {
-    "tar": tar_door,
-    "index": index_door,
-    "image": image_door,
-    "mask": mask_door,
-    "weights": weights_door,
-    "config": config_door,
-    "results": results_door,
-    "inpaint": inpaint_door,
+TARGETS: dict[str, Target] = {
+    "tar": tar_target,
+    "index": index_target,
+    "image": image_target,
+    "mask": mask_target,
+    "weights": weights_target,
+    "config": config_target,
+    "results": results_target,
+    "inpaint": inpaint_target,
 }
 
 
-def knock(name: str, data: bytes, folder: Path) -> bool:
-    """Try one input on a door.
+def feed(name: str, data: bytes, folder: Path) -> bool:
+    """Feed one input to a target.
 
     Returns:
-        Whether it was let in; False if it was refused as bad input.
+        Whether it was accepted; False if it was refused as bad input.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            DOORS[name](data, folder)
+            TARGETS[name](data, folder)
         except (InputError, BadImageError):
             return False
     return True

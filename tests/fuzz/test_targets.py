@@ -1,4 +1,4 @@
-"""Every door refuses damaged input in one line; ``make fuzz`` tries many more than these."""
+"""Every target refuses damaged input in one line; ``make fuzz`` tries many more than these."""
 
 import random
 import tempfile
@@ -8,21 +8,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.doors import DOORS, knock
 from tests.fuzz.mutation import damaged
+from tests.fuzz.targets import TARGETS, feed
 from tests.fuzz.valid_input import seeds
 
 BUDGET = {"weights": 25, "inpaint": 15}
 
 
-@pytest.mark.parametrize("name", sorted(DOORS))
-def test_valid_input_is_let_in(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_valid_input_is_accepted(name: str, tmp_path: Path) -> None:
     """Otherwise the mutations below would test the first check alone."""
-    let_in = [knock(name, data, tmp_path) for data in seeds(name)]
-    assert any(let_in)
+    accepted = [feed(name, data, tmp_path) for data in seeds(name)]
+    assert any(accepted)
 
 
-@pytest.mark.parametrize("name", sorted(DOORS))
+@pytest.mark.parametrize("name", sorted(TARGETS))
 def test_damaged_input_is_refused_in_one_line(name: str) -> None:
     corpus = seeds(name)
 
@@ -35,6 +35,6 @@ def test_damaged_input_is_refused_in_one_line(name: str) -> None:
         rng = random.Random(number)
         with tempfile.TemporaryDirectory() as folder:
             for attempt in (damaged(name, corpus, rng), damaged(name, corpus, rng), raw):
-                knock(name, attempt, Path(folder))
+                feed(name, attempt, Path(folder))
 
     attack()

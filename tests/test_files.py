@@ -32,6 +32,12 @@ def test_the_new_content_replaces_the_old_in_a_folder_that_is_created(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["f"]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "\u732b" * 85])
+def test_names_as_long_as_a_file_system_takes(tmp_path, name):
+    write_atomically(tmp_path / name, "content")
+    assert (tmp_path / name).read_text() == "content"
+
+
 def test_a_power_cut_finds_the_old_or_the_new_content(tmp_path, monkeypatch):
     """Content is on disk before the name points to it, and the name before we go on."""
     path = tmp_path / "f"

@@ -61,11 +61,15 @@ def calibrate(
         masks: Mask presets, taken in turn; may be given several times. Default: mat256_small and
             mat256_large.
         windows: Windows of each photo that are used, at most.
-        output: Default: WEIGHTS.certainty.json beside the weights; must be given for packaged ones.
+        output: File to write; default: WEIGHTS.certainty.json beside the weights. Required for
+            packaged weights.
         figure: Also draw error against deviation, and the reliability of the certainty, as .png.
-        seed: Of the masks and fillings.
+        seed: Seed of the masks and fillings.
         device: cpu, cuda, mps, or auto.
         overwrite: Replace an existing calibration.
+
+    Raises:
+        InputError: If the photos are too few or too alike, or an option cannot be used.
     """
     if not Path(photos).is_dir():
         raise InputError(f"{photos}: no such folder")
@@ -166,7 +170,7 @@ def fit(
         groups: Number of the photo of each hole.
         deviations: Mean predicted deviation of each hole.
         errors: Mean absolute error of each hole.
-        weights_sha256: Of the weights file.
+        weights_sha256: Hash of the weights file.
 
     Returns:
         The calibration, and the cross-validated probability of being bad for each hole.
@@ -182,7 +186,8 @@ def fit(
     bad = errors > bad_error
     logs = np.log(np.maximum(deviations, 1e-6))[:, None]
     folds = groups.astype(int) % FOLDS
-    if any(len(np.unique(bad[folds != fold])) < 2 for fold in range(FOLDS)):
+    alike = len(np.unique(deviations)) < 2
+    if alike or any(len(np.unique(bad[folds != fold])) < 2 for fold in range(FOLDS)):
         raise InputError(f"{len(errors)} holes are too few or too alike to calibrate on")
     probability = np.zeros(len(errors))
     for fold in range(FOLDS):

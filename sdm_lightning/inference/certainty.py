@@ -6,6 +6,7 @@ iteration, ranks fillings by their error; a logistic function, fitted on held-ou
 """
 
 import json
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 
 from sdm_lightning.arrays import Bools
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, parse_json
 from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.regions import enlarge
 from sdm_lightning.inference.results import RegionStep
@@ -26,11 +27,11 @@ class Calibration:
     """The fitted function from a hole's mean deviation to the probability of a bad filling.
 
     Attributes:
-        intercept: Of the logistic function of the deviation's natural logarithm.
-        slope: Of the same.
+        intercept: Intercept of the logistic function of the deviation's natural logarithm.
+        slope: Slope of the same function.
         bad_error: Mean absolute error in a hole, of values in [0, 1], above which a filling counts
             as bad: that of the worst quarter of the holes it was fitted on.
-        weights_sha256: Of the weights file.
+        weights_sha256: Hash of the weights file.
         num_photos: Photos it was fitted on.
         num_holes: Holes in them.
         spearman: Rank correlation of deviation and error.
@@ -48,6 +49,20 @@ class Calibration:
     spearman: float
     auroc: float
     calibration_error: float
+
+    def __post_init__(self) -> None:
+        """Refuse values of other types, which files from outside may hold.
+
+        Raises:
+            InputError: If one is no finite number, or the hash no text.
+        """
+        for name, value in vars(self).items():
+            if name == "weights_sha256":
+                usable = isinstance(value, str)
+            else:
+                usable = type(value) in (int, float) and abs(value) <= sys.float_info.max
+            if not usable:
+                raise InputError(f"{name} is {value!r:.40}")
 
     def certainty(self, deviation: float) -> float:
         """Return the probability, in [0, 1], that a filling is not a bad one.
@@ -76,20 +91,22 @@ def read_calibration(info: WeightsInfo | None) -> Calibration | None:
         None if there is none, or if it was made for other weights.
 
     Raises:
-        InputError: If it is damaged.
+        InputError: If it is damaged; the message names the file that holds it.
     """
     if info is None:
         return None
     path = calibration_file(info.path)
+    source = str(path)
     try:
         if path.is_file():
-            beside = Calibration(**json.loads(path.read_text(encoding="utf-8")))
+            beside = Calibration(**parse_json(path.read_bytes()))
             if beside.weights_sha256 == info.sha256:
                 return beside
+        source = f"{info.path}: the calibration inside"
         inside = info.extra.get("calibration")
         return None if inside is None else Calibration(**inside)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not written by sdm calibrate: {error}") from error
+        raise InputError(f"{source}: not written by sdm calibrate: {error}") from error
 
 
 def with_calibration(info: WeightsInfo) -> WeightsInfo:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sdm_lightning.errors import InputError, load_failure
 
@@ -54,7 +55,7 @@ def open_checkpoint(path: Path) -> Mapping[str, Any]:
     """Map a checkpoint's tensors and settings, without unpickling objects.
 
     Raises:
-        InputError: If it cannot be read.
+        InputError: If it cannot be read, or its tensors or settings are of another kind.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -64,4 +65,11 @@ def open_checkpoint(path: Path) -> Mapping[str, Any]:
         ) from error
     if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
         raise InputError(f"{path}: not a Lightning checkpoint: it has no state_dict")
+    state, settings = checkpoint["state_dict"], checkpoint.get("hyper_parameters")
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise InputError(f"{path}: its state_dict is no mapping of names to tensors")
+    if not (settings is None or isinstance(settings, Mapping)):
+        raise InputError(f"{path}: its hyper_parameters are no mapping")
     return checkpoint

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,8 @@ from sdm_lightning.working_directory import import_from_working_directory
 
 TRUSTED_PACKAGES = ("sdm_lightning",)
 TRUSTED_VARIABLE = "SDM_TRUSTED_PACKAGES"
-"""Environment variable that adds packages to them, separated by commas."""
+"""Environment variable that adds packages to them, separated by commas; never Python's own modules,
+by which a configuration could run anything."""
 
 OWN_PARTS = ("sdm_lightning.models", "sdm_lightning.diffusion")
 """Where the classes come from that a weights file may name."""
@@ -50,7 +52,7 @@ def build(
         trusted_packages: Packages whose classes may be imported; of ``sdm_lightning`` only
             :data:`OWN_PARTS`. Importing whatever a downloaded file names would let it run code.
             The environment variable :data:`TRUSTED_VARIABLE` adds others.
-        depth: Of the nesting so far.
+        depth: Depth of the nesting so far.
 
     Raises:
         InputError: If a class is not trusted, does not exist, or refuses its arguments.
@@ -87,7 +89,8 @@ def _trusted(class_path: str, source: str, trusted_packages: Sequence[str]) -> A
     module, _, name = class_path.rpartition(".")
     package = class_path.split(".", 1)[0]
     own = package == "sdm_lightning"
-    by_variable = os.environ.get(TRUSTED_VARIABLE, "").replace(",", " ").split()
+    listed = os.environ.get(TRUSTED_VARIABLE, "").replace(",", " ").split()
+    by_variable = [name for name in listed if _may_be_trusted(name)]
     if package not in (*trusted_packages, *by_variable) or (own and not is_own(class_path)):
         where = ", ".join(OWN_PARTS) if own else ", ".join(trusted_packages)
         advice = (
@@ -96,7 +99,7 @@ def _trusted(class_path: str, source: str, trusted_packages: Sequence[str]) -> A
         )
         raise InputError(
             f"{source}: its configuration names {class_path[:200]}, outside {where}"
-            + ("" if own else advice)
+            + (advice if not own and _may_be_trusted(package) else "")
         )
     if package in by_variable:
         import_from_working_directory()  # as sdm fit does, whose runs these are
@@ -108,6 +111,10 @@ def _trusted(class_path: str, source: str, trusted_packages: Sequence[str]) -> A
     if own and not (isinstance(target, type) and is_own(f"{target.__module__}.{name}")):
         raise InputError(f"{source}: {class_path} is not a class of these parts")
     return target
+
+
+def _may_be_trusted(package: str) -> bool:
+    return package.isidentifier() and package not in sys.stdlib_module_names
 
 
 def _check_arguments(target: type, arguments: Mapping[str, Any], what: str) -> None:

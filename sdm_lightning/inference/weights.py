@@ -24,7 +24,7 @@ from sdm_lightning.files import sha256_of_file, write_atomically
 from sdm_lightning.inference.checkpoints import open_checkpoint
 from sdm_lightning.inference.discriminators import DISCRIMINATOR, discriminator_file
 from sdm_lightning.inference.locating import find_weights
-from sdm_lightning.inference.trusted import TRUSTED_PACKAGES, build, built_network
+from sdm_lightning.inference.trusted import TRUSTED_PACKAGES, build, built_network, is_own
 
 FORMAT = "sdm-lightning/1"
 CHECKPOINT = "checkpoint_sha256"
@@ -47,7 +47,7 @@ class WeightsInfo:
         parameters: ``"ema"`` (moving average, the default everywhere) or ``"raw"``.
         licence: Licence of the weights.
         data: What they were trained on.
-        sha256: Of the file.
+        sha256: Hash of the file.
         extra: Anything else that was saved with them.
     """
 
@@ -149,8 +149,11 @@ def load_generator(
     Args:
         weights: Name of packaged weights, ``*.safetensors``, a ``*.ckpt`` written by ``sdm fit``, a
             run directory, or ``user/repo`` on the hub; see :func:`find_weights`.
-        parameters: Of a checkpoint: the moving average or the raw weights.
+        parameters: Weights of a checkpoint: the moving average or the raw ones.
         trusted_packages: Packages whose classes the file's configuration may name.
+
+    Returns:
+        The generator, and what the file says of it.
 
     Raises:
         InputError: If the file is missing, damaged, altered, or does not fit its configuration.
@@ -158,8 +161,11 @@ def load_generator(
     path = find_weights(weights)
     state, info = read_weights(path, parameters)
     generator = built_network(info.generator, str(path), trusted_packages)
-    if not isinstance(generator, nn.Module):
-        raise InputError(f"{path}: {info.generator.get('class_path')} is not a network")
+    class_path = str(info.generator.get("class_path"))
+    # Of this package's networks only generators have a mapping; those of others need none.
+    needed = getattr(generator, "mapping", None) if is_own(class_path) else generator
+    if not isinstance(needed, nn.Module):
+        raise InputError(f"{path}: {class_path[:200]} is no generator")
     empty = any(tensor.is_meta for tensor in generator.state_dict().values())
     try:
         _require_plain(state, generator.state_dict() if empty else state)
@@ -177,7 +183,10 @@ def read_weights(
 
     Args:
         path: A ``.safetensors`` or ``.ckpt`` file.
-        parameters: Of a checkpoint: the moving average or the raw weights.
+        parameters: Weights of a checkpoint: the moving average or the raw ones.
+
+    Returns:
+        The tensors by name, float32 of a weights file, and what the file says of them.
 
     Raises:
         InputError: If the file is missing, damaged or altered.
@@ -272,8 +281,8 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
     if not state:
         other = "raw" if parameters == "ema" else "ema"
         raise InputError(
-            f"{path}: holds no {prefix}* weights; parameters={other!r} may, if it is a checkpoint "
-            "of sdm fit at all"
+            f"{path}: holds no {prefix}* weights; if it is a checkpoint of sdm fit, try "
+            f"parameters={other!r}"
         )
     settings = checkpoint.get("hyper_parameters") or {}
     generator, diffusion = settings.get("generator"), settings.get("diffusion")
@@ -284,24 +293,26 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
         )
     if not isinstance(diffusion, Mapping) or "class_path" not in diffusion:
         diffusion = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion"}
-    arguments = dict(diffusion.get("init_args") or {})
-    # Tested with as many iterations as sdm test takes, which may be more than training took.
-    if settings.get("test_iterations"):
-        arguments["num_iterations"] = settings["test_iterations"]
-    seen = checkpoint.get("images_seen")
-    data = checkpoint.get("InpaintingDataModule")
+    seen, data = checkpoint.get("images_seen"), checkpoint.get("InpaintingDataModule")
     size = data.get("resolution") if isinstance(data, Mapping) else None
-    if size is None:  # an older checkpoint, whose discriminator is built for one size
-        discriminator = settings.get("discriminator")
-        known = discriminator.get("init_args") if isinstance(discriminator, Mapping) else None
-        size = (known or {}).get("resolution")
+    try:
+        arguments = dict(diffusion.get("init_args") or {})
+        if size is None:  # an older checkpoint, whose discriminator is built for one size
+            discriminator = dict(settings.get("discriminator") or {})
+            size = dict(discriminator.get("init_args") or {}).get("resolution")
+        _check_facts({"resolution": size, "images_seen": seen})
+    except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor's truth
+        raise InputError(f"{path}: not a checkpoint of sdm fit: {one_line(error)}") from error
+    # Tested with as many iterations as sdm test takes, which may be more than training took.
+    if settings.get("test_iterations") is not None:
+        arguments["num_iterations"] = settings["test_iterations"]
     checksum = sha256_of_file(path)
     info = WeightsInfo(
         dict(generator),
         {"class_path": diffusion["class_path"], "init_args": arguments},
         path,
-        resolution=size if isinstance(size, int) else None,
-        images_seen=int(seen) if seen is not None else None,
+        resolution=size,
+        images_seen=seen,
         parameters=parameters,
         sha256=checksum,
         extra={CHECKPOINT: checksum},

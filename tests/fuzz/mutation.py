@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import random
 import struct
 from collections.abc import Iterator
 from typing import Any
+
+import torch
+
+from tests.fuzz.valid_input import saved
 
 _TOKENS = (
     b"\x00", b"\xff", b"\x7f\xff\xff\xff", b"\xff" * 8, b"-1", b"1e999", b"99999999999999999999",
@@ -99,6 +104,19 @@ def _restructured(name: str, data: bytes, rng: random.Random) -> bytes:
             else:
                 header = restructure(header, rng)
             return struct.pack("<Q", len(header)) + header.encode() + data[end:]
+        if name == "checkpoint":
+            content = torch.load(io.BytesIO(data), weights_only=True)
+            state = content.pop("state_dict")
+            content = json.loads(restructure(json.dumps(content), rng))
+            if rng.random() < 0.3:
+                state[rng.choice((*state, 1, "generator_ema.x"))] = rng.choice(_VALUES)
+            if isinstance(content, dict):
+                content.setdefault("state_dict", state)
+                if rng.random() < 0.3:
+                    places = list(_places(content))
+                    container, key = rng.choice(places)
+                    container[key] = torch.zeros(rng.randrange(4))
+            return saved(content)
         lines = data.decode().splitlines() if name == "results" else [data.decode()]
         return "\n".join(restructure(line, rng) for line in lines).encode()
     except (ValueError, KeyError, TypeError, RecursionError):  # damaged before
@@ -108,7 +126,7 @@ def _restructured(name: str, data: bytes, rng: random.Random) -> bytes:
 def damaged(name: str, corpus: list[bytes], rng: random.Random) -> bytes:
     """Make one damaged input for a target from those that it accepted."""
     data = rng.choice(corpus)
-    if name in ("index", "results", "config", "weights") and rng.random() < 0.5:
+    if name in ("index", "results", "config", "weights", "checkpoint") and rng.random() < 0.5:
         data = _restructured(name, data, rng)
         if rng.random() < 0.8:
             return data

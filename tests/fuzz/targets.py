@@ -26,6 +26,7 @@ from sdm_lightning.data.shards.reading import ShardReader, scan_shard
 from sdm_lightning.data.sources import open_source
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference import Inpainter, load_generator
+from sdm_lightning.inference.discriminators import load_discriminator
 from sdm_lightning.inference.inpaint import inpaint_files
 from sdm_lightning.inference.pictures import read_mask, read_picture
 from sdm_lightning.models import Generator
@@ -89,6 +90,16 @@ def weights_target(data: bytes, folder: Path) -> None:
     """Load a weights file, and build what it describes."""
     path = folder / "w.safetensors"
     path.write_bytes(data)
+    network, info = load_generator(path)
+    assert isinstance(network, Generator)
+    info.build_diffusion()
+
+
+def checkpoint_target(data: bytes, folder: Path) -> None:
+    """Load a checkpoint's generator and discriminator, and build the loop that it describes."""
+    path = folder / "w.ckpt"
+    path.write_bytes(data)
+    load_discriminator(path)
     network, info = load_generator(path)
     assert isinstance(network, Generator)
     info.build_diffusion()
@@ -163,6 +174,7 @@ TARGETS: dict[str, Target] = {
     "image": image_target,
     "mask": mask_target,
     "weights": weights_target,
+    "checkpoint": checkpoint_target,
     "config": config_target,
     "results": results_target,
     "inpaint": inpaint_target,

@@ -12,7 +12,7 @@ from tests.fuzz.mutation import damaged
 from tests.fuzz.targets import TARGETS, feed
 from tests.fuzz.valid_input import seeds
 
-BUDGET = {"weights": 25, "inpaint": 15}
+BUDGET = {"weights": 25, "checkpoint": 25, "inpaint": 15}
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))

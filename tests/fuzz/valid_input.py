@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save
@@ -28,6 +29,13 @@ def encoded(kind: str, mode: str = "RGB", **options: object) -> bytes:
     wide = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
     image = wide if mode == "I;16" else Image.fromarray(pixels).convert(mode)
     image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def saved(content: object) -> bytes:
+    """What ``torch.save`` writes."""
+    out = io.BytesIO()
+    torch.save(content, out)
     return out.getvalue()
 
 
@@ -106,6 +114,31 @@ def seeds(name: str) -> list[bytes]:
         }
         state = Generator(**TINY).state_dict()  # type: ignore[arg-type]
         return [save(state, metadata={"sdm_lightning": json.dumps(config)})]
+    if name == "checkpoint":
+        weights = {
+            f"{part}.{key}": tensor
+            for part in ("generator", "generator_ema")
+            for key, tensor in Generator(**TINY).state_dict().items()  # type: ignore[arg-type]
+        }
+        content = {
+            "state_dict": weights | {"discriminator.x": torch.zeros(1)},
+            "images_seen": 64,
+            "InpaintingDataModule": {"resolution": 16},
+            "hyper_parameters": {
+                "generator": {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
+                "diffusion": {
+                    "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
+                    "init_args": {"num_iterations": 3},
+                },
+                "discriminator": {
+                    "class_path": "sdm_lightning.models.Discriminator",
+                    "init_args": {"resolution": 16},
+                },
+                "test_iterations": 4,
+            },
+        }
+        older = {key: value for key, value in content.items() if key != "InpaintingDataModule"}
+        return [saved(content), saved(older)]
     if name == "config":
         micro = Path(__file__).parents[1] / "conf" / "micro.yaml"
         tags = b"a: !!python/object/apply:os.system [false]\nb: &x [*x, 2020-01-01, !!int 7]\n"

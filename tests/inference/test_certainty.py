@@ -1,7 +1,7 @@
 import itertools
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image
 from sdm_lightning.cli.main import main
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference import Inpainter, load_generator
+from sdm_lightning.inference import Inpainter, WeightsInfo, load_generator
 from sdm_lightning.inference.calibrate import calibrate, draw, fit
 from sdm_lightning.inference.certainty import (
     Calibration,
@@ -100,6 +100,31 @@ def test_copies_of_the_weights_keep_the_calibration(
     assert read_calibration(info) == anew
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"intercept": "x"}, "intercept is 'x'"),
+        ({"slope": None}, "slope is None"),
+        ({"slope": float("nan")}, "slope is nan"),
+        ({"auroc": True}, "auroc is True"),
+        ({"bad_error": 10**400}, "bad_error is 1000"),
+        ({"weights_sha256": 1}, "weights_sha256 is 1"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_values_that_no_calibration_has(tmp_path: Path, changes: dict, says: str) -> None:
+    content = {**asdict(CALIBRATION), **changes}
+    info = WeightsInfo({}, {}, tmp_path / "w.safetensors")
+    inside = replace(info, extra={"calibration": content})
+    with pytest.raises(InputError, match=rf"w\.safetensors: the calibration inside: .*{says}"):
+        read_calibration(inside)
+    beside = calibration_file(info.path)
+    for text in (json.dumps(content), "[" * 100_000):
+        beside.write_text(text)
+        with pytest.raises(InputError, match=r"w\.safetensors\.certainty\.json: not written by"):
+            read_calibration(info)
+
+
 @pytest.mark.parametrize("weights", ["demo", "photos-128"])
 def test_the_packaged_calibration_is_that_of_the_packaged_weights(weights: str) -> None:
     _, info = load_generator(weights)
@@ -161,6 +186,8 @@ def test_holes_that_are_all_alike_are_refused() -> None:
     same = np.ones(50)
     with pytest.raises(InputError, match="50 holes are too few or too alike"):
         fit(np.arange(50.0), same, same, "a")
+    with pytest.raises(InputError, match="50 holes are too few or too alike"):
+        fit(np.arange(50.0), same, RNG.random(50), "a")
 
 
 def test_calibrate_and_the_json_of_inpaint(

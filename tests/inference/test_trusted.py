@@ -148,6 +148,17 @@ def test_safetensors_whose_header_lies(tmp_path: Path, content: bytes) -> None:
         load_generator(path)
 
 
+@pytest.mark.parametrize("class_path", ["subprocess.Popen", "builtins.exec", "3.x", "a-b.x"])
+def test_the_variable_opens_nothing_of_python_itself(
+    monkeypatch: pytest.MonkeyPatch, class_path: str
+) -> None:
+    config = {"class_path": class_path, "init_args": {}}
+    for trusted in ("", "subprocess, builtins 3 a-b"):
+        monkeypatch.setenv("SDM_TRUSTED_PACKAGES", trusted)
+        with pytest.raises(InputError, match=r"names .*, outside sdm_lightning$"):
+            build(config, "w.safetensors")
+
+
 def test_the_variable_trusts_a_package_of_the_working_directory(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

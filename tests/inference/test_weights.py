@@ -16,7 +16,7 @@ from sdm_lightning.inference.discriminators import (
     load_discriminator,
 )
 from sdm_lightning.inference.weights import build, find_weights
-from sdm_lightning.models import Generator
+from sdm_lightning.models import Discriminator, Generator, MappingNetwork
 from tests.inference.conftest import TINY
 
 GENERATOR = {"class_path": "sdm_lightning.models.Generator", "init_args": TINY}
@@ -128,6 +128,11 @@ def checkpoint(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def settings(**changes: Any) -> dict[str, Any]:
+    content = checkpoint()
+    return content | {"hyper_parameters": content["hyper_parameters"] | changes}
+
+
 def test_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     content = checkpoint()
@@ -150,12 +155,50 @@ def test_checkpoints(tmp_path: Path) -> None:
         (checkpoint(state_dict={"x": torch.zeros(1)}), "holds no generator_ema"),
         ({"model": {}}, "no state_dict"),
         ({"state_dict": {}, "path": Path("x")}, "cannot be read"),
+        (checkpoint(hyper_parameters=[1]), "hyper_parameters are no mapping"),
+        (checkpoint(state_dict=[1]), "state_dict is no mapping of names to tensors"),
+        (checkpoint(state_dict={1: torch.zeros(1)}), "state_dict is no mapping"),
+        (checkpoint(state_dict={"generator_ema.x": 1}), "state_dict is no mapping"),
+        (checkpoint(images_seen="abc"), "images_seen is 'abc'"),
+        (checkpoint(images_seen=float("nan")), "images_seen is nan"),
+        (checkpoint(images_seen=torch.zeros(3)), "images_seen is tensor"),
+        (checkpoint(InpaintingDataModule={"resolution": -64}), "resolution is -64"),
+        (checkpoint(InpaintingDataModule={"resolution": True}), "resolution is True"),
+        (settings(diffusion={**DIFFUSION, "init_args": [1]}), "not a checkpoint of sdm fit"),
+        (settings(diffusion={**DIFFUSION, "init_args": torch.ones(2)}), "not a checkpoint of"),
+        (settings(discriminator={"init_args": "x"}), "not a checkpoint of sdm fit"),
+        (settings(test_iterations=torch.ones(2)), "num_iterations is tensor"),
     ],
 )
 def test_checkpoints_that_cannot_be_used(content: dict, says: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "bad.ckpt")
-    with pytest.raises(InputError, match=says):
-        load_generator(tmp_path / "bad.ckpt")
+    with pytest.raises(InputError, match=rf"bad\.ckpt: .*{says}"):
+        load_generator(tmp_path / "bad.ckpt")[1].build_diffusion()
+
+
+@pytest.mark.parametrize("content", [checkpoint(hyper_parameters=[1]), {"state_dict": [1]}])
+def test_discriminators_of_foreign_checkpoints(content: dict, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(InputError, match=r"bad\.ckpt: its"):
+        load_discriminator(tmp_path / "bad.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments"),
+    [
+        (MappingNetwork, {"latent_dim": 8, "num_layers": 1}),
+        (Discriminator, {"resolution": 16, "base_channels": 4}),
+    ],
+)
+def test_networks_of_this_package_that_are_no_generators(
+    network: type[torch.nn.Module], arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    class_path = f"sdm_lightning.models.{network.__name__}"
+    info = WeightsInfo({"class_path": class_path, "init_args": arguments}, DIFFUSION)
+    state = network(**arguments).state_dict()
+    path = save_weights(tmp_path / "w.safetensors", info, state)
+    with pytest.raises(InputError, match=rf"w\.safetensors: {class_path} is no generator"):
+        load_generator(path)
 
 
 def test_metadata_is_plain_json(tiny_weights: Path) -> None:

@@ -12,7 +12,7 @@ from sdm_lightning.app.photo import PAGE_SIDE, shrink_mask
 from sdm_lightning.arrays import Bools, Bytes, Floats
 from sdm_lightning.inference.inpainter import Inpainter, Precision
 from sdm_lightning.inference.pictures import Picture, eight_bits
-from sdm_lightning.inference.regions import reduced
+from sdm_lightning.inference.regions import reduce_to_longer_side
 from sdm_lightning.inference.results import Inpainting, RegionStep, heat_map
 
 MISSING = np.array([128, 128, 128], np.uint8)
@@ -82,7 +82,9 @@ def overlay(result: Bytes, uncertainty: Floats, hole: Bools) -> Bytes:
 
 def reduced_result(picture: Picture, array: np.ndarray) -> Bytes:
     """Reduce a completed picture, in the caller's shape and type, to ``(h, w, 3)`` for the page."""
-    return reduced(np.asarray(picture.to_pil(eight_bits(array)).convert("RGB")), PAGE_SIDE)
+    return reduce_to_longer_side(
+        np.asarray(picture.to_pil(eight_bits(array)).convert("RGB")), PAGE_SIDE
+    )
 
 
 def run(

@@ -318,7 +318,7 @@ def _told(read: Callable[[str, Path], str], key: str, path: Path) -> str | None:
 def _described(photo: OpenPhoto | None) -> str:
     if photo is None:
         return ""
-    height, width = photo.picture.size
+    height, width = photo.picture.shape
     return f"{photo.picture.name}: {width} × {height} pixels"
 
 

@@ -26,7 +26,7 @@ from sdm_lightning.inference.pictures import (
     read_mask,
     read_picture,
 )
-from sdm_lightning.inference.regions import reduced
+from sdm_lightning.inference.regions import reduce_to_longer_side
 
 PAGE_SIDE = 1024
 """Longest side, in pixels, of the pictures that the page shows."""
@@ -73,7 +73,7 @@ class OpenPhoto:
             InputError: If it is no such picture, or no pixel is painted.
         """
         small = decode_hole(painted, self.preview.shape[:2])
-        height, width = self.picture.size
+        height, width = self.picture.shape
         hole = enlarge_mask(small, height, width)
         if self.given_hole is not None:
             before = enlarge_mask(shrink_mask(self.given_hole, self.preview), height, width)
@@ -102,7 +102,7 @@ def open_photo(path: Path, max_pixels: int) -> OpenPhoto:
     _, hole = opaque(picture)
     colours = eight_bits(picture.pixels)
     colours = np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours
-    preview = reduced(colours, PAGE_SIDE)
+    preview = reduce_to_longer_side(colours, PAGE_SIDE)
     return OpenPhoto(replace(picture, name=path.name), preview, hole if hole.any() else None)
 
 
@@ -114,7 +114,7 @@ def read_hole(path: Path, photo: OpenPhoto, max_pixels: int) -> Bools:
     """
     try:
         check_size(path, max_pixels)
-        return ~read_mask(path, photo.picture.size)
+        return ~read_mask(path, photo.picture.shape)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from error
 

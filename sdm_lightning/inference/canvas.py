@@ -22,7 +22,7 @@ class Canvas:
 
     Attributes:
         completed: ``(H, W, 3)``, the pixels with what is filled so far.
-        given: ``(H, W)``, True where known or filled: what the next region sees.
+        known_or_filled: ``(H, W)``, True where known or filled: what the next region sees.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Canvas:
         self.picture = picture
         self.known = known
         self.completed = values.copy()
-        self.given = known.copy()
+        self.known_or_filled = known.copy()
         self.deviation = np.zeros(known.shape, np.float32)
         self.steps = [
             (np.zeros_like(values), np.zeros(known.shape, np.float32), known.copy())
@@ -60,7 +60,7 @@ class Canvas:
         """Take over what iteration ``index`` gave in a region; the last one is the result."""
         if last:
             _put(self.completed, region, filling)
-            self.given[region.box.slices] |= region.target
+            self.known_or_filled[region.box.slices] |= region.target
         if self.steps:
             completed, deviations, masks = self.steps[index]
             _put(completed, region, filling)
@@ -88,6 +88,7 @@ class Canvas:
         hole = ~self.known
         uncertainty = np.zeros_like(deviation)
         if hole.any():
+            self.picture.require_finite(deviation[hole])
             values = torch.from_numpy(deviation[hole])[None, None, None]
             scaled = scale_uncertainty(values, torch.ones_like(values), self.scale)
             uncertainty[hole] = scaled.flatten().numpy()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdm_lightning.arrays import Bools, Floats
-from sdm_lightning.inference.regions import enlarge, reduced
+from sdm_lightning.inference.regions import enlarge, reduce_to_longer_side
 
 Integers = npt.NDArray[np.intp]
 
@@ -39,7 +39,8 @@ def add_detail(small: Floats, image: Floats, known: Bools) -> Floats:
     """Enlarge a filling and give it the fine detail of known cells.
 
     Args:
-        small: ``(h, w, 3)`` in [-1, 1], the completed picture at the working size.
+        small: ``(h, w, 3)``, about [-1, 1], the completed picture at the working size; predictions
+            are not clamped.
         image: ``(H, W, 3)``, read where ``known`` is True.
         known: ``(H, W)``.
 
@@ -52,7 +53,7 @@ def add_detail(small: Floats, image: Floats, known: Bools) -> Floats:
     """
     height, width = known.shape
     # The network's values may leave [-1, 1]; what is compared is what is shown.
-    cells = reduced(small.clip(-1, 1), GRID)
+    cells = reduce_to_longer_side(small.clip(-1, 1), GRID)
     size = (cells.shape[1], cells.shape[0])
     hole = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA) < 1 - 1e-6
     # Blocks overlap by half a cell: a source needs known neighbours too.
@@ -64,7 +65,7 @@ def add_detail(small: Floats, image: Floats, known: Bools) -> Floats:
     offsets = _choose(cells, targets, np.argwhere(usable))
     longest = max(small.shape[:2])
     factor = min(COARSEST, max(1.0, TEXTURED / longest))
-    coarse = enlarge(reduced(small, max(1, round(longest / factor))), height, width)
+    coarse = enlarge(reduce_to_longer_side(small, max(1, round(longest / factor))), height, width)
     return _compose(coarse, image, known, cells.shape[:2], targets, offsets)
 
 
@@ -79,10 +80,13 @@ def _choose(cells: Floats, targets: Integers, sources: Integers) -> Integers:
     neighbours = [slot[tuple((targets + side).clip(0, limits).T)] for side in SIDES]
     offsets = sources[cost.argmin(axis=1)] - targets
     rows = np.arange(len(targets))
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
-    def price(candidates: Integers) -> Floats:
-        """Return the cost of an offset for each target, infinite where it leads to no source."""
+    def price(candidates: Integers, offsets: Integers, used: Integers) -> Floats:
+        """Return the cost of an offset for each target, infinite where it leads to no source.
+
+        ``offsets`` are those taken so far, and ``used`` says how often each source is in them.
+        """
         places = targets + candidates
         inside = ((places >= 0) & (places <= limits)).all(axis=1)
         found = np.where(inside, place[tuple(places.clip(0, limits).T)], -1)
@@ -93,12 +97,12 @@ def _choose(cells: Floats, targets: Integers, sources: Integers) -> Integers:
 
     for _ in range(SWEEPS):
         used = np.bincount(place[tuple((targets + offsets).T)], minlength=len(sources))
-        best, chosen = price(offsets), offsets.copy()
+        best, chosen = price(offsets, offsets, used), offsets.copy()
         for n in neighbours:
             candidates = np.where(n[:, None] >= 0, offsets[n], offsets)
-            value = price(candidates)
+            value = price(candidates, offsets, used)
             # At random, or neighbours would swap their offsets for ever.
-            better = (value < best) & (random.random(len(rows)) < 0.7)
+            better = (value < best) & (rng.random(len(rows)) < 0.7)
             chosen[better], best[better] = candidates[better], value[better]
         offsets = chosen
     return offsets

@@ -57,11 +57,11 @@ class InpaintingGraph(nn.Module):
         self, height: int, width: int, seed: int = 0, batch: int = 1
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Build inputs of the right shapes with a hole in the middle, for tracing and checking."""
-        source = torch.Generator().manual_seed(seed)
-        image = torch.rand(batch, 3, height, width, generator=source) * 2 - 1
+        rng = torch.Generator().manual_seed(seed)
+        image = torch.rand(batch, 3, height, width, generator=rng) * 2 - 1
         mask = torch.ones(batch, 1, height, width)
         mask[:, :, height // 4 : height * 3 // 4, width // 4 : width * 5 // 8] = 0
-        latent = torch.randn(batch, int(self.generator.latent_dim), generator=source)  # type: ignore[arg-type]
+        latent = torch.randn(batch, int(self.generator.latent_dim), generator=rng)  # type: ignore[arg-type]
         count = max(self.num_iterations - 1, 1)
-        noise = torch.randn(batch, count, 3, height, width, generator=source)
+        noise = torch.randn(batch, count, 3, height, width, generator=rng)
         return image, mask, latent, noise

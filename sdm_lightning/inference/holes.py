@@ -29,7 +29,7 @@ class HoleSource:
         alpha: Fill what is transparent; see ``opaque``.
         grow: Pixels around the hole that are filled, too; None: ``SOFT_EDGE`` with a colour, 0
             without.
-        convention: Of mask files.
+        convention: Meaning of white in mask files.
     """
 
     boxes: tuple[str, ...] = ()
@@ -66,9 +66,9 @@ class HoleSource:
             InputError: If a file, box or colour is unusable, or nothing is transparent.
         """
         picture = read_picture(image)
-        hole = box_hole(self.boxes, picture.size)
+        hole = box_hole(self.boxes, picture.shape)
         if mask is not None:
-            hole |= ~read_mask(mask, picture.size, self.convention)
+            hole |= ~read_mask(mask, picture.shape, self.convention)
         if self.colour:
             hole |= painted_hole(picture, self.colour)
         if self.alpha:
@@ -137,7 +137,7 @@ def opaque(picture: Picture) -> tuple[Picture, Bools]:
         The photo, and ``(H, W)``, True = fill; all False without an alpha channel.
     """
     if picture.alpha is None:
-        return picture, np.zeros(picture.size, bool)
+        return picture, np.zeros(picture.shape, bool)
     highest = picture.highest
     return replace(picture, alpha=np.full_like(picture.alpha, highest)), picture.alpha < highest
 

@@ -3,8 +3,9 @@
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from sdm_lightning.data.masks.convention import MaskConvention, opposite_convention
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
-from sdm_lightning.inference.certainty import HoleDeviations, read_calibration
+from sdm_lightning.inference.certainty import Calibration, HoleDeviations, read_calibration
 from sdm_lightning.inference.holes import HoleSource
 from sdm_lightning.inference.inpainter import Inpainter, check_options
 from sdm_lightning.inference.jobs import (
@@ -77,31 +78,35 @@ def inpaint_files(
             or the folder IMAGE-inpainted. Formats other than PNG and TIFF lose the exact bits.
         weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
             newest checkpoint.
-        mask_convention: Known-white (white is kept) or hole-white (white is filled).
+        mask_convention: Meaning of white in mask files: known-white (kept) or hole-white (filled).
         num_samples: Different fillings per photo, saved as NAME-1, NAME-2, ...
-        num_iterations: Iterations; default: as the weights were made for.
+        num_iterations: Number of iterations; default: the number stored with the weights.
         seed: The same seed gives the same filling.
         work_size: Longest side the network sees; larger surroundings of a hole are shrunk for it.
             Default: the size it was trained at; 0: always full resolution.
-        context: Surroundings taken along with each hole, in sides of the hole.
-        detail: In photos larger than the network sees, fillings take fine detail from their
-            surroundings; without it they are blurred.
-        seams: Let a filling meet the pixels around it without a step in colour.
+        context: Width of the context around each hole, as a multiple of the hole's side.
+        detail: In photos larger than the network's input, transfer fine detail from the
+            surroundings to the filling, which is blurred otherwise.
+        seams: Blend fillings into their surroundings so that no colour step shows at the edge.
         steps: Also save the picture after each iteration, as NAME-step1.png, ...
         uncertainty: Also save the uncertainty map, as NAME-uncertainty.png.
         compare: Also save a picture with the photo beside the result, as NAME-compare.png.
         box: X,Y,W,H in pixels: fill this rectangle, of which X and Y may be negative; may be given
             several times.
         mask_color: Fill where this colour is painted over the photo, such as '#ff00ff'.
-        grow: Fill so many pixels around the hole, too. Default: 2 with --mask_color, whose brush
+        grow: Also fill this many pixels around the hole. Default: 2 with --mask_color, whose brush
             may have a soft edge, else 0.
         json: Print what was done as JSON, and nothing else, on the standard output.
-        overwrite: Replace results that exist. Without it, a single photo with one is refused; of a
-            folder, what exists stays and what is missing is made.
-        parameters: Of a .ckpt: the moving average (ema) or the raw weights.
+        overwrite: Replace results that exist. Otherwise an existing result of a single photo is an
+            error; in a folder, existing results are kept and missing ones are made.
+        parameters: Weights of a .ckpt: the moving average (ema) or the raw ones.
         device: cpu, cuda, mps, or auto.
-        precision: 32-true, bf16-mixed (half the time for large networks where the processor
-            computes in it), or auto (bf16-mixed there, else 32-true).
+        precision: 32-true, bf16-mixed (about twice as fast for large networks on processors with
+            bfloat16 arithmetic), or auto (bf16-mixed there, else 32-true).
+
+    Raises:
+        InputError: If an option, the weights or a photo cannot be used; of a folder, when all other
+            photos are filled.
     """
     if not image:
         raise InputError("missing: image; give a photo, or a folder of photos (. for this one)")
@@ -116,101 +121,148 @@ def inpaint_files(
     say = (lambda text: None) if json else print
     single = not Path(image).is_dir()
     problems: list[str] = []
-    if single:
-        jobs = [single_job(image, mask_file, output)]
-    else:
-        jobs, problems = folder_jobs(image, mask_file, output)
-        if others := left_out(Path(image)):
-            print(f"left out: {others}", file=sys.stderr)
+    if not single and (others := left_out(Path(image))):
+        print(f"left out: {others}", file=sys.stderr)
     wanted: dict[Extra, bool] = {"uncertainty": uncertainty, "step": steps, "compare": compare}
     extras = [kind for kind, asked in wanted.items() if asked]
-    targets = {job: job.targets(num_samples, extras) for job in jobs}
-    refuse_clashes(jobs, [path for paths in targets.values() for path in paths])
-    waiting = [job for job in jobs if overwrite or not all(p.exists() for p in targets[job])]
-    existing = [] if overwrite or not single else [p for p in targets[jobs[0]] if p.exists()]
-    if existing:
-        raise InputError(f"{existing[0]}: exists already; --overwrite true replaces it")
-    if len(jobs) > len(waiting):
-        say(f"{len(jobs) - len(waiting)} done already, skipped (--overwrite true redoes them)")
+    if single:
+        job = single_job(image, mask_file, output)
+        job.check_names(num_samples, extras)
+        jobs = [job]
+    else:
+        jobs, problems = folder_jobs(image, mask_file, output)
+        jobs, too_long = _with_short_names(jobs, num_samples, extras)
+        problems += too_long
+    waiting = _waiting(jobs, num_samples, extras, overwrite, single)
+    skipped = len(jobs) - len(waiting)
+    if skipped:
+        say(f"{skipped} done already, skipped (--overwrite true redoes them)")
     inpainter = Inpainter.from_pretrained(weights, device, parameters=parameters)
     calibration = read_calibration(inpainter.info)
     say(_describe_weights(inpainter))
+    fill = partial(
+        inpainter,
+        num_samples=num_samples,
+        num_iterations=num_iterations,
+        seed=seed,
+        work_size=work_size,
+        context=context,
+        detail=detail,
+        seams=seams,
+        precision=precision,
+        keep_steps=steps,
+    )
     start, records = time.perf_counter(), []
     # The bar shows photos done and the time left, on the standard error.
     bar = tqdm(waiting, unit="photo", disable=single or not sys.stderr.isatty())
     for job in bar:
-        began = time.perf_counter()
         try:
-            with _warnings_in_one_line():
-                picture, known = source.find(job.image, job.mask)
-                deviations = HoleDeviations(known)
-                result = inpainter(
-                    picture,
-                    known,
-                    num_samples=num_samples,
-                    num_iterations=num_iterations,
-                    seed=seed,
-                    work_size=work_size,
-                    context=context,
-                    detail=detail,
-                    seams=seams,
-                    precision=precision,
-                    keep_steps=steps,
-                    on_step=deviations,
-                )
-            written = _write(job, result, extras, overwrite)
+            record = _fill_job(job, source, fill, calibration, extras, overwrite)
         except InputError as error:
             if single:
                 raise
             line = str(error)
             problems.append(line if str(job.image) in line else f"{job.image}: {line}")
             continue
-        for index, record in enumerate(written):
-            record["holes"] = deviations.records(index, calibration)
-        hole = 1 - float(result.mask.mean())
-        records.append(
-            {
-                "image": str(job.image),
-                "mask": None if job.mask is None else str(job.mask),
-                "width": picture.size[1],
-                "height": picture.size[0],
-                "hole": hole,
-                "samples": written,
-                "seconds": round(time.perf_counter() - began, 3),
-            }
-        )
-        files = _files(written)
+        records.append(record)
+        files = _files(record["samples"])
         if not json:
-            bar.write(f"{files[0]}: filled {hole:.1%} of the picture", file=sys.stdout)
+            filled = f"filled {record['hole_ratio']:.1%} of the picture"
+            bar.write(f"{files[0]}: {filled}", file=sys.stdout)
         if single:
-            for path in files[1:]:
-                say(path)
-            if job.mask is not None:
-                other = opposite_convention(mask_convention)
-                say(f"(mask read as {mask_convention}; --mask_convention {other} turns it round)")
-            if job.output.suffix.lower() in LOSSY:
-                say(f"note: {job.output.suffix} changes known pixels a little; .png keeps them")
+            for line in [*files[1:], *_notes(job, mask_convention)]:
+                say(line)
     seconds = time.perf_counter() - start
     if not single:
         read = "" if mask_file is None else f", mask read as {mask_convention}"
         say(f"{len(records)} photos in {seconds:.1f} s{read}")
     if json:
-        print(
-            dumps(
-                {
-                    "weights": _weights_record(inpainter),
-                    "photos": records,
-                    "skipped": len(jobs) - len(waiting),
-                    "problems": problems,
-                    "seconds": round(seconds, 3),
-                },
-                indent=1,
-            )
-        )
+        told = {
+            "weights": _weights_record(inpainter),
+            "photos": records,
+            "skipped": skipped,
+            "problems": problems,
+            "seconds": round(seconds, 3),
+        }
+        print(dumps(told, indent=1, allow_nan=False))
     if problems:
         for problem in problems:
             print(f"not filled: {problem}", file=sys.stderr)
         raise InputError(f"{len(problems)} photos were not filled")
+
+
+def _with_short_names(
+    jobs: Sequence[Job], num_samples: int, extras: Sequence[Extra]
+) -> tuple[list[Job], list[str]]:
+    """Return the jobs whose results can be named, and a line for each of the others."""
+    kept, problems = [], []
+    for job in jobs:
+        try:
+            job.check_names(num_samples, extras)
+            kept.append(job)
+        except InputError as error:
+            problems.append(str(error))
+    return kept, problems
+
+
+def _waiting(
+    jobs: Sequence[Job], num_samples: int, extras: Sequence[Extra], overwrite: bool, single: bool
+) -> list[Job]:
+    """Return the jobs of which a result is missing, or all to overwrite them.
+
+    Raises:
+        InputError: If an input would be replaced, or a result of a single photo exists.
+    """
+    targets = {job: job.targets(num_samples, extras) for job in jobs}
+    refuse_clashes(jobs, [path for paths in targets.values() for path in paths])
+    if overwrite:
+        return list(jobs)
+    existing = [path for path in targets[jobs[0]] if path.exists()] if single else []
+    if existing:
+        raise InputError(f"{existing[0]}: exists already; --overwrite true replaces it")
+    return [job for job in jobs if not all(path.exists() for path in targets[job])]
+
+
+def _fill_job(
+    job: Job,
+    source: HoleSource,
+    fill: Callable[..., Inpainting],
+    calibration: Calibration | None,
+    extras: Sequence[Extra],
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Fill the holes of one photo and write the results; return what ``--json`` says of it."""
+    began = time.perf_counter()
+    with _warnings_in_one_line():
+        picture, known = source.find(job.image, job.mask)
+        deviations = HoleDeviations(known)
+        result = fill(picture, known, on_step=deviations)
+    written = _write(job, result, extras, overwrite)
+    for index, record in enumerate(written):
+        record["holes"] = deviations.records(index, calibration)
+    height, width = picture.shape
+    return {
+        "image": str(job.image),
+        "mask": None if job.mask is None else str(job.mask),
+        "width": width,
+        "height": height,
+        "hole_ratio": 1 - float(known.mean()),
+        "samples": written,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _notes(job: Job, mask_convention: MaskConvention) -> list[str]:
+    """Return what is to be known about the result of a single photo."""
+    notes = []
+    if job.mask is not None:
+        other = opposite_convention(mask_convention)
+        notes.append(
+            f"(mask read as {mask_convention}; use --mask_convention {other} for the opposite)"
+        )
+    if job.output.suffix.lower() in LOSSY:
+        notes.append(f"note: {job.output.suffix} changes known pixels a little; .png keeps them")
+    return notes
 
 
 def _write(

@@ -9,6 +9,7 @@
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ def check_options(
         raise InputError(f"truncation is {truncation}; it must be a number, such as 0.7")
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Which cut-out of which sample is filled; as in ``RegionStep``."""
+
+    sample: int
+    cut_out: int
+    num_cut_outs: int
+    region: Region
+    num_iterations: int
+
+
 class Inpainter:
     """Fills the holes of pictures of any size; known pixels stay exactly as they are.
 
@@ -127,11 +139,15 @@ class Inpainter:
                 file, a ``.ckpt`` of training, the directory of a run; ``"user/repo"`` on the
                 Hugging Face Hub, or a folder that :meth:`save_pretrained` wrote.
             device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
-            parameters: Of a checkpoint: the moving average (``"ema"``) or the ``"raw"`` weights.
+            parameters: Weights of a checkpoint: the moving average (``"ema"``) or the ``"raw"``
+                ones.
             trusted_packages: Packages whose classes the file's configuration may name; the
                 environment variable ``SDM_TRUSTED_PACKAGES`` adds others, separated by commas.
             hub: For a repository: ``revision`` (branch, tag, or the commit that pins the weights),
                 ``cache_dir``, ``token``, ``force_download``, ``local_files_only``.
+
+        Returns:
+            The inpainter, which works at the size that the weights were trained at.
 
         Raises:
             InputError: If the weights cannot be found, read, or trusted.
@@ -187,14 +203,14 @@ class Inpainter:
             mask: Path, PIL image or array of the same size; see ``mask_convention``.
             mask_convention: ``"known-white"``: white (1, True) is kept, black is filled.
                 ``"hole-white"``: white is filled.
-            num_iterations: Instead of the weights' own number.
+            num_iterations: Number of iterations; the number stored with the weights if None.
             num_samples: Fillings per picture, differing in latent code and noise.
-            seed: Of the first sample; sample k is what ``seed + k`` gives alone.
+            seed: Seed of the first sample; sample k is what ``seed + k`` gives alone.
             truncation: Below 1 pulls samples towards the average style; 0 makes style constant.
             work_size: Longest side of what the network sees; None: the resolution of its training
                 crops; 0: no limit, always full resolution. Larger cut-outs are shrunk for it and
                 its filling enlarged.
-            context: Surroundings cut out with each hole, in sides of the hole.
+            context: Width of the context around each hole, as a multiple of the hole's side.
             detail: In pictures larger than ``work_size``, give fillings the fine detail of places
                 around them that look alike; False leaves what the network drew, enlarged.
             seams: Let fillings meet the pixels around them by a smooth offset, inside the hole
@@ -204,20 +220,24 @@ class Inpainter:
             keep_steps: Keep every iteration's pictures; costs memory for large photos.
             on_step: Called after each iteration in each cut-out. What it raises ends the call.
 
+        Returns:
+            The first sample, with all samples, the mask as it was understood, and the cut-outs.
+
         Raises:
-            InputError: If image, mask or an option is unusable; the message says how.
+            InputError: If image, mask or an option is unusable, or the network's output is not
+                finite; the message says how.
         """
         check_options(num_samples, num_iterations, seed, work_size, context, truncation)
         seed = operator.index(seed)  # of NumPy's integers, too
         bfloat16 = wants_bfloat16(precision, self.device)
         picture = read_picture(image)
-        known = read_mask(mask, picture.size, mask_convention)
+        known = read_mask(mask, picture.shape, mask_convention)
         limit = self._limit(work_size)
         regions = hole_regions(known, context, limit or self._limit(None))
         total = self.diffusion.num_iterations if num_iterations is None else num_iterations
         values = picture.normalised()
         # A picture that the network sees whole shows what it draws, as its scores do.
-        cut_out = limit is not None and max(picture.size) > limit
+        cut_out = limit is not None and max(picture.shape) > limit
         finish = partial(finished, detail=detail and cut_out, seams=seams)
         samples = []
         for index in range(num_samples):
@@ -227,13 +247,7 @@ class Inpainter:
             for number, region in reversed(list(enumerate(regions))):
                 # The largest hole's seed is the sample's own: what validation in training gives.
                 own = seed + index if number == 0 else stable_seed(seed + index, number)
-                place = {
-                    "sample": index,
-                    "cut_out": len(regions) - 1 - number,
-                    "num_cut_outs": len(regions),
-                    "region": region,
-                    "num_iterations": total,
-                }
+                place = _Place(index, len(regions) - 1 - number, len(regions), region, total)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
                     self._fill(canvas, place, limit, own, truncation, finish, on_step)
             samples.append(canvas.sample(seed + index))
@@ -250,7 +264,7 @@ class Inpainter:
     def _fill(
         self,
         canvas: Canvas,
-        place: dict[str, Any],
+        place: _Place,
         limit: int | None,
         seed: int,
         truncation: float,
@@ -258,24 +272,23 @@ class Inpainter:
         on_step: Callable[[RegionStep], None] | None,
     ) -> None:
         """Run the iterations on one cut-out and put their results on the canvas."""
-        region: Region = place["region"]
-        total: int = place["num_iterations"]
+        region, total = place.region, place.num_iterations
         box = region.box
-        image, known = canvas.completed[box.slices], canvas.given[box.slices]
+        image, known = canvas.completed[box.slices], canvas.known_or_filled[box.slices]
         small, small_known = shrink(image, known, limit)
         height, width = small_known.shape
         inputs = torch.from_numpy(np.ascontiguousarray(pad_to_stride(small, self.stride)))
         masks = torch.from_numpy(pad_to_stride(small_known, self.stride).astype(np.float32))
-        # On the CPU, so that one seed is one filling on every device; one source per cut-out, so
+        # On the CPU, so that one seed is one filling on every device; one generator per cut-out, so
         # that it does not depend on what else is filled.
-        source = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         with torch.inference_mode():
             steps = self.diffusion.iterate(
-                self._network(source, truncation),
+                self._network(rng, truncation),
                 inputs.permute(2, 0, 1)[None].to(self.device),
                 masks[None, None].to(self.device),
                 num_iterations=total,
-                generator=[source],
+                generator=[rng],
             )
             for index, step in enumerate(steps):
                 last = index + 1 == total
@@ -286,7 +299,7 @@ class Inpainter:
                 if on_step is not None:
                     on_step(
                         RegionStep(
-                            **place,
+                            **vars(place),
                             iteration=step.state.step,
                             completed=_plane(step.completed, height, width),
                             uncertainty=_plane(step.uncertainty, height, width),
@@ -303,12 +316,12 @@ class Inpainter:
                     filling = enlarge(filling, *known.shape)
                 canvas.put(region, index, filling, deviation, mask, last)
 
-    def _network(self, source: torch.Generator, truncation: float) -> Network:
+    def _network(self, rng: torch.Generator, truncation: float) -> Network:
         mapping = getattr(self.generator, "mapping", None)
         if mapping is None:
             return partial(network_output, self.generator)
         size = int(self.generator.latent_dim)  # type: ignore[arg-type]
-        styles = mapping(torch.randn(size, generator=source)[None].to(self.device))
+        styles = mapping(torch.randn(size, generator=rng)[None].to(self.device))
         if truncation != 1:
             styles = mapping.average + truncation * (styles - mapping.average)
         return lambda inputs: network_output(self.generator, inputs, styles)

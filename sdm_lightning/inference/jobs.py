@@ -11,6 +11,9 @@ from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.data.sources import is_image_name
 from sdm_lightning.errors import InputError
 
+MAX_NAME = 255
+"""Bytes that the name of a file may have on the usual file systems."""
+
 SUFFIXES = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
 
 Extra: TypeAlias = Literal["uncertainty", "step", "compare"]
@@ -31,10 +34,23 @@ class Job:
             return self.output
         return self.output.with_stem(f"{self.output.stem}-{index + 1}")
 
-    def targets(self, num_samples: int, extras: Sequence[Extra]) -> list[Path]:
-        """List the files that will be written, of the steps the first only."""
+    def targets(self, num_samples: int, extras: Sequence[Extra], step: int = 1) -> list[Path]:
+        """List the files that will be written, of the steps one only."""
         paths = [self.sample_path(index, num_samples) for index in range(num_samples)]
-        return [*paths, *(extra_path(path, kind) for path in paths for kind in extras)]
+        return [*paths, *(extra_path(path, kind, step) for path in paths for kind in extras)]
+
+    def check_names(self, num_samples: int, extras: Sequence[Extra]) -> None:
+        """Refuse a photo whose results' names no file system takes.
+
+        Raises:
+            InputError: If one is too long.
+        """
+        for path in self.targets(num_samples, extras, step=999):
+            if (size := len(os.fsencode(path.name))) > MAX_NAME:
+                raise InputError(
+                    f"{self.image}: the name of its result, {path.name}, has {size} bytes, more "
+                    f"than {MAX_NAME}; rename the photo"
+                )
 
 
 def extra_path(sample: Path, kind: Extra, number: int = 1) -> Path:
@@ -75,8 +91,9 @@ def single_job(image: str, mask: str | None, output: str | None) -> Job:
     inputs = [source] if mask_path is None else [source, mask_path]
     for path in inputs:
         if not path.is_file():
-            what = "is a folder, but the other is a file" if path.is_dir() else "no such file"
-            raise InputError(f"{path}: {what}")
+            other = "photo" if path == mask_path else "mask"
+            mixed = f"is a folder, but the {other} is a file; give two files or two folders"
+            raise InputError(f"{path}: {mixed if path.is_dir() else 'no such file'}")
     name = f"{source.stem}-inpainted.png"
     if output is None:
         target = source.with_name(name)

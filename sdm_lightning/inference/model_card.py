@@ -41,7 +41,8 @@ def read_scores(results: str | Path, info: WeightsInfo) -> Scores:
 
     Args:
         results: What ``sdm test`` or ``sdm validate`` wrote.
-        info: Of the weights: scores of their checkpoint, and of the same average, are theirs.
+        info: Description of the weights: scores of their checkpoint, and of the same average, are
+            theirs.
 
     Raises:
         InputError: If the file is missing, its last line is no record of an evaluation, or scores
@@ -95,7 +96,7 @@ def model_card(
     Args:
         repository: ``user/repo``.
         info: What the weights say of themselves.
-        num_parameters: Of the generator.
+        num_parameters: Number of the generator's parameters.
         num_iterations: T.
         scores: What they were measured to do.
         example: File name of a picture beside the card.
@@ -163,7 +164,7 @@ def example_picture(inpainter: Any, image: PictureLike | None, mask: PictureLike
         from skimage.data import coffee
 
         image = coffee()[72:328, 150:406]
-    height, width = read_picture(image).size
+    height, width = read_picture(image).shape
     if mask is None:
         known = np.full((height, width), 255, dtype=np.uint8)
         known[height * 3 // 8 : height * 5 // 8, width * 3 // 8 : width * 5 // 8] = 0

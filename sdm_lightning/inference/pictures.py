@@ -40,6 +40,11 @@ TIFF_LAYOUT = frozenset(
 """Tags of a TIFF file that say how its pixels lie in it, and nothing of the photo: wrong in any
 other file, and a TIFF file with them cannot be read."""
 
+RESOLUTION = frozenset({282, 283, 296})
+"""EXIF tags of the pixels per inch."""
+MAX_DPI = 65535
+"""Pixels per inch that all formats can store."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -48,19 +53,19 @@ class Picture:
     Attributes:
         pixels: ``(H, W, C)`` uint8 or uint16, C = 1 (grey) or 3.
         alpha: ``(H, W)`` of the same type, or None. Inpainting never changes it.
-        shape: Of the array that the caller gave; what goes back has it too.
+        array_shape: Shape of the array that the caller gave; what goes back has it too.
         info: What a file keeps beside its pixels: ``icc_profile``, ``exif``, ``dpi``.
         name: For messages.
     """
 
     pixels: Array
     alpha: Array | None
-    shape: tuple[int, ...]
+    array_shape: tuple[int, ...]
     info: dict[str, Any]
     name: str
 
     @property
-    def size(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, int]:
         """Height and width."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
@@ -78,11 +83,15 @@ class Picture:
         """Replace the hole, in the caller's shape and type.
 
         Args:
-            values: ``(H, W, 3)`` in [-1, 1]; read in the hole only.
+            values: ``(H, W, 3)``, cut off at -1 and 1; read in the hole only.
             known: ``(H, W)``; known pixels stay exactly the same.
+
+        Raises:
+            InputError: If a value in the hole is NaN or infinite.
         """
         hole = ~known
         inside = values[hole]
+        self.require_finite(inside)
         if self.pixels.shape[2] == 1:
             inside = (inside @ LUMA)[:, None]
         levels = np.rint((inside + 1.0) * (self.highest / 2)).clip(0, self.highest)
@@ -90,7 +99,19 @@ class Picture:
         result[hole] = levels.astype(result.dtype)
         if self.alpha is not None:
             result = np.concatenate([result, self.alpha[:, :, None]], axis=2)
-        return result.reshape(self.shape)
+        return result.reshape(self.array_shape)
+
+    def require_finite(self, values: npt.NDArray[np.float32]) -> None:
+        """Refuse what a network has put into the hole if no picture can show it.
+
+        Raises:
+            InputError: If a value is NaN or infinite.
+        """
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{self.name}: the network's output for its hole holds NaN or infinity; take other "
+                "weights"
+            )
 
     def to_pil(self, array: Array) -> Image.Image:
         """Convert an array made by ``filled`` to PIL; 16-bit colour becomes 8-bit, PIL's limit."""
@@ -166,9 +187,13 @@ def _from_pil(image: Image.Image, name: str) -> Picture:
     info = {
         key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None
     }
+    unwanted = TIFF_LAYOUT
+    if "dpi" in info and not _is_dpi(info["dpi"]):
+        del info["dpi"]
+        unwanted |= RESOLUTION
     try:
         exif = turned.getexif()
-        for tag in TIFF_LAYOUT & set(exif):
+        for tag in unwanted & set(exif):
             del exif[tag]
         if len(exif):
             info["exif"] = exif.tobytes()
@@ -197,6 +222,15 @@ def _from_pil(image: Image.Image, name: str) -> Picture:
     else:
         raise InputError(f"{name}: PIL mode {mode}; convert it to L, RGB, RGBA or I;16 first")
     return _from_array(array, name, array.shape, info)
+
+
+def _is_dpi(value: Any) -> bool:
+    """Return whether a value, as damaged files have it too, is a resolution to write again."""
+    try:
+        across, down = map(float, value)
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+    return 0 < across <= MAX_DPI and 0 < down <= MAX_DPI
 
 
 def _from_array(array: Array, name: str, shape: tuple[int, ...], info: dict[str, Any]) -> Picture:

@@ -1,8 +1,8 @@
 """Where in a picture the network works, and how pixels get there and back.
 
-A network trained at 64 or 512 pixels meets photos of thousands. Each group of holes is cut out
-with its surroundings; a cut-out larger than the working size is shrunk for the network, and what
-comes back is enlarged. Only hole pixels are taken from it.
+A network trained at 64 or 512 pixels is applied to photos thousands of pixels wide. Each group of
+holes is cut out with its surroundings; a cut-out larger than the working size is shrunk for the
+network, and what comes back is enlarged. Only hole pixels are taken from it.
 """
 
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def hole_regions(known: Bools, context: float, minimum: int | None) -> list[Regi
 
     Args:
         known: ``(H, W)``.
-        context: Width of the surroundings on each side, in sides of the hole's bounding square.
+        context: Width of the context on each side, as a multiple of the hole's longer side.
         minimum: Smallest side of a box, where the picture is that large; None: the whole picture
             is the one box.
 
@@ -110,18 +110,18 @@ def _hole_groups(hole: Bools) -> Labels:
     covered = hole.astype(np.uint8)
     height, width = hole.shape
     drawn = np.zeros(hole.shape, np.int32)
-    first, before = True, -1
-    while int(covered.sum()) != before:
+    widen, area_before = True, -1
+    while (area := int(covered.sum())) != area_before:
         # Boxes that overlap become the box around both, until nothing changes.
-        before = int(covered.sum())
+        area_before = area
         _, drawn, stats, _ = cv2.connectedComponentsWithStats(covered, connectivity=8)
         for left, top, box_width, box_height, _ in stats[1:]:
-            gap = max(2, max(box_width, box_height) // 16) if first else 0
+            gap = max(2, max(box_width, box_height) // 16) if widen else 0
             covered[
                 max(top - gap, 0) : min(top + box_height + gap, height),
                 max(left - gap, 0) : min(left + box_width + gap, width),
             ] = 1
-        first = False
+        widen = False
     return np.where(hole, drawn, 0).astype(np.int32)
 
 
@@ -235,7 +235,7 @@ def shrink(image: Floats, known: Bools, work_size: int | None) -> tuple[Floats, 
     return np.where(small_known[:, :, None], small, np.float32(0)), small_known
 
 
-def reduced(values: Values, longest: int) -> Values:
+def reduce_to_longer_side(values: Values, longest: int) -> Values:
     """Average ``(H, W, C)`` to at most ``longest`` pixels along the longer side."""
     scale = longest / max(values.shape[:2])
     if scale >= 1:

@@ -1,5 +1,6 @@
 """Writing completed pictures: formats, colour profile and EXIF, before beside after."""
 
+import struct
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,17 @@ COMPARE_SIDE = 1600
 
 
 def save_picture(path: Path, sample: InpaintingSample) -> None:
-    """Write a result whole or not at all, with the photo's colour profile and EXIF."""
+    """Write a result whole or not at all, with the photo's colour profile and EXIF.
+
+    Raises:
+        InputError: If its format cannot hold it.
+    """
     image = sample.image
     if path.suffix.lower() in JPEG and image.mode in ("RGBA", "LA"):
         image = image.convert(image.mode[:-1])
     try:
         content = encoded(image, path.suffix.lower())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, struct.error) as error:
         raise InputError(f"{path}: cannot be written as {path.suffix}: {error}") from error
     write_atomically(path, content)
 
@@ -56,7 +61,7 @@ def side_by_side(sample: InpaintingSample) -> Image.Image:
     Each half is at most ``COMPARE_SIDE`` pixels long: it is for looking at, not for keeping pixels.
     """
     picture = sample.picture
-    before = picture.filled(picture.normalised(), np.ones(picture.size, bool))
+    before = picture.filled(picture.normalised(), np.ones(picture.shape, bool))
     halves = []
     for array in (before, sample.array):
         image = picture.to_pil(eight_bits(array))

@@ -19,7 +19,7 @@ def test_a_large_photo_is_shown_reduced_and_a_hole_is_brought_to_full_size(
 ) -> None:
     photo = open_photo(upload(RNG.integers(0, 256, (1536, 2048, 3), dtype=np.uint8)), LIMIT)
     assert photo.preview.shape == (768, 1024, 3)
-    assert photo.picture.size == (1536, 2048)
+    assert photo.picture.shape == (1536, 2048)
     assert photo.name == "photo"
     small = np.zeros((768, 1024), bool)
     small[100:200, 300:500] = True

@@ -108,7 +108,7 @@ def test_damaged_exif_costs_the_exif_alone(tmp_path: Path) -> None:
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03\xff\xff\xff\xff\xff\xff\xff\xff"
     path.write_bytes(encoded(photo(0), "JPEG", exif=exif))
     picture = read_picture(path)
-    assert picture.size == (12, 14)
+    assert picture.shape == (12, 14)
     assert np.array_equal(picture.pixels, np.asarray(Image.open(io.BytesIO(path.read_bytes()))))
 
 
@@ -193,7 +193,7 @@ def test_exif_larger_than_a_camera_writes(tmp_path: Path) -> None:
     for kind in ("PNG", "WEBP"):
         path = tmp_path / f"x.{kind}"
         path.write_bytes(encoded(photo(0), kind, exif=turned))
-        assert read_picture(path).size == (14, 12)
+        assert read_picture(path).shape == (14, 12)
         path.write_bytes(encoded(photo(0), kind, exif=exif))
         assert "exif" not in read_picture(path).info
         assert decode_image(path.read_bytes()).shape == (12, 14, 3)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ from PIL import Image
 
 from sdm_lightning.cli.main import main
 from sdm_lightning.errors import InputError
+from sdm_lightning.inference import load_generator, save_weights
 from sdm_lightning.inference.inpaint import inpaint_files
 from sdm_lightning.inference.pictures import TIFF_LAYOUT, read_picture
 
@@ -32,7 +34,7 @@ def test_one_photo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFix
     inpaint_files(photo, mask, weights=str(tiny_weights), uncertainty=True, steps=True)
     out = capsys.readouterr().out
     assert "filled 7.5% of the picture" in out
-    assert "hole-white turns it round" in out
+    assert "use --mask_convention hole-white for the opposite" in out
     names = sorted(path.name for path in (tmp_path / "photos").iterdir())
     assert names == [
         "a-inpainted-step1.png", "a-inpainted-step2.png", "a-inpainted-step3.png",
@@ -120,7 +122,7 @@ def test_boxes_compare_and_json(
     told = json.loads(capsys.readouterr().out)
     (photo,) = told["photos"]
     assert (photo["width"], photo["height"]) == (40, 32)
-    assert photo["hole"] == pytest.approx(42 / (40 * 32))
+    assert photo["hole_ratio"] == pytest.approx(42 / (40 * 32))
     assert photo["mask"] is None
     assert told["problems"] == []
     assert told["skipped"] == 0
@@ -266,7 +268,7 @@ def test_no_hole_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("image", "mask", "output", "says"),
     [
         ("photos/none.png", "masks/a.png", None, "none.png: no such file"),
-        ("photos/a.png", "masks", None, "is a folder"),
+        ("photos/a.png", "masks", None, "masks: is a folder, but the photo is a file; give two"),
         ("photos", "masks/none.png", None, "no such file or folder"),
         ("photos", "masks", "photos", "is an input folder"),
         ("empty", "masks", None, "holds no pictures"),
@@ -423,3 +425,50 @@ def test_known_pixels_of_a_tiff_file(
     assert exif[270] == "a photo"
     if suffix == ".png":
         assert not set(exif) & TIFF_LAYOUT
+
+
+def test_a_network_that_gives_nan_fills_nothing(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    generator, info = load_generator(tiny_weights)
+    arguments = {**info.generator["init_args"], "mapping_lr_multiplier": 1e300}
+    broken = replace(info, generator={**info.generator, "init_args": arguments})
+    weights = save_weights(tmp_path / "broken.safetensors", broken, generator.state_dict())
+    write_pair(tmp_path, "a")
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    says = f"{photos / 'a.png'}: the network's output for its hole holds NaN or infinity"
+    for image, output in ((photos / "a.png", out / "a.png"), (photos, out)):
+        with pytest.raises(SystemExit) as stopped:
+            inpaint(
+                image, "--box=4,4,9,9", "--output", output, "--weights", weights, "--uncertainty",
+                "--json",
+            )  # fmt: skip
+        assert stopped.value.code == 2
+        told, error = capsys.readouterr()
+        assert says in error
+        assert not out.exists()
+    (problem,) = json.loads(told)["problems"]
+    assert problem.startswith(says)
+
+
+def test_long_names(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture) -> None:
+    """What fits is filled; what does not is a line of its own, and not the end of the others."""
+    longest = "x" * 251
+    for name in ("a", longest, "y" * 240):
+        write_pair(tmp_path, name)
+    photos, out = tmp_path / "photos", tmp_path / "photos-inpainted"
+    inpaint(photos, "--box=4,4,9,9", "--weights", tiny_weights)
+    assert len(list(out.iterdir())) == 3
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        inpaint(photos, "--box=4,4,9,9", "--weights", tiny_weights, "--uncertainty")
+    assert stopped.value.code == 2
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"not filled: {photos}/{longest}.png: the name of its result, ")
+    assert first.endswith("-uncertainty.png, has 267 bytes, more than 255; rename the photo")
+    assert second.startswith(f"not filled: {photos}/yyy")
+    assert last == "error: 2 photos were not filled"
+    assert (out / "a-uncertainty.png").is_file()
+    with pytest.raises(SystemExit):
+        inpaint(photos / f"{longest}.png", "--box=4,4,9,9", "--weights", tiny_weights)
+    assert f"{longest}-inpainted.png, has 265 bytes" in capsys.readouterr().err

@@ -46,6 +46,17 @@ def test_grey_is_filled_with_luma() -> None:
     np.testing.assert_array_equal(filled, round(0.299 * 255))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_no_picture_can_show(value: float) -> None:
+    picture = read_picture(np.zeros((2, 3), np.uint8))
+    values, known = picture.normalised(), np.ones((2, 3), bool)
+    values[1, 2] = value
+    assert not picture.filled(values, known).any()
+    known[1, 2] = False
+    with pytest.raises(InputError, match=r"the image array: the network's output .* holds NaN"):
+        picture.filled(values, known)
+
+
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [("1", "L"), ("L", "L"), ("P", "RGB"), ("RGBA", "RGBA"), ("LA", "LA"), ("CMYK", "RGB"),

@@ -1,10 +1,14 @@
+import struct
+from io import BytesIO
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sdm_lightning.inference.pictures import read_picture
 from sdm_lightning.inference.results import InpaintingSample
-from sdm_lightning.inference.writing import COMPARE_SIDE, side_by_side
+from sdm_lightning.inference.writing import COMPARE_SIDE, save_picture, side_by_side
 
 RNG = np.random.default_rng(0)
 
@@ -39,3 +43,22 @@ def test_large_ones_are_reduced() -> None:
     both = side_by_side(sample)
     assert isinstance(both, Image.Image)
     assert both.width == COMPARE_SIDE
+
+
+@pytest.mark.parametrize("resolution", [(2**32 - 1, 1), (0, 0), (5, 0), (70000, 1)])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+def test_a_resolution_that_no_file_can_state_is_left_out(
+    tmp_path: Path, resolution: tuple[int, int], suffix: str
+) -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "TIFF", dpi=(72, 72))
+    stated = struct.pack("<II", 72, 1)
+    content = buffer.getvalue().replace(stated, struct.pack("<II", *resolution), 1)
+    (tmp_path / "a.tif").write_bytes(content)
+    picture = read_picture(tmp_path / "a.tif")
+    array = picture.filled(picture.normalised(), np.zeros((8, 8), bool))
+    sample = InpaintingSample(array, np.zeros((8, 8), np.float32), picture, [], 0)
+    save_picture(tmp_path / f"out{suffix}", sample)
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        assert image.size == (8, 8)
+        assert 282 not in image.getexif()

@@ -31,7 +31,7 @@ class DiffusionState:
     """What one iteration hands to the next: x_t, m_t and u_t of Eq. 4.
 
     Attributes:
-        image: ``(B, 3, H, W)`` in [-1, 1], 0 where the mask is 0.
+        image: ``(B, 3, H, W)``, about [-1, 1], 0 where the mask is 0; predictions are not clamped.
         mask: ``(B, 1, H, W)``, 1 = known (given or picked so far), 0 = still missing.
         uncertainty: ``(B, 1, H, W)`` in [0, 1]: 0 where initially known, 1 where still missing.
         step: Iterations done, t.

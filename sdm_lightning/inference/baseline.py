@@ -82,7 +82,8 @@ def run_baseline(
     total = len(pictures.entries)
     print(f"{output}: {done} of {total} pictures filled by {method} in {seconds:.1f} s")
     if done < total:
-        print(f"{total - done} were there already, whoever made them; --overwrite replaces them")
+        kept = f"{total - done} already existed and were kept, even if another method made them"
+        print(f"{kept}; --overwrite replaces them")
     words = ["sdm", "evaluate", images, output, "--masks", masks]
     if mask_convention != "known-white":
         words += ["--mask_convention", mask_convention]

@@ -46,15 +46,20 @@ def export_model(
             newest checkpoint.
         output: File to write; its suffix is its format: .safetensors, .pt (TorchScript), .pt2
             (torch.export) or .onnx.
-        height: Of the graph's pictures; default: the training resolution, and any for ONNX.
-        width: Of the graph's pictures; default: as height.
-        num_iterations: Iterations in the graph; default: as the weights were made for.
-        parameters: Of a .ckpt: the moving average (ema) or the raw weights.
+        height: Height of the images the graph accepts; default: the training resolution, and any
+            for ONNX.
+        width: Width of the images the graph accepts; default: as height.
+        num_iterations: Iterations in the graph; default: the number stored with the weights.
+        parameters: Weights of a .ckpt: the moving average (ema) or the raw ones.
         half: Store the weights of safetensors or ONNX as float16; they are used as float32.
         licence: Licence of the weights, kept in the file.
         data: What they were trained on, kept in the file.
         discriminator: Keep the discriminator too, to continue training.
         overwrite: Replace an existing file.
+
+    Raises:
+        InputError: If an option or the weights cannot be used, or the graph differs from the
+            original.
     """
     path = Path(output)
     if path.suffix not in SUFFIXES:
@@ -87,7 +92,7 @@ def export_model(
         generator.half().float()  # so that the comparison below is with what is stored
     graph = InpaintingGraph(generator, info.build_diffusion(), num_iterations)
     iterations = f"{graph.num_iterations} iterations"
-    print(f"{path}: making a graph of {iterations}, for up to minutes ...", flush=True)
+    print(f"{path}: building a graph of {iterations}; this can take minutes ...", flush=True)
     stride = int(generator.stride)  # type: ignore[arg-type]
     if path.suffix == ".onnx" and height is None and width is None:
         refuse_old_torch()

@@ -26,7 +26,7 @@ Method: TypeAlias = Callable[[Bytes, Bools], Bytes]
 """Takes ``(H, W, 3)`` uint8 and ``(H, W)`` bool, True = known; returns ``(H, W, 3)`` uint8."""
 
 RADIUS = 3.0
-"""Of the surroundings that OpenCV's methods look at, in pixels."""
+"""Radius of the surroundings that OpenCV's methods look at, in pixels."""
 
 MULTIPLE = 8
 """Sides of what a TorchScript network is fed are multiples of it."""
@@ -143,7 +143,7 @@ def load_method(name: str, device: str | None = None) -> Method:
         name: ``mean``, ``telea`` or ``navier-stokes``; ``FILE.py:FUNCTION`` or
             ``PACKAGE.MODULE:FUNCTION``, called as ``FUNCTION(image, known)``; or a TorchScript
             file ending in ``.pt``, ``.pth``, ``.ts`` or ``.torchscript``.
-        device: Of a TorchScript network; the CPU if None.
+        device: Device of a TorchScript network; the CPU if None.
 
     Raises:
         InputError: If there is no such method.

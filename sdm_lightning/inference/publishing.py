@@ -114,12 +114,12 @@ def push_to_hub(
     Args:
         inpainter: As for :func:`save_pretrained`.
         repository: ``user/repo``, made if it is not there.
-        commit_message: Of the commit.
+        commit_message: Commit message.
         private: Whether a repository that is made is private; the account's default if None.
         token: With write access; by default the one that ``hf auth login`` stored.
         branch: Made if missing; the default branch if None.
         create_pr: Open a pull request instead of committing.
-        options: Of :func:`save_pretrained`.
+        options: Other options of :func:`save_pretrained`.
 
     Returns:
         The address of the commit or pull request.
@@ -170,7 +170,7 @@ def push_weights(
     Args:
         weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or runs/NAME.
         repository: USER/REPO.
-        folder: Write everything here and upload nothing: to look at it first.
+        folder: Write everything to this folder for inspection instead of uploading it.
         licence: Licence of the weights, such as apache-2.0.
         data: What they were trained on.
         results: A results.jsonl for the card; its last line must be of sdm test or validate on the
@@ -178,12 +178,15 @@ def push_weights(
         example: Photo for the card's picture.
         example_mask: Its mask: white is kept, black is filled.
         half: Store the weights as float16.
-        parameters: Of a .ckpt: the moving average (ema) or the raw weights.
-        commit_message: Of the commit.
+        parameters: Weights of a .ckpt: the moving average (ema) or the raw ones.
+        commit_message: Commit message.
         private: Whether a repository that is made is private.
         branch: Made if missing; the default branch if not given.
         create_pr: Open a pull request instead of committing.
         overwrite: Replace the model card in --folder.
+
+    Raises:
+        InputError: If the weights or a file cannot be used, or the hub refuses or is out of reach.
     """
     from sdm_lightning.inference.inpainter import Inpainter
 

@@ -17,8 +17,8 @@ class _Filled:
 
     Attributes:
         array: The completed picture, in the caller's shape and type.
-        uncertainty: ``(H, W)`` float32 in [0, 1], 0 where known; stretched to [0, 1] over all
-            holes of the picture (``uncertainty_scale`` of the diffusion).
+        uncertainty: ``(H, W)`` float32 in [0, 1], 0 where known; stretched over all holes of the
+            picture if ``uncertainty_scale`` of the diffusion is ``"minmax"``.
         picture: How to make a PIL image of it.
     """
 
@@ -94,8 +94,10 @@ class RegionStep:
         iteration: Iterations done in this cut-out, from 1.
         num_iterations: Iterations in all.
         region: Where it lies in the picture, and which pixels are filled from it.
-        completed: ``(h, w, 3)`` in [-1, 1], known pixels included.
-        uncertainty: ``(h, w)`` in [0, 1], stretched over the hole in this cut-out.
+        completed: ``(h, w, 3)``, about [-1, 1], known pixels included; predictions are not
+            clamped.
+        uncertainty: ``(h, w)`` in [0, 1]; stretched over the hole in this cut-out if
+            ``uncertainty_scale`` of the diffusion is ``"minmax"``.
         deviation: ``(h, w)``, the predicted standard deviation of a colour in units of the range
             [-1, 1], averaged over channels; comparable between pictures.
         mask: ``(h, w)`` bool, True = known, given or picked so far.

@@ -68,9 +68,9 @@ class InpaintingModule(pl.LightningModule):
         """Inpaint a batch; callbacks measure and draw it.
 
         Returns:
-            ``completed``, ``image``, ``mean`` ``(B, 3, H, W)`` in [-1, 1], ``mask`` and
-            ``uncertainty`` ``(B, 1, H, W)`` (mean and uncertainty of iteration 1), ``key``, and
-            all ``steps``.
+            ``image``, ``completed`` and ``mean`` ``(B, 3, H, W)``, about [-1, 1] (predictions are
+            not clamped), ``mask`` and ``uncertainty`` ``(B, 1, H, W)`` (mean and uncertainty of
+            iteration 1), ``key``, and all ``steps``.
         """
         image, mask, keys = batch["image"], batch["mask"], batch["key"]
         steps = self.inpaint(image, mask, [stable_seed(self.seed, key) for key in keys])

@@ -35,7 +35,7 @@ def test_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_baseline("mean", *places)
     printed = capsys.readouterr().out
     assert "0 of 2 pictures" in printed
-    assert "2 were there already" in printed
+    assert "2 already existed and were kept" in printed
     for folder in places[:2]:
         with pytest.raises(InputError, match="is an input folder"):
             run_baseline("mean", *places[:2], folder, overwrite=True)

@@ -47,7 +47,8 @@ def refuse_missing_packages() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"an .onnx file needs {' and '.join(missing)}: pip install 'sdm-lightning[onnx]'"
+            f"an .onnx file needs {' and '.join(missing)}: pip install '.[onnx]' in a checkout of "
+            "sdm_lightning"
         )
 
 

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.common import Line, Settings, compared, figure, interleaved, peak_memory
 from benchmarks.files import make_photos
+from sdm_lightning.evaluation.evaluate import run_pairs
 from sdm_lightning.evaluation.evaluator import Evaluator
-from sdm_lightning.evaluation.folders import run_pairs
 from sdm_lightning.evaluation.pairs import PairedFolders
 from sdm_lightning.features import InceptionFeatures
 from sdm_lightning.features.weights import sha256_of_file

@@ -63,7 +63,7 @@ def fid(first: Tensor, second: Tensor) -> float:
 
 
 def spread(values: list[float]) -> str:
-    deviation = f" ± {np.std(values):.1g}" if len(values) > 1 else ""
+    deviation = f" ± {float(f'{np.std(values):.1g}'):g}" if len(values) > 1 else ""
     return f"{np.mean(values):.3g}{deviation}"
 
 

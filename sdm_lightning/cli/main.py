@@ -34,7 +34,7 @@ VERBS = {
     "shards": "sdm_lightning.data.shards.packing:pack_shards",
     "index": "sdm_lightning.data.shards.indexing:index_shards",
     "masks": "sdm_lightning.evaluation.mask_sets:write_mask_set",
-    "evaluate": "sdm_lightning.evaluation.folders:evaluate_folders",
+    "evaluate": "sdm_lightning.evaluation.evaluate:evaluate_folders",
     "inpaint": "sdm_lightning.inference.inpaint:inpaint_files",
     "calibrate": "sdm_lightning.inference.calibrate:calibrate",
     "app": "sdm_lightning.app.serve:serve_app",

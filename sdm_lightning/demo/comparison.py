@@ -62,7 +62,7 @@ def compare(
         InputError: If there is no image.
     """
     models = {f"SDM, {count} iteration{'s' if count > 1 else ''}": count for count in iterations}
-    cache = RealFeatureCache(None, {})
+    cache = RealFeatureCache(None, {}, features.dim) if features is not None else None
     kid = features is not None
     evaluators = {
         method: Evaluator(features, ids=False, kid=kid, precision_recall=False, cache=cache)

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -26,13 +28,18 @@ class RealFeatureCache:
     Args:
         folder: Folder of the files; None keeps the rows in memory only.
         description: Names the set; anything that JSON can hold.
-        rank: Of this process; each process writes a file of its own.
+        dim: Length of a row of the extractor.
+        rank: Rank of this process; each process writes a file of its own.
+
+    Raises:
+        InputError: If a file is damaged.
     """
 
     def __init__(
-        self, folder: str | Path | None, description: Mapping[str, Any], rank: int = 0
+        self, folder: str | Path | None, description: Mapping[str, Any], dim: int, rank: int = 0
     ) -> None:
         self.description = dict(description)
+        self.dim = dim
         text = json.dumps(self.description, sort_keys=True)
         self.key = hashlib.sha256(text.encode()).hexdigest()[:32]
         self.folder = Path(folder) if folder is not None else None
@@ -49,18 +56,24 @@ class RealFeatureCache:
 
     def _read(self, file: Path) -> None:
         try:
-            with np.load(file, allow_pickle=False) as data:
-                digests, features = data["digests"], torch.from_numpy(data["features"])
-                stored = str(data["description"])
-            if digests.dtype != np.int64 or features.ndim != 2 or len(digests) != len(features):
+            with file.open("rb") as content:
+                _refuse_bomb(content)
+                with np.load(content, allow_pickle=False) as data:
+                    digests, features = data["digests"], data["features"]
+                    stored = str(data["description"])
+            if digests.dtype != np.int64 or features.dtype != np.float32:
+                raise ValueError("digests or features are of another type")
+            if digests.ndim != 1 or features.shape != (len(digests), self.dim):
                 raise ValueError("digests and features do not fit each other")
+            if not np.isfinite(features).all():
+                raise ValueError("a feature is not finite")
         except Exception as error:  # what zipfile, zlib and NumPy raise for headers that lie
             raise InputError(
                 f"{file}: damaged feature cache ({type(error).__name__}); delete it"
             ) from error
         if stored != json.dumps(self.description, sort_keys=True):
             raise InputError(f"{file}: belongs to another data set; delete it")
-        self._rows.update(zip(digests.tolist(), features, strict=True))
+        self._rows.update(zip(digests.tolist(), torch.from_numpy(features), strict=True))
 
     def lookup(self, digests: Tensor) -> Tensor | None:
         """Return rows ``(B, D)`` of these images, or None if one of them is not known.
@@ -103,3 +116,14 @@ class RealFeatureCache:
             return None
         self._changed = False
         return path
+
+
+def _refuse_bomb(content: IO[bytes]) -> None:
+    """Refuse a zip whose members are larger than itself; ``save`` compresses nothing."""
+    with zipfile.ZipFile(content) as archive:
+        members = archive.infolist()
+    size = content.seek(0, os.SEEK_END)
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not stored or sum(member.file_size for member in members) > size:
+        raise ValueError("its members are larger than the file")
+    content.seek(0)

@@ -1,6 +1,7 @@
 """The one evaluator behind ``sdm validate``, ``sdm test`` and ``sdm evaluate``."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,8 @@ from sdm_lightning.metrics.precision_recall import NEIGHBOURS, precision_recall
 from sdm_lightning.metrics.state import PerImageScores, finite_mean
 from sdm_lightning.scores import metric_name
 
+_NOT_FINITE = "not_finite"
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -40,6 +43,7 @@ class Evaluation:
         images_digest: SHA-256 over keys and pixels of the originals as evaluated (8-bit, cropped).
         masks_digest: The same of the masks; None if there were none.
         networks: Name and SHA-256 of the networks behind the metrics.
+        num_not_finite: Images whose result holds NaN or infinity; every score is then NaN.
     """
 
     metrics: dict[str, float]
@@ -49,6 +53,7 @@ class Evaluation:
     images_digest: str = ""
     masks_digest: str | None = None
     networks: dict[str, dict[str, str]] = field(default_factory=dict)
+    num_not_finite: int = 0
 
 
 class Evaluator:
@@ -89,7 +94,7 @@ class Evaluator:
         self.precision_recall = precision_recall
         self.few_pairs = few_pairs
         self.cache = cache
-        self.scores = PerImageScores((*PAIRED_NAMES, "lpips", "feature_distance"))
+        self.scores = PerImageScores((*PAIRED_NAMES, "lpips", "feature_distance", _NOT_FINITE))
         self.fid = FrechetInceptionDistance(features.dim) if features is not None else None
         self.pairs = (
             PairedFeatures(features.dim)
@@ -119,6 +124,8 @@ class Evaluator:
         keys: Sequence[str],
         uncertainty: Tensor | None = None,
         mean: Tensor | None = None,
+        *,
+        allow_not_finite: bool = False,
     ) -> None:
         """Add a batch.
 
@@ -129,6 +136,12 @@ class Evaluator:
             keys: ``B`` names, unique over the whole set.
             uncertainty: ``(B, 1, H, W)`` in [0, 1], with ``mean`` for its correlation to the error.
             mean: ``(B, 3, H, W)`` predicted mean in [-1, 1].
+            allow_not_finite: Let NaN or infinity in a result make every score NaN instead of
+                refusing it: a validation during training shows it and does not end the run.
+
+        Raises:
+            InputError: If result and original differ in size, are of another type or number of
+                channels, a value is not finite, or an original leaves [-1, 1] by far.
         """
         if len(keys) == 0:
             return
@@ -137,12 +150,20 @@ class Evaluator:
                 f"{keys[0]}: the result is {tuple(completed.shape)} and the original "
                 f"{tuple(image.shape)}; they must have one size"
             )
+        not_finite = _not_finite(completed, uncertainty, mean)
+        if not allow_not_finite:
+            _refuse(not_finite, keys, "the result holds a value that is not finite")
+        _refuse(_not_finite(image), keys, "the original holds a value that is not finite")
+        if image.is_floating_point():
+            far = image.abs().flatten(1).amax(dim=1) > 2  # resampling may leave [-1, 1] a little
+            _refuse(far, keys, "the original is not float in [-1, 1]; scale it, or give uint8")
         with torch.autocast(image.device.type, enabled=False):
             fake, real = to_uint8(completed), to_uint8(image)
             scores = paired_scores(fake, real, mask)
+            scores[_NOT_FINITE] = not_finite
             if uncertainty is not None and mean is not None and mask is not None:
                 scores["uncertainty_error_correlation"] = uncertainty_error_correlation(
-                    uncertainty, mean, image, mask
+                    uncertainty, mean, real.float() / 127.5 - 1, mask
                 )
             if self.lpips is not None:
                 scores["lpips"] = self.lpips(fake, real)
@@ -197,7 +218,7 @@ class Evaluator:
         }
         for k, name in enumerate(self.scores.names):
             column = values[:, k]
-            if bool(column.isnan().all()):
+            if name == _NOT_FINITE or bool(column.isnan().all()):
                 continue
             full = metric_name(name, labels.get(name, ""))
             metrics[full] = finite_mean(column)
@@ -206,6 +227,9 @@ class Evaluator:
             found = self._feature_metrics(len(ids), refused)
             metrics.update(found)
             counts.update(dict.fromkeys(found, len(ids)))
+        num_not_finite = int(values[:, self.scores.names.index(_NOT_FINITE)].sum())
+        if num_not_finite:  # quantised, NaN is a black pixel like any other
+            metrics = dict.fromkeys(metrics, math.nan)
         return Evaluation(
             metrics,
             counts,
@@ -214,6 +238,7 @@ class Evaluator:
             _digest(ids, digests[:, 0]),
             _digest(ids, digests[:, 1]) if bool(digests[:, 1].any()) else None,
             self._networks(),
+            num_not_finite,
         )
 
     def _feature_metrics(self, count: int, refused: dict[str, str]) -> dict[str, float]:
@@ -280,6 +305,17 @@ class Evaluator:
             distance = {"name": self.distance.label, "sha256": self.distance.sha256}
             networks["feature_distance"] = distance
         return networks
+
+
+def _not_finite(*images: Tensor | None) -> Tensor:
+    """Find the images of a batch with NaN or infinity in one of the tensors, bool ``(B,)``."""
+    given = [~image.isfinite().flatten(1).all(dim=1) for image in images if image is not None]
+    return torch.stack(given).any(dim=0)
+
+
+def _refuse(bad: Tensor, keys: Sequence[str], reason: str) -> None:
+    if bool(bad.any()):
+        raise InputError(f"{keys[int(bad.nonzero()[0])]}: {reason}")
 
 
 def _digest(ids: Tensor, digests: Tensor) -> str:

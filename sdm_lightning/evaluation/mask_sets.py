@@ -32,6 +32,8 @@ from sdm_lightning.workers import default_workers
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "sdm_lightning.masks"
+DESCRIBED = ("digest", "preset", "size", "seed", "generator", "mean_hole_ratio")
+"""What a manifest says of a whole set, for the record of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,12 @@ def write_mask_set(
         images: Images to draw masks for, one of the same name each: a folder, zip, tar or shards.
             Without it, masks are numbered.
         count: Number of masks without images: 00000000.png, 00000001.png, ...
-        preset: Of data.masks, such as mat512_small.
+        preset: Mask preset, such as mat512_small (list: docs/training.md).
         size: Side in pixels.
-        seed: Another number makes another set.
+        seed: Seed of the masks; a different seed gives a different set.
         files: Mask files to take instead of drawing, a folder, zip or tar. They and the images are
-            paired in the order of their names, as MAT pairs its masks; of both there must be as
-            many. Preset, size and seed then do not count.
+            paired in the order of their names, as MAT pairs its masks. Both must have the same
+            number of files. --preset, --size and --seed are then ignored.
         mask_convention: What white means in those files: known-white or hole-white.
         overwrite: Replace an existing mask set.
         num_workers: Drawing processes; default: one per core, up to 8.
@@ -83,13 +85,13 @@ def write_mask_set(
     """
     get_preset(preset)
     if files is not None and images is None:
-        raise InputError("masks: files are paired with images; give those with --images")
+        raise InputError("--files needs --images: masks are paired with images")
     if (images is None) == (count is None):
-        raise InputError("masks: give either images or a count")
+        raise InputError("give either --images or --count")
     if count is not None and count < 1:
-        raise InputError(f"masks: count must be at least 1, got {count}")
+        raise InputError(f"--count must be at least 1, got {count}")
     if size < 2:
-        raise InputError(f"masks: size must be at least 2, got {size}")
+        raise InputError(f"--size must be at least 2, got {size}")
     target = Path(output)
     if target.exists():
         if not overwrite:
@@ -162,7 +164,7 @@ def _in_order(names: list[str], path: str, convention: MaskConvention) -> Callab
     if len(masks.entries) != len(names):
         raise InputError(
             f"{path}: {len(masks.entries)} masks for {len(names)} images; files that are paired in "
-            "the order of their names have to be as many"
+            "the order of their names must be equal in number"
         )
     of = dict(zip(sorted(names), masks.entries, strict=True))
     return lambda name: masks.mask(of[name], convention)
@@ -207,13 +209,40 @@ def read_manifest(folder: str | Path) -> dict[str, Any] | None:
     file = Path(folder) / MANIFEST_NAME
     if not file.is_file():
         return None
+    again = "write the mask set again"
     try:
         manifest = parse_json(file.read_bytes())
     except ValueError as error:
-        raise InputError(f"{file}: damaged ({error}); write the mask set again") from error
+        raise InputError(f"{file}: damaged ({error}); {again}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{file}: not a manifest of masks; `sdm masks` writes one")
+    if missing := {"convention", "files", *DESCRIBED} - manifest.keys():
+        raise InputError(f"{file}: damaged (no {min(missing)}); {again}")
+    if manifest["convention"] != "known-white":
+        said = manifest["convention"]
+        raise InputError(f"{file}: damaged (convention {said!r}, not 'known-white'); {again}")
     return manifest
+
+
+def verified_mask_set(masks: str, convention: MaskConvention | None) -> dict[str, Any] | None:
+    """Check masks that are a frozen set, and describe the set; None for other masks.
+
+    Args:
+        masks: The folder.
+        convention: What white is said to mean in them; None takes the set's word.
+
+    Raises:
+        InputError: If a file has changed, or the given convention is not the set's.
+    """
+    if read_manifest(masks) is None:
+        return None
+    manifest = check_mask_set(masks)
+    if convention not in (None, manifest["convention"]):
+        raise InputError(
+            f"{masks}/{MANIFEST_NAME}: says {manifest['convention']}, mask_convention says "
+            f"{convention}; leave mask_convention out"
+        )
+    return {name: manifest[name] for name in DESCRIBED}
 
 
 def check_mask_set(folder: str | Path) -> dict[str, Any]:
@@ -232,9 +261,9 @@ def check_mask_set(folder: str | Path) -> dict[str, Any]:
     try:
         files = [MaskFile(**entry) for entry in manifest["files"]]
         names = [Path(file.file).name for file in files]
-        if names != [file.file for file in files] or "digest" not in manifest:
+        if names != [file.file for file in files]:
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (TypeError, ValueError):
         raise InputError(f"{root}/{MANIFEST_NAME}: damaged; write the mask set again") from None
     for file in files:
         path = root / file.file

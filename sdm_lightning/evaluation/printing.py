@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from sdm_lightning.data.decode import JPEG_EXTENSIONS
+from sdm_lightning.evaluation.convention_guard import ConventionGuard
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.pairs import BadPair, PairedFolders
-from sdm_lightning.evaluation.polarity import PolarityGuard
 from sdm_lightning.metrics.ids import MIN_PAIRS
+from sdm_lightning.metrics.kid import SUBSET_SIZE
 from sdm_lightning.scores import digits_of, find_score, protocol_name
 
 
@@ -30,7 +31,7 @@ def remarks(
     pairs: PairedFolders,
     evaluator: Evaluator,
     evaluation: Evaluation,
-    guard: PolarityGuard | None,
+    guard: ConventionGuard | None,
     skipped: Sequence[BadPair],
     composite: bool,
 ) -> list[str]:
@@ -61,6 +62,12 @@ def remarks(
         notes.append(
             f"note: FID of {evaluation.num_images} images is unreliable; it falls as their number "
             "grows, so compare it at equal numbers only"
+        )
+    has_kid = any(name.startswith("kid") for name in evaluation.metrics)
+    if has_kid and (size := evaluation.num_images // 2) < SUBSET_SIZE:
+        notes.append(
+            f"note: KID of {evaluation.num_images} images is a mean over random subsets of {size}; "
+            "it moves with their number, so compare it at equal numbers only"
         )
     if store is not None and store.hits:
         notes.append(f"note: features of {store.hits} originals came from the cache")

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -9,30 +10,30 @@ DESCRIPTION = {"manifest": "abc", "crop": 64, "extractor": "random-conv", "weigh
 
 def test_rows_come_back_by_pixels_from_disk(tmp_path):
     digests, rows = torch.tensor([5, -7, 9]), torch.randn(3, 4)
-    cache = RealFeatureCache(tmp_path, DESCRIPTION)
+    cache = RealFeatureCache(tmp_path, DESCRIPTION, 4)
     assert cache.lookup(digests) is None
     cache.add(digests, rows)
     file = cache.save()
     assert cache.save() is None  # nothing new
-    again = RealFeatureCache(tmp_path, DESCRIPTION, rank=1)
+    again = RealFeatureCache(tmp_path, DESCRIPTION, 4, rank=1)
     assert torch.equal(again.lookup(digests.flip(0)), rows.flip(0))
     assert again.hits == 3
     assert again.lookup(torch.tensor([5, 6])) is None  # one is unknown: all are extracted
     again.add(torch.tensor([6]), torch.zeros(1, 4))
     assert again.save() != file  # each process writes its own
-    assert len(RealFeatureCache(tmp_path, DESCRIPTION)) == 4
+    assert len(RealFeatureCache(tmp_path, DESCRIPTION, 4)) == 4
 
 
 @pytest.mark.parametrize("changed", ["manifest", "crop", "extractor", "weights"])
 def test_another_description_is_another_file(tmp_path, changed):
-    cache = RealFeatureCache(tmp_path, DESCRIPTION)
+    cache = RealFeatureCache(tmp_path, DESCRIPTION, 2)
     cache.add(torch.tensor([1]), torch.ones(1, 2))
     cache.save()
-    assert len(RealFeatureCache(tmp_path, {**DESCRIPTION, changed: "other"})) == 0
+    assert len(RealFeatureCache(tmp_path, {**DESCRIPTION, changed: "other"}, 2)) == 0
 
 
 def test_a_full_disk_leaves_the_earlier_features_and_one_warning(tmp_path, room_for, caplog):
-    cache = RealFeatureCache(tmp_path, DESCRIPTION)
+    cache = RealFeatureCache(tmp_path, DESCRIPTION, 2)
     cache.add(torch.tensor([1]), torch.ones(1, 2))
     file = cache.save()
     before = file.read_bytes()
@@ -45,13 +46,48 @@ def test_a_full_disk_leaves_the_earlier_features_and_one_warning(tmp_path, room_
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
     assert cache.save() == file  # with room again
-    assert len(RealFeatureCache(tmp_path, DESCRIPTION)) == 199
+    assert len(RealFeatureCache(tmp_path, DESCRIPTION, 2)) == 199
 
 
 def test_damaged_files_are_named(tmp_path):
-    cache = RealFeatureCache(tmp_path, DESCRIPTION)
+    cache = RealFeatureCache(tmp_path, DESCRIPTION, 2)
     cache.add(torch.tensor([1]), torch.ones(1, 2))
     file = cache.save()
     file.write_bytes(file.read_bytes()[:60])
     with pytest.raises(InputError, match=f"{file.name}: damaged"):
-        RealFeatureCache(tmp_path, DESCRIPTION)
+        RealFeatureCache(tmp_path, DESCRIPTION, 2)
+
+
+def damaged(file, write=np.savez, **changes):
+    with np.load(file) as data:
+        write(file, **{**data, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"write": np.savez_compressed},
+        {"features": np.ones((1, 3), np.float32)},  # of another extractor
+        {"features": np.full((1, 2), np.nan, np.float32)},
+        {"features": np.ones((1, 2), bool)},
+        {"features": np.ones((1, 2), np.complex64)},
+        {"digests": np.array([[1]])},
+    ],
+)  # fmt: skip
+def test_files_that_no_cache_writes_are_refused(tmp_path, changes):
+    cache = RealFeatureCache(tmp_path, DESCRIPTION, 2)
+    cache.add(torch.tensor([1]), torch.ones(1, 2))
+    file = cache.save()
+    damaged(file, **changes)
+    with pytest.raises(InputError, match=f"{file.name}: damaged feature cache .*; delete it$"):
+        RealFeatureCache(tmp_path, DESCRIPTION, 2)
+
+
+def test_a_file_that_unpacks_to_more_than_its_size_is_not_unpacked(tmp_path, monkeypatch):
+    cache = RealFeatureCache(tmp_path, DESCRIPTION, 2)
+    cache.add(torch.tensor([1]), torch.ones(1, 2))
+    file = cache.save()
+    damaged(file, np.savez_compressed, features=np.zeros((1 << 20, 2), np.float32))
+    monkeypatch.setattr("numpy.load", None)
+    with pytest.raises(InputError, match="ValueError"):
+        RealFeatureCache(tmp_path, DESCRIPTION, 2)

@@ -72,7 +72,7 @@ def test_one_pass_per_image_feeds_every_metric():
     assert found.counts["psnr"] == found.counts["psnr_hole"] == COUNT - 1
     assert found.counts["ssim"] == COUNT
     correlation = uncertainty_error_correlation(
-        *(data[n][1:] for n in ("uncertainty", "mean", "image", "mask"))
+        data["uncertainty"][1:], data["mean"][1:], real[1:].float() / 127.5 - 1, data["mask"][1:]
     )
     assert found.metrics["uncertainty_error_correlation"] == pytest.approx(
         correlation.mean().item(), abs=1e-12
@@ -87,7 +87,7 @@ def test_one_pass_per_image_feeds_every_metric():
 
 
 def test_floats_in_memory_and_8_bit_files_give_the_same_numbers():
-    data = {k: v for k, v in samples().items() if k not in ("uncertainty", "mean")}
+    data = samples()
     stored = {**data, "completed": to_uint8(data["completed"]), "image": to_uint8(data["image"])}
     results = [
         feed(Evaluator(RandomConvFeatures(6)), each, range(COUNT), batch=8).compute()
@@ -134,11 +134,42 @@ def test_sizes_must_agree():
         feed(Evaluator(), data, [0])
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("name", ["completed", "uncertainty", "mean", "image"])
+def test_a_value_that_is_not_finite_is_refused_with_its_image(name):
+    data = samples(4)
+    data[name][2, 0, 3, 3] = NAN
+    noun = "original" if name == "image" else "result"
+    with pytest.raises(InputError, match=f"^photo2: the {noun} holds a value that is not finite$"):
+        feed(Evaluator(), data, range(4), batch=4)
+
+
+def test_a_result_that_is_not_finite_makes_every_score_nan_where_that_is_allowed():
+    """A validation during training, which must not take NaN for a black pixel."""
+    data, evaluator = samples(5), Evaluator(RandomConvFeatures(6))
+    data["completed"][2] = NAN
+    evaluator.update(**data, allow_not_finite=True)
+    found = evaluator.compute()
+    assert found.num_not_finite == 1
+    assert {"psnr", "ssim", "hole_ratio", "fid[random-conv]"} <= found.metrics.keys()
+    assert all(math.isnan(value) for value in found.metrics.values())
+    assert "not_finite" not in found.metrics
+
+
+def test_originals_of_another_scale_are_refused():
+    data = samples(2)
+    data["image"] = to_uint8(data["image"]).float()
+    with pytest.raises(InputError, match=r"^photo0: the original is not float in \[-1, 1\]"):
+        feed(Evaluator(), data, range(2), batch=2)
+
+
 def test_cached_originals_do_not_pass_the_network_again(tmp_path):
     data, network = samples(), CountingFeatures()
     results: list[Evaluation] = []
     for expected in (2 * COUNT, COUNT):
-        cache = RealFeatureCache(tmp_path, {"set": "x"})
+        cache = RealFeatureCache(tmp_path, {"set": "x"}, network.dim)
         network.seen = 0
         results.append(feed(Evaluator(network, cache=cache), data, range(COUNT), 8).compute())
         cache.save()
@@ -146,7 +177,12 @@ def test_cached_originals_do_not_pass_the_network_again(tmp_path):
     assert results[0] == results[1]
     data["image"][3, 0, 0, 0] *= -1  # a changed image is extracted again, with its batch of 8
     network.seen = 0
-    feed(Evaluator(network, cache=RealFeatureCache(tmp_path, {"set": "x"})), data, range(COUNT), 8)
+    feed(
+        Evaluator(network, cache=RealFeatureCache(tmp_path, {"set": "x"}, network.dim)),
+        data,
+        range(COUNT),
+        8,
+    )
     assert network.seen == COUNT + 8
 
 

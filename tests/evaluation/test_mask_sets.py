@@ -11,7 +11,7 @@ from sdm_lightning.data.masks.sources import FolderMasks
 from sdm_lightning.data.shards.indexing import index_shards
 from sdm_lightning.data.shards.reading import RawSample
 from sdm_lightning.errors import InputError
-from sdm_lightning.evaluation.folders import evaluate_folders
+from sdm_lightning.evaluation.evaluate import evaluate_folders
 from sdm_lightning.evaluation.mask_sets import check_mask_set, sample_keys, write_mask_set
 from tests.data.shard_tools import encoded, photo, write_tar
 
@@ -113,7 +113,7 @@ def test_numbered_files_are_paired_in_order(mask_set, folders, convention):
     (theirs / "000005.png").unlink()
     with pytest.raises(InputError, match="theirs: 5 masks for 6 images"):
         write_mask_set(str(folders.root / "x"), folders.real, files=str(theirs))
-    with pytest.raises(InputError, match="give those with --images"):
+    with pytest.raises(InputError, match=r"^--files needs --images"):
         write_mask_set(str(folders.root / "x"), count=5, files=str(theirs))
     assert not (folders.root / "x").exists()
 
@@ -123,9 +123,9 @@ def test_names_of_shards(tiny_shards, tiny_images):
 
 
 def test_what_is_refused(mask_set, folders):
-    with pytest.raises(InputError, match="count must be at least 1, got 0"):
+    with pytest.raises(InputError, match=r"^--count must be at least 1, got 0"):
         write_mask_set(str(folders.root / "none"), count=0, preset="mat256_small")
-    with pytest.raises(InputError, match="masks: size must be at least 2, got 0"):
+    with pytest.raises(InputError, match=r"^--size must be at least 2, got 0"):
         write_mask_set(str(folders.root / "none"), count=3, size=0)
     with pytest.raises(InputError, match=r"no manifest\.json; `sdm masks` writes"):
         check_mask_set(folders.real)
@@ -133,7 +133,7 @@ def test_what_is_refused(mask_set, folders):
         write_mask_set(str(mask_set), folders.real)
     with pytest.raises(InputError, match="not a mask set, so it is not replaced"):
         write_mask_set(folders.real, folders.real, overwrite=True)
-    with pytest.raises(InputError, match="either images or a count"):
+    with pytest.raises(InputError, match=r"^give either --images or --count$"):
         write_mask_set(str(folders.root / "x"))
     with pytest.raises(InputError, match="the nearest is 'mat512_large'"):
         write_mask_set(str(folders.root / "x"), folders.real, preset="mat512_lrge")
@@ -158,6 +158,20 @@ def test_a_changed_set_is_noticed(mask_set):
     (mask_set / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
         check_mask_set(mask_set)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"convention": "hole-white"}, "convention 'hole-white', not 'known-white'"),
+     ({"convention": ...}, "no convention"), ({"preset": ...}, "no preset")],
+)  # fmt: skip
+def test_a_manifest_that_sdm_masks_does_not_write_is_refused(mask_set, folders, changes, reason):
+    file = mask_set / "manifest.json"
+    manifest = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({k: v for k, v in manifest.items() if v is not ...}))
+    with pytest.raises(InputError) as error:
+        evaluate_folders(folders.real, folders.fake, masks=str(mask_set), features=None)
+    assert str(error.value) == f"{file}: damaged ({reason}); write the mask set again"
 
 
 def test_evaluation_records_the_set_and_holds_to_its_convention(mask_set, folders):

@@ -12,7 +12,7 @@ import torch
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
-from sdm_lightning.evaluation.mask_sets import read_manifest
+from sdm_lightning.evaluation.mask_sets import verified_mask_set
 from sdm_lightning.evaluation.record import (
     RESERVED,
     append_record,
@@ -58,7 +58,7 @@ class EvaluationCallback(pl.Callback):
             directory; None writes nothing.
         cache: Folder for features of originals; None keeps them in memory from one validation to
             the next.
-        max_padding: Largest share of the test's crops, in the mean, that may be mirrored padding;
+        max_padding: Largest share of the test's crops, on average, that may be mirrored padding;
             ``sdm test`` and ``sdm validate`` refuse more, since they would score mirrored pixels.
         facts: Anything else to write into the record, such as the table row of an ablation.
 
@@ -140,7 +140,9 @@ class EvaluationCallback(pl.Callback):
                 "extractor": features.name,
                 "weights": features.sha256,
             }
-            self._caches[split] = RealFeatureCache(self.cache_folder, identity, trainer.global_rank)
+            self._caches[split] = RealFeatureCache(
+                self.cache_folder, identity, features.dim, trainer.global_rank
+            )
         self.evaluator.cache = self._caches.get(split)
 
     # ---------------------------------------------------------------- batches
@@ -167,6 +169,7 @@ class EvaluationCallback(pl.Callback):
             outputs["key"],
             outputs.get("uncertainty"),
             outputs.get("mean"),
+            allow_not_finite=trainer.state.fn == "fit",
         )
 
     on_test_batch_end = on_validation_batch_end
@@ -204,6 +207,11 @@ class EvaluationCallback(pl.Callback):
         for name, reason in self.result.refused.items():
             if trainer.is_global_zero and not fitting:
                 logger.warning("%s is not reported: %s", name, reason)
+        if (bad := self.result.num_not_finite) and trainer.is_global_zero:
+            logger.warning(
+                "%d of %d validation results hold values that are not finite; the scores are NaN",
+                bad, self.result.num_images,
+            )  # fmt: skip
         values = {
             f"{stage}/{quick_name(name) if fitting else name}": value
             for name, value in self.result.metrics.items()
@@ -254,8 +262,10 @@ def describe_data(trainer: pl.Trainer, split: str) -> dict[str, Any]:
         facts[name] = getattr(data, name, None)
     facts["crop"] = "center"
     facts["masks"] = getattr(data, "masks", {}).get(split)
-    if isinstance(facts["masks"], str) and (manifest := read_manifest(facts["masks"])) is not None:
-        facts["mask_set"] = manifest["digest"]
+    if isinstance(facts["masks"], str):
+        mask_set = verified_mask_set(facts["masks"], facts["mask_convention"])
+        if mask_set is not None:
+            facts["mask_set"] = mask_set["digest"]
     if hasattr(data, "eval_source"):
         source = data.eval_source(split)
         facts["manifest"] = getattr(getattr(source, "index", None), "digest", None)

@@ -12,7 +12,7 @@ ENOUGH_IMAGES = 64
 """A set is judged after so many images and at its end: single masks may be nearly all hole."""
 
 
-class PolarityGuard:
+class ConventionGuard:
     """Compares the error of results at known pixels with that in the holes.
 
     Results keep known pixels, exactly or nearly; if the error is at the "known" pixels instead, the

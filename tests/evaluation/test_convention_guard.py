@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.evaluation.polarity import PolarityGuard
+from sdm_lightning.evaluation.convention_guard import ConventionGuard
 
 
 def guard_of(mask, known_error, hole_error):
     real = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
     difference = torch.where(mask == 1, known_error, hole_error).to(torch.uint8)
-    guard = PolarityGuard("masks")
+    guard = ConventionGuard("masks")
     guard.update(real, real + difference, mask)
     return guard
 

@@ -3,7 +3,6 @@
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -13,10 +12,10 @@ from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.devices import choose_device
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
+from sdm_lightning.evaluation.convention_guard import ENOUGH_IMAGES, ConventionGuard
 from sdm_lightning.evaluation.evaluator import Evaluator
-from sdm_lightning.evaluation.mask_sets import MANIFEST_NAME, check_mask_set, read_manifest
+from sdm_lightning.evaluation.mask_sets import verified_mask_set
 from sdm_lightning.evaluation.pairs import BadPair, PairedFolders, collate_pairs
-from sdm_lightning.evaluation.polarity import ENOUGH_IMAGES, PolarityGuard
 from sdm_lightning.evaluation.printing import remarks, table_lines
 from sdm_lightning.evaluation.record import append_record, make_record
 from sdm_lightning.features.extractors import build_features
@@ -85,7 +84,7 @@ def evaluate_folders(
         kid: KID (times 1000) and its deviation over subsets, for sets of few images.
         ids: P-IDS and U-IDS, which need 2,500 pairs.
         precision_recall: Precision and recall.
-        few_pairs: Report P-IDS and U-IDS of fewer pairs, under names that say so.
+        few_pairs: Report P-IDS and U-IDS of fewer pairs, with the number of pairs in their names.
         download: Fetch missing weights into torch hub's cache.
         protocol: Data, number and masks, such as places36500-512-large; part of each recorded name.
         method: Name of the method, for tables.
@@ -111,9 +110,9 @@ def evaluate_folders(
         raise InputError(
             f"{fake}: {len(pairs)} pairs are too few for P-IDS and U-IDS, which are near 0 for any "
             f"images below {MIN_PAIRS}; leave them out with --ids false, or report them with "
-            "--few_pairs true, under names that say so"
+            "--few_pairs true, with the number of pairs in their names"
         )
-    mask_set = None if masks is None else _mask_set(masks, mask_convention)
+    mask_set = None if masks is None else verified_mask_set(masks, mask_convention)
     extractor = build_features(features, features_weights, features_weights_sha256, download)
     calibrated = None
     if lpips is not None:
@@ -122,7 +121,7 @@ def evaluate_folders(
     store = None
     if extractor is not None and cache is not None:
         identity = {**description, "extractor": extractor.name, "weights": extractor.sha256}
-        store = RealFeatureCache(Path(cache).expanduser(), identity)
+        store = RealFeatureCache(Path(cache).expanduser(), identity, extractor.dim)
     evaluator = Evaluator(
         extractor,
         calibrated,
@@ -133,12 +132,12 @@ def evaluate_folders(
         few_pairs=few_pairs,
         cache=store,
     )
-    guard = None if masks is None else PolarityGuard(masks)
+    guard = None if masks is None else ConventionGuard(masks)
     skipped = run_pairs(
         pairs,
         evaluator,
         guard=guard,
-        check_polarity=mask_convention is None and mask_set is None,
+        check_convention=mask_convention is None and mask_set is None,
         composite=composite,
         skip_bad=skip_bad,
         batch_size=batch_size,
@@ -178,8 +177,8 @@ def run_pairs(
     pairs: PairedFolders,
     evaluator: Evaluator,
     *,
-    guard: PolarityGuard | None = None,
-    check_polarity: bool = True,
+    guard: ConventionGuard | None = None,
+    check_convention: bool = True,
     composite: bool = False,
     skip_bad: bool = False,
     batch_size: int = 32,
@@ -192,7 +191,7 @@ def run_pairs(
         pairs: What to score.
         evaluator: Where scores collect.
         guard: Measures the errors at known and hole pixels; None without masks.
-        check_polarity: Refuse masks that look inverted.
+        check_convention: Refuse masks that look inverted.
         composite: Paste the known pixels of the originals into the results first.
         skip_bad: Leave out pairs that cannot be read.
         batch_size: Images at once.
@@ -228,32 +227,13 @@ def run_pairs(
                 mask = None if batch.mask is None else batch.mask.to(target, non_blocking=True)
                 if mask is not None and guard is not None:
                     guard.update(real, fake, mask)
-                    if check_polarity and guard.num_images >= ENOUGH_IMAGES:
+                    if check_convention and guard.num_images >= ENOUGH_IMAGES:
                         guard.check()
                     if composite:
                         fake = torch.where(mask >= 0.5, real, fake)
                 evaluator.update(fake, real, mask, batch.keys)
                 progress.update(len(batch.keys))
             progress.update(len(bad))
-    if guard is not None and check_polarity and guard.num_images:
+    if guard is not None and check_convention and guard.num_images:
         guard.check()
     return skipped
-
-
-def _mask_set(masks: str, convention: MaskConvention | None) -> dict[str, Any] | None:
-    """Return a frozen mask set's description, after checking its files against it.
-
-    Raises:
-        InputError: If a file has changed, or the given convention is not the set's.
-    """
-    manifest = read_manifest(masks)
-    if manifest is None:
-        return None
-    if convention not in (None, manifest["convention"]):
-        raise InputError(
-            f"{masks}/{MANIFEST_NAME}: says {manifest['convention']}, mask_convention says "
-            f"{convention}; leave mask_convention out"
-        )
-    check_mask_set(masks)
-    kept = ("digest", "preset", "size", "seed", "generator", "mean_hole_ratio")
-    return {name: manifest[name] for name in kept}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from sdm_lightning.cli.main import main
 from sdm_lightning.errors import InputError
-from sdm_lightning.evaluation.folders import evaluate_folders
+from sdm_lightning.evaluation.evaluate import evaluate_folders
 from sdm_lightning.reports.results import read_result_lines
 
 
@@ -61,6 +61,11 @@ def test_table_and_record(folders, capsys):
     assert f"{expected:.2f}" in out
     assert out.count("note:") == 1
     assert "note: FID of 6 images is unreliable" in out
+
+
+def test_kid_of_few_images_is_noted_with_the_size_of_its_subsets(folders, capsys):
+    evaluate(folders, kid=True)
+    assert "note: KID of 6 images is a mean over random subsets of 3" in capsys.readouterr().out
 
 
 def test_file_names_pair_whatever_order_and_extension(folders):
@@ -133,7 +138,7 @@ def test_unreadable_members_are_skipped(folders, where):
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(folders, monkeypatch):
-    monkeypatch.setattr("sdm_lightning.evaluation.folders.run_pairs", None)
+    monkeypatch.setattr("sdm_lightning.evaluation.evaluate.run_pairs", None)
     with pytest.raises(InputError, match="masks: cannot be written"):
         evaluate(folders, record=folders.masks)
     with pytest.raises(InputError, match="cannot be written"):

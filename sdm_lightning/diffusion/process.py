@@ -19,6 +19,8 @@ Network: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 UncertaintyScale: TypeAlias = Literal["minmax", "clamp"]
 
+UncertaintyChannels: TypeAlias = Literal["mean", "max"]
+
 NoiseSource: TypeAlias = (
     torch.Generator | Sequence[torch.Generator] | Callable[[Tensor], Tensor] | None
 )
@@ -87,7 +89,8 @@ def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
         mask: ``(B, 1, H, W)``, 1 = known, 0 = hole.
 
     Raises:
-        ValueError: If the shapes do not match or the mask holds anything but 0 and 1.
+        ValueError: If the shapes do not match, or the mask holds anything but 0 and 1; its values
+            are read on the CPU and outside ``torch.compile`` only.
     """
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(f"image has shape {tuple(image.shape)}, not (B, 3, H, W)")
@@ -106,19 +109,22 @@ def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
     return DiffusionState(image=known, mask=mask, uncertainty=1 - mask, step=0)
 
 
-def standard_deviation_map(log_variance: Tensor) -> Tensor:
-    """Compute one standard deviation per pixel, the mean over colour channels.
+def standard_deviation_map(log_variance: Tensor, channels: UncertaintyChannels = "mean") -> Tensor:
+    """Compute one standard deviation per pixel from those of its colour channels.
 
     The paper has three variances per pixel and one uncertainty, and does not say how one
     follows from the other.
 
     Args:
         log_variance: ``(B, 3, H, W)``.
+        channels: The mean or the largest of the three.
 
     Returns:
         ``(B, 1, H, W)``, positive and finite: exp is taken of at most 20 / 2.
     """
-    return torch.exp(0.5 * log_variance.float().clamp(-40.0, 20.0)).mean(dim=1, keepdim=True)
+    deviations = torch.exp(0.5 * log_variance.float().clamp(-40.0, 20.0))
+    reduce = torch.mean if channels == "mean" else torch.amax
+    return reduce(deviations, dim=1, keepdim=True)
 
 
 def scale_uncertainty(deviation: Tensor, hole: Tensor, scale: UncertaintyScale) -> Tensor:
@@ -150,6 +156,7 @@ def predict(
     initial_mask: Tensor,
     num_iterations: int,
     scale: UncertaintyScale = "minmax",
+    channels: UncertaintyChannels = "mean",
 ) -> Prediction:
     """Predict mean, variance and preliminary uncertainty of all pixels (step 1 of Sec. 3.1.2).
 
@@ -159,13 +166,14 @@ def predict(
         initial_mask: m_0, ``(B, 1, H, W)``.
         num_iterations: T; the time channel holds (t - 1) / T.
         scale: See ``scale_uncertainty``.
+        channels: See ``standard_deviation_map``.
     """
     time = torch.full_like(state.mask, state.step / num_iterations)
     inputs = torch.cat([state.image, initial_mask, state.mask, state.uncertainty, time], dim=1)
     mean, log_variance = network(inputs)
     mean, log_variance = mean.float(), log_variance.float()
     # u~ orders and weighs pixels; it is not a path for gradients to the variance.
-    deviation = standard_deviation_map(log_variance.detach())
+    deviation = standard_deviation_map(log_variance.detach(), channels)
     return Prediction(
         mean, log_variance, scale_uncertainty(deviation, 1 - initial_mask.float(), scale)
     )
@@ -176,6 +184,7 @@ def pick(
     prediction: Prediction,
     initial_mask: Tensor,
     known_fraction: float,
+    channels: UncertaintyChannels = "mean",
 ) -> tuple[Tensor, Tensor]:
     """Add the least uncertain unknown pixels to the known ones (step 2 of Sec. 3.1.2).
 
@@ -186,7 +195,8 @@ def pick(
         state: x_{t-1}, m_{t-1}, u_{t-1}.
         prediction: The network's output for it.
         initial_mask: m_0, ``(B, 1, H, W)``.
-        known_fraction: Of the initial hole, after this iteration, in [0, 1].
+        known_fraction: Known share of the initial hole after this iteration, in [0, 1].
+        channels: See ``standard_deviation_map``.
 
     Returns:
         m_t and u_t, each ``(B, 1, H, W)``: u_t is 1 where still missing, 0 where initially known,
@@ -199,7 +209,7 @@ def pick(
     count = (missing.sum(dim=1) - still_missing).clamp_min(0)
 
     # Ranked by the deviation itself, not by u~: clamping would tie the most uncertain pixels.
-    deviation = standard_deviation_map(prediction.log_variance.detach()).flatten(1)
+    deviation = standard_deviation_map(prediction.log_variance.detach(), channels).flatten(1)
     score = torch.where(missing.bool(), deviation, torch.full_like(deviation, torch.inf))
     order = torch.sort(score, dim=1, stable=True).indices
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
@@ -282,7 +292,10 @@ class SpatialDiffusion:
             (it takes mu_t for all of m_t - m_0). False keeps them as they were filled: for a
             network that never saw filled pixels in training, such as Table 2's model B.
         detach: Cut gradients between iterations, so that each can be back-propagated and freed
-            before the next. The paper does not say; False lets them flow through x_t.
+            before the next. The paper does not say; False lets them flow through x_t, and never
+            through m_t and u_t.
+        uncertainty_channels: How a pixel's three deviations become one: their mean, or the largest.
+            The paper does not say.
 
     Raises:
         ValueError: If a setting is out of range, or the schedule does not rise from 0 to 1.
@@ -296,6 +309,7 @@ class SpatialDiffusion:
         uncertainty_scale: UncertaintyScale = "minmax",
         repredict: bool = True,
         detach: bool = True,
+        uncertainty_channels: UncertaintyChannels = "mean",
     ) -> None:
         if num_iterations < 1:
             raise ValueError(f"num_iterations is {num_iterations}; it must be at least 1")
@@ -303,12 +317,15 @@ class SpatialDiffusion:
             raise ValueError(f"alpha is {alpha}; it must not be negative")
         if uncertainty_scale not in ("minmax", "clamp"):
             raise ValueError(f"uncertainty_scale is {uncertainty_scale!r}, not minmax or clamp")
+        if uncertainty_channels not in ("mean", "max"):
+            raise ValueError(f"uncertainty_channels is {uncertainty_channels!r}, not mean or max")
         self.num_iterations = num_iterations
         self.schedule = schedule if schedule is not None else UniformSchedule()
         self.alpha = alpha
         self.uncertainty_scale: UncertaintyScale = uncertainty_scale
         self.repredict = repredict
         self.detach = detach
+        self.uncertainty_channels: UncertaintyChannels = uncertainty_channels
         require_rising(self.schedule)
 
     def iterate(
@@ -336,7 +353,8 @@ class SpatialDiffusion:
             Steps 1 to T.
 
         Raises:
-            ValueError: If shapes or values of image, mask or num_iterations are wrong.
+            ValueError: If shapes or values of image, mask or num_iterations are wrong (see
+                ``initial_state``), or there is one generator per sample, but not one for each.
         """
         total = self.num_iterations if num_iterations is None else num_iterations
         if total < 1:
@@ -345,9 +363,14 @@ class SpatialDiffusion:
         known, initial_mask = state.image, state.mask
         for step in range(1, total + 1):
             last = step == total
-            prediction = predict(network, state, initial_mask, total, self.uncertainty_scale)
+            prediction = predict(
+                network, state, initial_mask, total,
+                self.uncertainty_scale, self.uncertainty_channels,
+            )  # fmt: skip
             fraction = 1.0 if last else self.schedule(step / total)
-            new_mask, uncertainty = pick(state, prediction, initial_mask, fraction)
+            new_mask, uncertainty = pick(
+                state, prediction, initial_mask, fraction, self.uncertainty_channels
+            )
             alpha = 0.0 if last else self.alpha
             new_image = sample(known, initial_mask, new_mask, prediction, alpha, generator)
             filling = prediction.mean

@@ -292,7 +292,9 @@ class Inpainter:
             )
             for index, step in enumerate(steps):
                 last = index + 1 == total
-                deviation = _plane(standard_deviation_map(step.log_variance), height, width)
+                channels = self.diffusion.uncertainty_channels
+                deviation = standard_deviation_map(step.log_variance, channels)
+                deviation = _plane(deviation, height, width)
                 mask = _plane(step.state.mask, height, width)
                 if index == 0:
                     canvas.put_deviation(region, deviation)

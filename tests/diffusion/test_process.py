@@ -1,6 +1,7 @@
 """Predict, pick and sample (Eq. 4-5) against values worked out by hand."""
 
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from sdm_lightning.diffusion import (
     sample,
     standard_deviation_map,
 )
+from sdm_lightning.diffusion.process import UncertaintyChannels
 
 
 def random_problem(batch=3, size=16, hole=0.6, seed=0):
@@ -112,12 +114,28 @@ def test_uncertainty_is_stretched_over_the_hole():
     torch.testing.assert_close(clamped, torch.tensor([0.0, 0.1, 0.3, 0.2, 0.0]))
 
 
-def test_a_pixels_deviation_is_the_mean_of_its_channels():
+@pytest.mark.parametrize(("channels", "expected"), [("mean", 0.3), ("max", 0.6)])
+def test_a_pixels_deviation_is_the_mean_or_the_largest_of_its_channels(channels, expected):
     deviation = torch.tensor([0.1, 0.2, 0.6]).view(1, 3, 1, 1)
-    found = standard_deviation_map(2 * deviation.log())
-    torch.testing.assert_close(found, torch.full((1, 1, 1, 1), 0.3))
+    found = standard_deviation_map(2 * deviation.log(), channels)
+    torch.testing.assert_close(found, torch.full((1, 1, 1, 1), expected))
     limited = standard_deviation_map(torch.full((1, 3, 1, 1), 200.0))
     assert limited.item() == pytest.approx(math.exp(10))
+
+
+@pytest.mark.parametrize(("channels", "first"), [("mean", 1), ("max", 0)])
+def test_the_loop_picks_by_the_mean_or_the_largest_deviation(channels, first):
+    deviation = torch.tensor([[0.3, 0.3, 0.3], [0.0, 0.0, 0.6]]).T.view(1, 3, 1, 2)
+
+    def network(inputs):
+        return torch.zeros_like(deviation), 2 * deviation.log()
+
+    loop = SpatialDiffusion(num_iterations=2, uncertainty_channels=channels)
+    step = next(iter(loop.iterate(network, torch.zeros(1, 3, 1, 2), torch.zeros(1, 1, 1, 2))))
+    assert step.state.mask.flatten().argmax() == first
+    assert step.uncertainty.flatten().argmin() == first
+    with pytest.raises(ValueError, match="uncertainty_channels is 'sum', not mean or max"):
+        SpatialDiffusion(uncertainty_channels=cast("UncertaintyChannels", "sum"))
 
 
 def test_settings_of_the_loop_reach_every_iteration():

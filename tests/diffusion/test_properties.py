@@ -27,6 +27,7 @@ def problems(draw):
         alpha=draw(st.sampled_from([0.0, 0.01, 1.0])),
         uncertainty_scale=draw(st.sampled_from(["minmax", "clamp"])),
         repredict=draw(st.booleans()),
+        uncertainty_channels=draw(st.sampled_from(["mean", "max"])),
     )
     # From constant deviations, where all pixels tie, to such that exp() must be limited.
     scale = draw(st.sampled_from([0.0, 1.0, 100.0]))

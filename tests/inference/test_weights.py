@@ -111,6 +111,9 @@ def test_another_package_by_explicit_trust() -> None:
     assert build(config, "file", ("fractions",)) == 3
 
 
+ARGUMENTS = {"alpha": 0.5, "uncertainty_channels": "max"}
+
+
 def checkpoint(**changes: Any) -> dict[str, Any]:
     torch.manual_seed(1)
     raw, ema = Generator(**TINY), Generator(**TINY)
@@ -122,7 +125,7 @@ def checkpoint(**changes: Any) -> dict[str, Any]:
         "images_seen": 640,
         "hyper_parameters": {
             "generator": GENERATOR,
-            "diffusion": {"class_path": DIFFUSION["class_path"], "init_args": {"alpha": 0.5}},
+            "diffusion": {"class_path": DIFFUSION["class_path"], "init_args": ARGUMENTS},
             "test_iterations": 5,
         },
     } | changes
@@ -145,6 +148,7 @@ def test_checkpoints(tmp_path: Path) -> None:
         assert info.build_diffusion().num_iterations == 5
         assert info.build_diffusion().alpha == 0.5
         copy = save_weights(tmp_path / "copy.safetensors", info, generator.state_dict())
+        assert load_generator(copy)[1].build_diffusion().uncertainty_channels == "max"
         assert load_generator(copy)[1].extra == {"checkpoint_sha256": sha256_of_file(path)}
 
 

@@ -31,7 +31,7 @@ from PIL import Image
 from rcc import read_rcc
 from tqdm import tqdm
 
-from sdm_lightning.data.windows import fixed_window, reduced, resized
+from sdm_lightning.data.windows import fixed_window, reduce_to_shorter_side, resized
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
 
@@ -199,7 +199,9 @@ def prepare(
         (out / folder).mkdir(parents=True, exist_ok=True)
     held_out = [photo for photo in photos if photo.split == "test"]
     sources = [
-        reduced(photo.pixels, LONGEST_SHORT_SIDE) for photo in photos if photo.split == "train"
+        reduce_to_shorter_side(photo.pixels, LONGEST_SHORT_SIDE)
+        for photo in photos
+        if photo.split == "train"
     ]
     side = size + size // 4
 
@@ -211,7 +213,7 @@ def prepare(
         _write(out / "photos" / f"{flat_name}.png", photo.pixels)
         count = math.ceil(num_test / len(held_out))
         for turn, window in enumerate(
-            test_windows(reduced(photo.pixels, LONGEST_SHORT_SIDE), size, count)
+            test_windows(reduce_to_shorter_side(photo.pixels, LONGEST_SHORT_SIDE), size, count)
         ):
             _write(out / "test" / f"{flat_name}-{turn:03d}.png", window)
 

@@ -29,12 +29,15 @@ class InpaintingDataModule(pl.LightningDataModule):
     """Images with masks for training, validation, test and prediction.
 
     Every batch is ``{"image": (B, 3, H, W) in [-1, 1], "mask": (B, 1, H, W), 1 = known, "key": B
-    strings}``. Training is endless and exactly resumable; in the others every sample comes once.
+    strings}``; those for validation, test and prediction also have ``"padding": (B,)``, the share
+    of each crop that is mirrored padding. Training is endless and exactly resumable; in the others
+    every sample comes once.
 
     ``train``, ``val``, ``test`` and ``predict`` name shards: a folder with an ``index.json``, a
-    brace range such as ``places/shard-1a2b3c4d-{000000..000099}.tar``, a URL (``https://``,
-    ``s3://``, ``gs://``), or a list of these. The last three may also name a folder, zip
-    or tar of images.
+    brace range such as ``places/shard-1a2b3c4d-{000000..000099}.tar``, a URL (``https``, ``http``,
+    ``s3``, ``gs``, ``gcs``, ``az``, ``abfs``, ``hf``, ``hdfs`` or ``file``; what lies in an object
+    store needs fsspec's package for it), or a list of these. The last three may also name a folder,
+    zip or tar of images.
 
     Args:
         train: Shards to train on.
@@ -49,7 +52,7 @@ class InpaintingDataModule(pl.LightningDataModule):
             accumulated. None: ``batch_size`` times the number of processes.
         eval_batch_size: The same for validation, test and prediction; default ``batch_size``.
         num_workers: Loading processes per training process, for each loader.
-        seed: Of the training order, crops, flips and masks.
+        seed: Seed of the training order, crops, flips and masks.
         train_masks: A mask preset; ``sample`` for the masks packed with the images, cropped and
             mirrored with them; a folder, zip or tar of masks, drawn and cropped at random; or
             several of these with weights, ``{mat512_large: 1, mat512_small: 1}``.
@@ -57,7 +60,7 @@ class InpaintingDataModule(pl.LightningDataModule):
             folder, zip or tar of masks paired by file name.
         test_masks: The same for testing.
         predict_masks: The same for prediction.
-        mask_seed: Of fixed masks drawn from a preset.
+        mask_seed: Seed of fixed masks drawn from a preset.
         mask_convention: What white means in mask files: known-white or hole-white. Masks packed
             by ``sdm shards`` are known-white.
         flip: Mirror training images at random.
@@ -70,9 +73,12 @@ class InpaintingDataModule(pl.LightningDataModule):
             batch size, seed or data than the checkpoint's; by default, continue near the same
             place with a warning.
         prefetch_factor: Batches that each worker prepares ahead.
-        pin_memory: Default whether CUDA is there.
+        pin_memory: Pin batches in memory; default: true if CUDA is available.
         persistent_workers: Keep validation workers between validations.
         multiprocessing_context: How workers start; default the system's.
+
+    Raises:
+        InputError: If a number is out of range, or ``train_masks`` has no positive weight.
     """
 
     def __init__(
@@ -328,7 +334,7 @@ def batch_share(global_batch_size: int, most: int, processes: int) -> tuple[int,
 
     Args:
         global_batch_size: Samples per step over all processes.
-        most: That one process takes at once.
+        most: Most samples that one process takes at once.
         processes: Number of processes.
 
     Returns:

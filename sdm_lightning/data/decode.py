@@ -241,7 +241,8 @@ def _to_array(image: Image.Image, mode: str) -> Bytes:
 def decode_image(data: bytes) -> Bytes:
     """Decode a photo, whatever its colour mode, to RGB as a viewer shows it.
 
-    Grey becomes three equal channels, 16 bits are scaled to 8, CMYK and palettes are converted,
+    Grey becomes three equal channels, 16 bits are scaled to 8 (grey is rounded; of colour Pillow
+    keeps the high byte, which differs by a level at most), CMYK and palettes are converted,
     transparency is laid over white, and the EXIF orientation is applied. Colour profiles are
     ignored, as in the paper's peers.
 

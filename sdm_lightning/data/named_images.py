@@ -48,7 +48,7 @@ class NamedImages:
         """Check that each of these images has its counterpart here.
 
         Args:
-            keys: Of the other images.
+            keys: Keys of the other images.
             what: What the counterparts are, such as ``mask``, for the message.
 
         Raises:

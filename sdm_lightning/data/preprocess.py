@@ -42,7 +42,7 @@ class TrainPreprocess:
     Attributes:
         size: Side of the crop in pixels.
         masks: Mask presets, ``sample``, and folders or archives of masks, with their probabilities.
-        seed: Of crops, flips and masks.
+        seed: Seed of crops, flips and masks.
         flip: Mirror left to right with probability one half.
         convention: What white means in mask files.
 

@@ -56,6 +56,12 @@ class Batch(TypedDict):
     key: list[str]
 
 
+class EvalBatch(Batch):
+    """Samples for scoring or prediction, with their shares of mirrored padding, ``(B,)``."""
+
+    padding: Tensor
+
+
 Preprocess = Callable[[RawSample, int], Example]
 """Turns a sample and the number of its pass into tensors; raises BadImageError."""
 
@@ -108,7 +114,7 @@ class TrainStream(_Stream):
         index: The shards.
         preprocess: Turns a raw sample and the number of the pass into tensors.
         batch_size: Samples per batch.
-        seed: Of the order.
+        seed: Seed of the order.
         rank: Number of this process.
         world_size: Number of processes.
         start_batch: Batches that this process delivered before; the stream continues after them.
@@ -246,7 +252,7 @@ class EvalStream(_Stream):
         batch_size: Most samples in a batch.
         rank: Number of this process.
         world_size: Number of processes.
-        num_workers: Of the loader, only to know the number of batches beforehand.
+        num_workers: Workers of the loader, only to know the number of batches beforehand.
     """
 
     def __init__(
@@ -281,7 +287,7 @@ class EvalStream(_Stream):
         start, stop = self._range(*_worker())
         samples = iter(self.source.read(start, stop) if start < stop else ())
         while raws := list(itertools.islice(samples, self.batch_size)):
-            batch: Batch = default_collate([self._example(raw) for raw in raws])
+            batch: EvalBatch = default_collate([self._example(raw) for raw in raws])
             yield batch
 
     def _example(self, raw: RawSample) -> Example:

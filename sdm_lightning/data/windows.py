@@ -28,7 +28,7 @@ def random_window(photo: Bytes, side: int, rng: np.random.Generator) -> Bytes:
     return resized(photo[top : top + window_h, left : left + window_w], side)
 
 
-def reduced(photo: Bytes, shorter: int) -> Bytes:
+def reduce_to_shorter_side(photo: Bytes, shorter: int) -> Bytes:
     """Average a photo down so that its shorter side has ``shorter`` pixels; never enlarge it."""
     height, width = photo.shape[:2]
     factor = shorter / min(height, width)

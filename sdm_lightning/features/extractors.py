@@ -43,9 +43,9 @@ class FeatureExtractor(nn.Module):
     """Map images to feature rows, in float32 even under autocast.
 
     Attributes:
-        name: Of the network, such as ``inception-v3-compat``.
+        name: Name of the network, such as ``inception-v3-compat``.
         label: Appended to each metric's name in brackets; empty for the protocol's network.
-        sha256: Of the weights.
+        sha256: Hash of the weights.
         dim: Length of a feature row.
     """
 
@@ -127,7 +127,7 @@ class RandomConvFeatures(FeatureExtractor):
 
     Args:
         dim: Length of a feature row.
-        seed: Of the weights.
+        seed: Seed of the weights.
     """
 
     name = "random-conv"

@@ -84,7 +84,7 @@ class PretrainedNetwork(nn.Module):
 
     Attributes:
         name: As given, with the file's name where ``weights`` is given.
-        sha256: Of the weights file, or of the tensors if they come from timm's hub.
+        sha256: Hash of the weights file, or of the tensors if they come from timm's hub.
         dim: Length of a pooled feature row.
 
     Raises:
@@ -325,7 +325,7 @@ def from_hub(architecture: str, subject: str, instead: str, **options: Any) -> n
         architecture: Timm's name.
         subject: What the message of an error begins with.
         instead: What else the user can do, for the message.
-        options: Of ``timm.create_model``.
+        options: Arguments of ``timm.create_model``.
 
     Raises:
         InputError: If the hub cannot be reached and the cache does not hold the weights.

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sdm_lightning.data.decode import BadImageError, decode_image, probe_image
 from sdm_lightning.data.shards.packing import pack_shards
 from sdm_lightning.data.sources import FolderSource, is_image_name
-from sdm_lightning.data.windows import fixed_window, random_window, reduced, resized
+from sdm_lightning.data.windows import fixed_window, random_window, reduce_to_shorter_side, resized
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import sha256_of_file, write_atomically
 from sdm_lightning.finetuning.defaults import MIN_HELD_OUT, FinetuneDefaults
@@ -139,7 +139,7 @@ def make_shards(
 
 def _cut(photos: Sequence[PhotoFile], folder: Path, side: int, each: int, split: str) -> None:
     for photo in tqdm(photos, f"{split} photos", unit="photo", disable=not sys.stderr.isatty()):
-        pixels = reduced(decode_image(photo.path.read_bytes()), LONGEST_SHORT_SIDE)
+        pixels = reduce_to_shorter_side(decode_image(photo.path.read_bytes()), LONGEST_SHORT_SIDE)
         for turn in range(each):
             if split == "train":
                 rng = stable_rng(photo.sha256, turn)

@@ -9,7 +9,8 @@ def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
     """Compute the non-saturating generator loss: the mean of -log D(fake), D = sigmoid(logits).
 
     Args:
-        fake_logits: Discriminator output for completed images, ``(B, 1)``, unbounded.
+        fake_logits: Discriminator output for completed images, ``(B, N)`` logits; N = 1 for
+            ``Discriminator``.
 
     Returns:
         Scalar, in nats.
@@ -26,7 +27,8 @@ def discriminator_real_loss(real_logits: Tensor) -> Tensor:
     The two terms are apart because each is back-propagated on its own.
 
     Args:
-        real_logits: Discriminator output for real images, ``(B, 1)``, unbounded.
+        real_logits: Discriminator output for real images, ``(B, N)`` logits; N = 1 for
+            ``Discriminator``.
 
     Returns:
         Scalar, in nats.
@@ -38,7 +40,8 @@ def discriminator_fake_loss(fake_logits: Tensor) -> Tensor:
     """Compute the second term of Eq. 8: the mean of -log(1 - D(fake)).
 
     Args:
-        fake_logits: Discriminator output for completed images, ``(B, 1)``, unbounded.
+        fake_logits: Discriminator output for completed images, ``(B, N)`` logits; N = 1 for
+            ``Discriminator``.
 
     Returns:
         Scalar, in nats.
@@ -50,8 +53,8 @@ def r1_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
     """Compute the discriminator's squared gradient at real images, without the factor gamma / 2.
 
     Args:
-        real_logits: Discriminator output for ``images``, ``(B, 1)``, its graph still alive; of
-            several logits ``(B, n)``, their mean is penalised.
+        real_logits: Discriminator output for ``images``, ``(B, N)``, its graph still alive; of
+            several logits, the mean is penalised.
         images: The images it was computed from, ``(B, 3, H, W)``, requiring grad.
 
     Returns:

@@ -27,7 +27,7 @@ class FeatureDistance(nn.Module):
 
     Attributes:
         label: The network's name.
-        sha256: Of its weights.
+        sha256: Hash of its weights.
 
     Raises:
         InputError: See ``PretrainedNetwork``.

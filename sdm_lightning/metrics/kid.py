@@ -29,7 +29,7 @@ def kernel_distance(
         fake: ``(M, D)`` features of the completed images.
         subsets: Number of random subsets.
         subset_size: Rows in each; at most half of the smaller set is drawn, so that subsets differ.
-        seed: Of the subsets.
+        seed: Seed of the subsets.
 
     Returns:
         Mean and standard deviation over the subsets, both times 1000 as they are usually printed.

@@ -31,7 +31,7 @@ class LPIPS(nn.Module):
 
     Attributes:
         label: Appended to the metric's name in brackets; empty with the published weights.
-        sha256: Of the backbone's weights.
+        sha256: Hash of the backbone's weights.
 
     Args:
         backbone: ``alex``, or ``random-alex``: fixed random convolutions as a stand-in.

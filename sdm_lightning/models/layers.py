@@ -324,6 +324,9 @@ def minibatch_standard_deviation(x: Tensor, group: int) -> Tensor:
 
     Returns:
         ``(B, C + 1, H, W)``; the new channel is constant over each group.
+
+    Source:
+        Karras et al. 2018 (Progressive GANs), Sec. 3, with StyleGAN2's groups.
     """
     batch, channels, height, width = x.shape
     group = next(size for size in range(min(group, batch), 0, -1) if batch % size == 0)

@@ -17,6 +17,9 @@ class MappingNetwork(nn.Module):
         num_layers: Fully connected layers.
         lr_multiplier: Learning-rate factor of these layers (StyleGAN2: 0.01).
         average_decay: Decay per update of the running average (StyleGAN2: 0.995).
+
+    Source:
+        Supplement A; Karras et al. 2019 (StyleGAN), Sec. 2, with StyleGAN2's settings.
     """
 
     average: Tensor

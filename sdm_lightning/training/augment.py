@@ -45,7 +45,7 @@ class AdaptiveAugment(nn.Module):
         InputError: For an unknown transformation or a number out of range.
 
     Source:
-        Sec. 4.2; Karras et al. 2020, Sec. 3 and Appendix B for the transformations.
+        Sec. 4.2; Karras et al. 2020, StyleGAN2-ADA, Sec. 3 and Appendix B for the transformations.
     """
 
     probability: Tensor

@@ -48,7 +48,7 @@ class SDMModule(InpaintingModule):
 
     Args:
         generator: ``sdm_lightning.models.Generator``, or a network with its interface.
-        discriminator: Maps image and mask to logits ``(B, 1)``.
+        discriminator: Maps image and mask to ``(B, N)`` logits; N = 1 for ``Discriminator``.
         perceptual: Eq. 9; None only with ``losses.perceptual: 0``.
         diffusion: The training loop; its ``num_iterations`` is Table 1's "Iter.".
         test_iterations: T in validation, test and prediction (Table 2).

@@ -73,8 +73,8 @@ def generator_objective(
     Args:
         step: The iteration.
         supervised: ``supervised_image`` of it.
-        fake_logits: The discriminator's output for ``supervised``, ``(B, 1)``, or None if the
-            adversarial weight is 0.
+        fake_logits: The discriminator's output for ``supervised``, ``(B, N)`` logits (N = 1 for
+            ``Discriminator``), or None if the adversarial weight is 0.
         image: ``(B, 3, H, W)`` target.
         mask: ``(B, 1, H, W)``, 1 = known.
         target_features: ``perceptual.encode(image)``; None leaves the perceptual loss out.

@@ -10,7 +10,7 @@ class AdamSettings:
 
     A phase that runs an extra optimizer step every k batches takes
     ``(k + 1) / k`` steps per batch; learning rate and betas are corrected so that the average
-    speed stays as if it took one (Karras et al. 2020, appendix B).
+    speed stays as if it took one (Karras et al. 2020, StyleGAN2, appendix B).
 
     Attributes:
         lr: Learning rate.

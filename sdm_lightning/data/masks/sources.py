@@ -201,7 +201,7 @@ def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskS
     Args:
         masks: ``"sample"`` for the masks that lie with the images, the name of a preset, or the
             path of a folder, zip or tar of mask files.
-        seed: Of masks drawn from a preset.
+        seed: Seed of masks drawn from a preset.
         convention: What white means in mask files.
 
     Raises:

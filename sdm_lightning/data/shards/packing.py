@@ -131,11 +131,11 @@ def pack_shards(
         output: Folder to create; it must be new, empty, or the result of this same command.
         masks: Folder, tar or zip with one mask per image, paired by file name.
         mask_convention: What white means in them: known-white or hole-white.
-        shard_size: Most bytes of images in a shard.
-        max_samples: Most images in a shard.
+        shard_size: Maximum total size of a shard's images, in bytes.
+        max_samples: Maximum number of images in a shard.
         shuffle: Spread the images over the shards at random, which training needs where the
             source is sorted by class; false keeps the order of the file names.
-        seed: Of that shuffle.
+        seed: Seed of that shuffle.
         num_workers: Processes; default one per core, 0 packs in this process.
         overwrite: Replace shards that an earlier packing left in ``output``.
 

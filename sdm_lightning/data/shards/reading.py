@@ -39,7 +39,7 @@ _METADATA = re.compile(r"__[^/]*__(/|$)")  # WebDataset's own folders
 _READ_ERRORS = (*READ_ERRORS, http.client.HTTPException)
 
 _MAX_KEY_BYTES = 200
-"""Of each part of a key: with an extension it has to be a file name."""
+"""Longest part of a key, in bytes: with an extension it has to be a file name."""
 
 
 @dataclass(frozen=True, slots=True)

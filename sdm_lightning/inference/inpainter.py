@@ -293,8 +293,8 @@ class Inpainter:
             for index, step in enumerate(steps):
                 last = index + 1 == total
                 channels = self.diffusion.uncertainty_channels
-                deviation = standard_deviation_map(step.log_variance, channels)
-                deviation = _plane(deviation, height, width)
+                deviations = standard_deviation_map(step.log_variance, channels)
+                deviation = _plane(deviations, height, width)
                 mask = _plane(step.state.mask, height, width)
                 if index == 0:
                     canvas.put_deviation(region, deviation)

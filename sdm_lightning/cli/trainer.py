@@ -219,7 +219,7 @@ class SDMCommandLine(LightningCLI):
         strategy = trainer["strategy"]
         if strategy == "ddp" or (strategy == "auto" and wants_many_processes(trainer)):
             kwargs["strategy"] = DDPStrategy(
-                find_unused_parameters=True, gradient_as_bucket_view=True, broadcast_buffers=False
+                find_unused_parameters=True, gradient_as_bucket_view=True
             )
         if trainer["logger"] in (None, True):
             kwargs["logger"] = MetricsFile(str(self.run_directory))
@@ -304,6 +304,7 @@ def quieten() -> None:
         ".*isinstance.treespec, LeafSpec.*",
         ".*Your `IterableDataset` has `__len__` defined.*",  # ours counts per process
         ".*Found .* module.s. in eval mode at the start of training.*",  # the averaged generator
+        ".*Total length of .* across ranks is zero.*",  # no validation images
     ):
         warnings.filterwarnings("ignore", text)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
@@ -318,6 +319,17 @@ def refuse_trainer_settings(trainer: Namespace) -> None:
         InputError: With what to set instead.
     """
     refuse_unfit_precision(trainer.precision)
+    strategy = trainer.strategy
+    if isinstance(strategy, Namespace):
+        # Processes that are not started by a command of their own cannot send anything back.
+        unfit = strategy.get("init_args.start_method", "popen") != "popen"
+    else:
+        unfit = str(strategy).startswith(("ddp_fork", "ddp_spawn", "ddp_notebook"))
+    if unfit:
+        raise InputError(
+            "trainer.strategy: processes that are forked or spawned cannot run sdm; use ddp, with "
+            "trainer.devices"
+        )
     if trainer.gradient_clip_val is not None:
         raise InputError("trainer.gradient_clip_val is not for GANs; use model.gradient_clip")
     if trainer.accumulate_grad_batches not in (None, 1):

@@ -4,6 +4,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import PerceptualLoss, WeightedPerceptualLoss
@@ -118,13 +119,31 @@ def refuse_unfit_trainer(trainer: pl.Trainer, training: bool) -> None:
         training: Whether it will train, and not only test.
 
     Raises:
-        InputError: For its precision, and for a DDP strategy that cannot run two optimizers.
+        InputError: For its precision, a strategy that cannot run two optimizers, and a callback
+            that would never save.
     """
     refuse_unfit_precision(trainer.precision)
-    options = getattr(trainer.strategy, "_ddp_kwargs", None)
-    if training and options is not None and not options.get("find_unused_parameters"):
+    if not training:
+        return
+    strategy = trainer.strategy
+    options = getattr(strategy, "_ddp_kwargs", {})
+    unfit = None
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        unfit = type(strategy).__name__
+    elif isinstance(strategy, DDPStrategy) and not options.get("find_unused_parameters"):
+        unfit = "DDP without find_unused_parameters"
+    elif options.get("static_graph"):
+        unfit = "DDP with static_graph"
+    if unfit is not None:
         raise InputError(
-            "trainer.strategy is DDP without find_unused_parameters: generator and "
-            "discriminator take turns, so each backward leaves the other unused; set it to "
-            "ddp_find_unused_parameters_true"
+            f"trainer.strategy is {unfit}: generator and discriminator take turns, so each "
+            "backward leaves the other unused; set it to ddp (for a trainer built in Python: "
+            "ddp_find_unused_parameters_true)"
         )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        # Lightning looks at the time in automatic optimization only.
+        if getattr(callback, "_train_time_interval", None) is not None:
+            raise InputError(
+                "trainer.callbacks: ModelCheckpoint with train_time_interval never saves here; use "
+                "checkpoint.every_n_batches"
+            )

@@ -127,6 +127,8 @@ class SDMModule(InpaintingModule):
         # Sum of sign(D(real)) and number of logits since ADA's last update.
         self.real_signs: Tensor
         self.register_buffer("real_signs", torch.zeros(2))
+        # Each process has its own; DDP would overwrite them with the first process's.
+        self._ddp_params_and_buffers_to_ignore = ["real_signs"]
         if compile_generator:
             self.generator.compile()
 

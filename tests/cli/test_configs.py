@@ -129,7 +129,6 @@ def test_two_processes_get_the_ddp_that_two_optimizers_need(
     assert trainer.strategy._ddp_kwargs == {
         "find_unused_parameters": True,
         "gradient_as_bucket_view": True,
-        "broadcast_buffers": False,
     }
 
 

@@ -159,6 +159,13 @@ class TestOneLineErrors:
             ("--seed_everything true", "seed_everything: expected int, got 'True'"),
             ("--trainer.gradient_clip_val 1",
              "trainer.gradient_clip_val is not for GANs; use model.gradient_clip"),
+            ("--trainer.strategy ddp_spawn_find_unused_parameters_true",
+             "trainer.strategy: processes that are forked or spawned cannot run sdm; use ddp, with "
+             "trainer.devices"),
+            ("--trainer.strategy lightning.pytorch.strategies.DDPStrategy "
+             "--trainer.strategy.start_method fork",
+             "trainer.strategy: processes that are forked or spawned cannot run sdm; use ddp, with "
+             "trainer.devices"),
         ],
     )  # fmt: skip
     def test_flag(

@@ -1,9 +1,15 @@
 """Two processes (gloo) at the same global batch equal one."""
 
+import os
+import signal
+from datetime import timedelta
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch.utils.data import DataLoader
 
 from sdm_lightning.diffusion import SpatialDiffusion
@@ -11,6 +17,9 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.losses import PixelPyramidLoss
 from sdm_lightning.models import Discriminator, Generator
 from sdm_lightning.training import AdaptiveAugment, LossSettings, SDMModule
+from sdm_lightning.training.callbacks import Preemption
+from sdm_lightning.training.checks import refuse_unfit_trainer
+from tests.integration.test_resume import digest, flat
 from tests.trainers import quiet_trainer
 
 GLOBAL_BATCH = 4
@@ -33,14 +42,15 @@ class Batches(pl.LightningDataModule):
     def train_dataloader(self):
         rng = torch.Generator().manual_seed(0)
         samples = []
-        for index in range(GLOBAL_BATCH * STEPS):
+        for index in range(GLOBAL_BATCH * STEPS * 2):
             image = torch.rand(3, 16, 16, generator=rng) * 2 - 1
             if index == self.bad:
                 image[:] = float("nan")
             mask = (torch.rand(1, 16, 16, generator=rng) > 0.5).float()
             samples.append({"image": image, "mask": mask, "key": str(index)})
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(samples[rank::world], batch_size=GLOBAL_BATCH // world)
+        start = self.trainer.global_step * GLOBAL_BATCH  # of a resumed run
+        return DataLoader(samples[start + rank :: world], batch_size=GLOBAL_BATCH // world)
 
 
 def silent_module(detach=True):
@@ -63,7 +73,7 @@ def silent_module(detach=True):
     )
 
 
-def trained(world, module, bad=None, **strategy):
+def trained(world, module, bad=None, ckpt_path=None, options=None, **strategy):
     trainer = quiet_trainer(
         max_steps=STEPS,
         devices=world,
@@ -71,8 +81,9 @@ def trained(world, module, bad=None, **strategy):
         if world > 1
         else "auto",
         use_distributed_sampler=False,
+        **(options or {}),
     )
-    trainer.fit(module, datamodule=Batches(bad))
+    trainer.fit(module, datamodule=Batches(bad), ckpt_path=ckpt_path, weights_only=True)
     return module.state_dict()
 
 
@@ -102,10 +113,72 @@ def test_a_batch_that_is_bad_on_one_process_is_skipped_on_all():
     assert any(not torch.allclose(healthy[k], alone[k]) for k in alone if "generator." in k)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_ddp_that_would_fail_in_the_first_step_is_refused():
-    module = silent_module()
-    trainer = pl.Trainer(accelerator="cpu", strategy=DDPStrategy(), logger=False)
-    module.trainer = trainer
-    with pytest.raises(InputError, match="ddp_find_unused_parameters_true"):
-        module.setup("fit")
+class Save(Callback):
+    """Saves after each batch."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, *args):
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_two_processes_go_on_as_if_never_stopped(tmp_path):
+    """The signs that ADA has counted are each process's own; a checkpoint holds their sum."""
+
+    def parts(path):
+        saved = torch.load(path, weights_only=True)
+        return digest(dict(flat([saved["state_dict"], saved["optimizer_states"]])))
+
+    def run(**options):
+        module = silent_module()
+        module.augment = AdaptiveAugment(
+            interval=3, images_to_unit=40, probability=0.3, transforms=()
+        )
+        trained(2, module, find_unused_parameters=True, **options)
+
+    (tmp_path / "resumed").mkdir()
+    run(options={"callbacks": [Save(tmp_path)]})
+    run(options={"callbacks": [Save(tmp_path / "resumed")]}, ckpt_path=tmp_path / "1.ckpt")
+    for number in (2, STEPS):  # before and after ADA's update
+        whole, resumed = tmp_path / f"{number}.ckpt", tmp_path / "resumed" / f"{number}.ckpt"
+        assert parts(whole) == parts(resumed), number
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_a_signal_to_one_process_stops_both_with_a_whole_checkpoint(tmp_path):
+    class Signal(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_rank == 1 and trainer.global_step == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    options = {"callbacks": [Preemption(every_n_batches=2), Signal()], "default_root_dir": tmp_path}
+    trained(2, silent_module(), find_unused_parameters=True, options=options)
+    saved = torch.load(tmp_path / "checkpoints" / "preempted.ckpt", weights_only=True)
+    assert saved["images_seen"] == 2 * GLOBAL_BATCH
+
+
+@pytest.mark.parametrize(
+    ("strategy", "name"),
+    [
+        (DDPStrategy(), "DDP without find_unused_parameters"),
+        (DDPStrategy(find_unused_parameters=True, static_graph=True), "DDP with static_graph"),
+        (FSDPStrategy(), "FSDPStrategy"),
+        (ModelParallelStrategy(), "ModelParallelStrategy"),
+    ],
+)
+def test_a_strategy_that_would_fail_in_the_first_steps_is_refused(strategy, name):
+    trainer = SimpleNamespace(precision="32-true", strategy=strategy, callbacks=[])
+    with pytest.raises(InputError, match=f"is {name}: .*; set it to ddp .*_parameters_true"):
+        refuse_unfit_trainer(trainer, training=True)
+    refuse_unfit_trainer(trainer, training=False)
+
+
+def test_a_callback_that_would_never_save_is_refused():
+    callback = ModelCheckpoint(train_time_interval=timedelta(minutes=1))
+    trainer = quiet_trainer(enable_checkpointing=True, callbacks=[callback])
+    with pytest.raises(InputError, match=r"never saves here; use checkpoint\.every_n_batches"):
+        refuse_unfit_trainer(trainer, training=True)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from sdm_lightning.errors import DivergedError, InputError
 from sdm_lightning.inference.checkpoints import newest_checkpoint
@@ -117,6 +117,32 @@ def test_the_best_checkpoint_is_kept_and_outlives_restarts(make_module, make_loa
     run([2.5], 24, **monitor)
     assert torch.load(best, weights_only=True)["images_seen"] == 24
     assert kept(tmp_path) == ["000000024.ckpt", "best.ckpt", "best.json", "last.ckpt"]
+
+
+def test_a_validation_that_a_kill_cut_off_is_run_when_the_run_goes_on(
+    make_module, make_loader, tmp_path
+):
+    """Once, with its score, best checkpoint and early stopping."""
+
+    def run(name, values, checkpoint=None):
+        scores, stopping = Scores(values), EarlyStopping("val/fid_quick[x]", patience=9)
+        keep = RunCheckpoint(2, keep=9, monitor="val/fid_quick[x]")
+        trainer = trainer_in(
+            tmp_path / name, [scores, ImageBudget(20), stopping, keep], enable_checkpointing=True,
+            check_val_every_n_epoch=None, val_check_interval=2, num_sanity_val_steps=0,
+        )  # fmt: skip
+        if checkpoint is not None:
+            checkpoint = tmp_path / "whole" / "checkpoints" / checkpoint
+        trainer.fit(make_module(), make_loader(), make_loader(length=2), ckpt_path=checkpoint)
+        assert not scores.values
+        best = tmp_path / name / "checkpoints" / "best.json"
+        return json.loads(best.read_text())["images_seen"], stopping.wait_count
+
+    assert run("whole", [3.0, 5.0, 6.0]) == (8, 2)  # after 8, 16 and, at the end, 20 images
+    assert run("during", [3.0, 5.0, 6.0], "000000008.ckpt") == (8, 2)
+    assert run("after", [5.0, 6.0], "best.ckpt") == (16, 2)
+    assert run("whole", [6.0], "last.ckpt") == (8, 2)
+    assert run("whole", [], "last.ckpt") == (8, 2)
 
 
 def test_a_score_that_is_not_there_is_named(make_module, make_loader, tmp_path):

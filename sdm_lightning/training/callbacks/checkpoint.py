@@ -56,6 +56,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.every_n_batches = every_n_batches
         self.keep = keep
         self._ended_at = -1  # batch after which last.ckpt was written
+        self._validated_at = 0  # batch after which the last whole validation was run
         self.score = monitor
         self.score_mode = (mode or score_direction(monitor)) if monitor is not None else None
 
@@ -91,6 +92,32 @@ class RunCheckpoint(ModelCheckpoint):
             written.add(name)
             for path in written.remove_old(name, self.keep):
                 self.best_k_models.pop(str(path), None)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Run the validation that was due when a resumed checkpoint was written, and not yet done.
+
+        A checkpoint is written before the validation of its batch, so that one that fails costs no
+        training; Lightning goes on with the next batch.
+        """
+        super().on_train_start(trainer, pl_module)
+        by_batches = trainer.check_val_every_n_epoch is None
+        if not by_batches or trainer.global_step in (0, self._validated_at):
+            return
+        loop = trainer.fit_loop.epoch_loop
+        assert trainer.fit_loop._data_fetcher is not None
+        if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            trainer.validating = True
+            loop.val_loop.run()
+            trainer.training = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Add the last validation to Lightning's state."""
+        return {**super().state_dict(), "validated_at": self._validated_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up Lightning's state and the last validation."""
+        self._validated_at = state_dict.get("validated_at", 0)
+        super().load_state_dict(state_dict)
 
     def on_train_batch_end(
         self,
@@ -131,6 +158,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if trainer.sanity_checking or trainer.state.fn != "fit" or validation_cut_short(trainer):
             return
+        self._validated_at = trainer.global_step
         if self.score is not None:
             self._save_best(trainer, pl_module)
         if trainer.should_stop:  # by early stopping, after this validation

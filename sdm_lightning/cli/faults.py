@@ -35,7 +35,9 @@ def _explain(error: BaseException) -> str | None:
         return (
             f"out of GPU memory ({_allocation(text)}): raise model.num_micro_batches (the same "
             "training, a fraction of the memory), lower data.batch_size or data.eval_batch_size, "
-            "or set trainer.precision to bf16-mixed; for sdm inpaint lower --work_size"
+            "set trainer.precision to bf16-mixed, or set "
+            "--model.generator.init_args.checkpoint_blocks true (less memory, more time); for sdm "
+            "inpaint lower --work_size"
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return (
@@ -50,9 +52,9 @@ def _explain(error: BaseException) -> str | None:
         )
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexp" in text):
         return (
-            f"a data worker died ({text.partition('. ')[0].rstrip('.')}), mostly by the system's "
-            "lack of memory: lower data.num_workers or data.shuffle_shards, then continue with "
-            "--ckpt_path last"
+            f"a data worker died ({text.partition('. ')[0].rstrip('.')}), most likely because the "
+            "machine ran out of memory: lower data.num_workers or data.shuffle_shards, then "
+            "continue with --ckpt_path last"
         )
     if isinstance(error, RuntimeError) and _is_lost_peer(text):
         return (

@@ -89,7 +89,7 @@ def run(words: list[str]) -> None:
 
 def overview() -> str:
     """Return the text of ``sdm -h``: every verb with one line of help."""
-    lines = ["usage: sdm VERB [options]        (sdm VERB -h shows a verb's options)", ""]
+    lines = ["usage: sdm COMMAND [options]     (sdm COMMAND -h shows its options)", ""]
     lines += ["Train and test; options also from YAML files, --config FILE [--config FILE ...]:"]
     lines += [f"  {name:<10} {text}" for name, text in TRAINER_VERBS.items()]
     lines += ["", "Data, results and models:"]
@@ -101,9 +101,11 @@ def overview() -> str:
 def unknown_verb(word: str) -> str:
     """Return the message for a first word that is not a verb."""
     if word.startswith("-"):
-        return f"'{word}' comes before the verb; write: sdm VERB {word} ... (verbs: sdm -h)"
+        return (
+            f"'{word}' comes before the command; write: sdm COMMAND {word} ... (commands: sdm -h)"
+        )
     hint = did_you_mean(word, [*TRAINER_VERBS, *VERBS])
-    return f"unknown verb '{word}'{hint or '; sdm -h lists the verbs'}"
+    return f"unknown command '{word}'{hint or '; sdm -h lists the commands'}"
 
 
 def first_line(target: str) -> str:

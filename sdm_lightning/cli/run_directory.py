@@ -82,7 +82,7 @@ def only_fit(run_directory: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            who = file.read().strip() or "which does not say its number"
+            who = file.read().strip() or "whose process id is unknown"
             raise InputError(
                 f"{run_directory} is being trained by another process ({who}); choose another "
                 "--name, or stop that one"

@@ -113,8 +113,33 @@ class SDMCommandLine(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Build Lightning's parser, without a usage text of two hundred lines."""
-        kwargs.setdefault("usage", "sdm VERB --config FILE [--config FILE ...] [--KEY VALUE ...]")
+        kwargs.setdefault(
+            "usage", "sdm COMMAND --config FILE [--config FILE ...] [--KEY VALUE ...]"
+        )
         return super().init_parser(**kwargs)
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the seed, which is a number: data and masks are drawn from it too."""
+        parser.add_argument(
+            "--seed_everything",
+            type=int,
+            default=self.seed_everything_default,
+            help="Seed of weights, order, masks and noise.",
+        )
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for action in parser._actions:
+            if action.dest == "ckpt_path":  # Lightning's text is about its own values
+                action.help = (
+                    "Checkpoint to continue from: a file or URL, last (newest of this run; an "
+                    "error if none) or auto (newest, else start anew)."
+                    if subcommand == "fit"
+                    else "Checkpoint to use: a file or URL, or last (newest of this run)."
+                )
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add run name, links, and callbacks with keys of their own."""
@@ -124,8 +149,9 @@ class SDMCommandLine(LightningCLI):
             "--start_from",
             type=str | None,
             default=None,
-            help="Weights that a new fit starts from: a name, a .safetensors or .ckpt file, or the "
-            "directory of a run. A run that continues (--ckpt_path) takes its own checkpoint.",
+            help="Weights that a new fit starts from: a packaged name, a .safetensors or .ckpt "
+            "file, the directory of a run, or USER/REPO. A run that continues (--ckpt_path) takes "
+            "its own checkpoint.",
         )
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
@@ -280,6 +306,7 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
         descriptions: One line of help for each verb.
     """
     quieten()
+    wandb_mode = os.environ.get("WANDB_MODE")
     import_from_working_directory()  # so that --model.generator my_file.MyGenerator is found
     try:
         with ExitStack() as resources:
@@ -290,6 +317,10 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
             wandb.finish()  # an open run would swallow the next command's values
+        # WandbLogger(offline=True) sets it, and would keep the next command offline too.
+        os.environ.pop("WANDB_MODE", None)
+        if wandb_mode is not None:
+            os.environ["WANDB_MODE"] = wandb_mode
 
 
 def quieten() -> None:

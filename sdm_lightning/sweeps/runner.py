@@ -279,8 +279,7 @@ def _run_cell(
     done_stages = plan.state().get("stages", [])
     plan.write_state(status="running", stages=done_stages)
     started = time.monotonic()
-    for stage in range(len(plan.commands())):
-        words = plan.commands()[stage]
+    for words in plan.commands():
         if words[0] in done_stages:
             continue
         if stop.is_set():  # the signal came after the last batch of the stage before

@@ -20,8 +20,8 @@ class AverageSettings:
     """How slowly the average follows.
 
     Attributes:
-        half_life_images: Images after which an old weight counts half. The paper uses an
-            average without stating it; its predecessors' 512x512 recipes use 10,000.
+        half_life_images: Half-life of old weights, in images. The paper does not state its value;
+            its predecessors' 512x512 recipes use 10,000.
         ramp_up: If given, the half-life is at most ``ramp_up * images_seen``, so that the average
             forgets the random start (0.05 in StyleGAN2-ADA).
     """

@@ -102,7 +102,8 @@ def fitting_weights(
             for found, where in ((fitting, "there"), (own, "here"))
         ]
         raise InputError(
-            f"{path or 'checkpoint'}: of another network than these settings: {len(wrong)} weights "
-            f"differ, the first is {key}, {' and '.join(shapes)}; use the run's own config.yaml"
+            f"{path or 'checkpoint'}: belongs to a different network than the one configured: "
+            f"{len(wrong)} weights differ, the first is {key}, {' and '.join(shapes)}; use the "
+            "run's own config.yaml"
         )
     return fitting

@@ -49,7 +49,7 @@ def _trained_buckets(
     return unchanged
 
 
-def reduced(trainer: pl.Trainer, value: Tensor, operation: str) -> Tensor:
+def all_reduce(trainer: pl.Trainer, value: Tensor, operation: str) -> Tensor:
     """Reduce a buffer over all processes; DDP does so for gradients only.
 
     Args:

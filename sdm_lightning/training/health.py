@@ -18,7 +18,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from sdm_lightning.errors import DivergedError
-from sdm_lightning.training.distributed import reduced
+from sdm_lightning.training.distributed import all_reduce
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,10 @@ SATURATED = 6.0
 
 SATURATION_BATCHES = 1000
 """Time constant of the mean logits, in batches."""
+
+
+GRADIENTS = ("largest gradient", "gradient norm")
+"""What is looked at of a network's gradients, without and with clipping."""
 
 
 @dataclass
@@ -73,7 +77,7 @@ class StepHealth:
     # ------------------------------------------------------------------ in the step
 
     def begin(self, images_seen: int, keys: list[str]) -> None:
-        """Start a batch; ``images_seen`` is the clock before it."""
+        """Start a batch, before which the run has seen ``images_seen``."""
         self._pending.append(_Batch(images_seen, list(keys)))
 
     def look(self, name: str, value: Tensor) -> None:
@@ -100,7 +104,7 @@ class StepHealth:
         batch = self._pending[-1]
         bad = torch.stack(batch.flags).amax()
         if trainer.world_size > 1:
-            bad = reduced(trainer, bad, "sum").clamp(max=1.0)
+            bad = all_reduce(trainer, bad, "sum").clamp(max=1.0)
         batch.skipped = bad
         bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if all(group.get("fused") for group in bare.param_groups):
@@ -175,8 +179,8 @@ class StepHealth:
         """Build the one line that a run stops with.
 
         Args:
-            images_seen: The clock before the last batch.
-            keys: Of the last batch.
+            images_seen: Images seen before the last batch.
+            keys: Keys of the last batch.
             replay: The file with which its step can be repeated.
         """
         return DivergedError(
@@ -196,7 +200,7 @@ class StepHealth:
         self.skipped, self.in_a_row = state.get("skipped", 0), state.get("in_a_row", 0)
 
 
-def gradient_norm(module: nn.Module) -> Tensor:
+def largest_gradient(module: nn.Module) -> Tensor:
     """Return the largest absolute value of a module's gradients; scalar, NaN if one is NaN."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     return nn.utils.get_total_norm(gradients, math.inf)
@@ -204,7 +208,7 @@ def gradient_norm(module: nn.Module) -> Tensor:
 
 def _first(names: list[str]) -> str:
     """Name what failed first: losses before the first gradient, or that; the rest follows."""
-    losses = list(itertools.takewhile(lambda name: not name.startswith("gradient"), names))
+    losses = list(itertools.takewhile(lambda name: not name.startswith(GRADIENTS), names))
     shown = losses or names[:1] or ["something on another process"]
     return f"{' and '.join(shown)} {'was' if len(shown) == 1 else 'were'}"
 

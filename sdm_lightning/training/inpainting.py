@@ -46,7 +46,8 @@ class InpaintingModule(pl.LightningModule):
         Args:
             image: ``(B, 3, H, W)`` in [-1, 1].
             mask: ``(B, 1, H, W)``, 1 = known.
-            seeds: One per image; an image's result then depends on its own seed alone.
+            seeds: One per image; an image's result then depends on its own seed alone. None: the
+                module's ``seed`` for every image.
             num_iterations: T; ``test_iterations`` if None.
 
         Returns:

@@ -26,8 +26,12 @@ from sdm_lightning.seeding import stable_seed
 from sdm_lightning.training import checks
 from sdm_lightning.training.augment import AdaptiveAugment
 from sdm_lightning.training.averaging import AverageSettings, averaged_copy, update_average
-from sdm_lightning.training.distributed import gradient_sync, reduce_trained_network_only, reduced
-from sdm_lightning.training.health import StepHealth, gradient_norm
+from sdm_lightning.training.distributed import (
+    all_reduce,
+    gradient_sync,
+    reduce_trained_network_only,
+)
+from sdm_lightning.training.health import GRADIENTS, StepHealth, largest_gradient
 from sdm_lightning.training.inpainting import InpaintingModule
 from sdm_lightning.training.objectives import (
     TermMeans,
@@ -66,8 +70,8 @@ class SDMModule(InpaintingModule):
             the R1 penalty is not clipped.
         seed: Of latents, noise and augmentation.
         compile_generator: ``torch.compile`` for the generator, in place.
-        random_iterations: Least and most T in training, drawn anew for each batch; None: always
-            ``diffusion.num_iterations``, as in the paper.
+        random_iterations: Minimum and maximum T in training; T is drawn for each batch. None:
+            always ``diffusion.num_iterations``, as in the paper.
         max_skipped_batches: Batches in a row that are skipped because a loss or gradient is NaN or
             infinite, before training stops; 0 stops at the first.
 
@@ -309,7 +313,7 @@ class SDMModule(InpaintingModule):
         """Read what the device found since the last look; keep the counters of all processes."""
         self.health.read()
         super().on_save_checkpoint(checkpoint)
-        signs = reduced(self.trainer, self.real_signs.clone(), "sum")
+        signs = all_reduce(self.trainer, self.real_signs.clone(), "sum")
         checkpoint["state_dict"]["real_signs"] = signs
         checkpoint["health"] = self.health.state_dict()
 
@@ -326,7 +330,7 @@ class SDMModule(InpaintingModule):
         decay = self.average.decay(self.images_seen, batch_images)
         update_average(self.generator_ema, self.generator, decay)
         if self.augment is not None and (self.global_step % self.augment.interval) == 0:
-            signs = reduced(self.trainer, self.real_signs, "sum")
+            signs = all_reduce(self.trainer, self.real_signs, "sum")
             self.augment.update(
                 signs[0] / signs[1].clamp_min(1), batch_images * self.augment.interval
             )
@@ -361,11 +365,11 @@ class SDMModule(InpaintingModule):
     ) -> None:
         """Clip the gradient; where anything was not finite, make the next step do nothing."""
         if clip is None:
-            norm = gradient_norm(module)
+            found = largest_gradient(module)
         else:
-            norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
-            self.log(f"train/gradient_norm_{name[0]}", norm)
-        self.health.look(f"gradient of the {name}", norm)
+            found = nn.utils.clip_grad_norm_(module.parameters(), clip)
+            self.log(f"train/gradient_norm_{name[0]}", found)
+        self.health.look(f"{GRADIENTS[clip is not None]} of the {name}", found)
         self.health.guard(optimizer, self.trainer)
 
     def _read_health(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -384,7 +388,7 @@ class SDMModule(InpaintingModule):
 
     def _update_mapping_average(self, batch_mean: Tensor) -> None:
         mapping: Any = self.generator.mapping
-        mean = reduced(self.trainer, batch_mean, "mean")
+        mean = all_reduce(self.trainer, batch_mean, "mean")
         mapping.update_average(torch.where(mean.isfinite(), mean, mapping.average))
 
     def _log_terms(self, terms: dict[str, Tensor]) -> None:

@@ -163,7 +163,7 @@ class _Report:
     def print(self) -> None:
         """Print what was seen."""
         for name, value in self.terms:
-            print(f"{name:<32} {value:>12.5g}{'' if math.isfinite(value) else '  not finite'}")
+            print(f"{name:<38} {value:>12.5g}{'' if math.isfinite(value) else '  not finite'}")
         print(_listed("layers with an output that is not finite", self.layers))
         for name, found in self.gradients.items():
             print(_listed(f"parameters whose gradient of the {name} is not finite", found))

@@ -41,7 +41,7 @@ class LossSettings:
             ``"mean"`` over those that count: up to 786,432 at 512x512.
         mean_region: What the adversarial and the perceptual loss see. ``"hole"``: the mean with the
             known pixels pasted, which is what is shown at the end. ``"image"``: the mean alone, so
-            that the network also learns to give known pixels back, which Eq. 5 asks of it for
+            that the network also learns to reproduce known pixels, which Eq. 5 asks of it for
             pixels that earlier iterations filled.
         likelihood_region: ``"hole"`` counts the pixels that the model has to fill; ``"image"``
             counts all, as Eq. 1 prints it.

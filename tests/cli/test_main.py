@@ -84,8 +84,8 @@ class TestVerbs:
         )
 
     def test_unknown_verb(self, refused: Callable[..., str]) -> None:
-        assert refused("fti") == "unknown verb 'fti'; did you mean 'fit'?"
-        assert refused("--config", "a.yaml").startswith("'--config' comes before the verb")
+        assert refused("fti") == "unknown command 'fti'; did you mean 'fit'?"
+        assert refused("--config", "a.yaml").startswith("'--config' comes before the command")
 
     def test_switch_without_value(self) -> None:
         def verb(source: str, overwrite: bool = False, count: int = 1) -> None: ...
@@ -260,7 +260,7 @@ class TestOneLineErrors:
         self, monkeypatch: pytest.MonkeyPatch, workdir: Path
     ) -> None:
         monkeypatch.setenv("SDM_DEBUG", "1")
-        with pytest.raises(InputError, match="unknown verb"):
+        with pytest.raises(InputError, match="unknown command"):
             main(["fti"])
 
     def test_message_from_a_data_worker(self) -> None:

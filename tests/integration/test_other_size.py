@@ -36,5 +36,5 @@ def test_another_network_is_refused_in_one_line(sdm, capsys, change, verb, first
         sdm(verb, "--ckpt_path=last", change)
     assert stopped.value.code == 2
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "error:" in text]
-    pattern = rf"error: runs/run/checkpoints/\S+: of another network .* the first is {first}; use"
+    pattern = rf"error: runs/run/checkpoints/\S+: belongs to a different .* first is {first}; use"
     assert re.match(pattern, line)

@@ -1,6 +1,7 @@
 """What an offline W&B run holds, read from its file: labels, config, values, media, tables."""
 
 import json
+import os
 
 import pytest
 
@@ -45,6 +46,12 @@ def test_offline_run_holds_everything(sdm, monkeypatch):
     assert {f"{metric}/{protocol}": value for metric, protocol, value in rows} == pytest.approx(
         written["metrics"]
     )
+
+
+def test_an_offline_run_leaves_the_next_one_its_mode(sdm, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    sdm("fit", *LABELS, "--budget.max_images=2")
+    assert "WANDB_MODE" not in os.environ
 
 
 def test_a_table_can_be_made_of_what_wandb_keeps(sdm):

@@ -219,7 +219,7 @@ def test_bad_settings_are_named(make_module):
 
 def test_signs_of_real_logits_of_all_processes_are_kept_once(make_module, monkeypatch):
     """ADA's statistics are each process's own; a resumed run must not count the first's for all."""
-    monkeypatch.setattr("sdm_lightning.training.module.reduced", lambda _, value, how: 2 * value)
+    monkeypatch.setattr("sdm_lightning.training.module.all_reduce", lambda _, value, how: 2 * value)
     module = make_module(augment=AdaptiveAugment())
     module.trainer = quiet_trainer()
     module.real_signs += torch.tensor([1.0, 3.0])
@@ -459,7 +459,7 @@ def test_the_discriminator_sees_image_and_mask_as_augmented(make_module):
 def test_the_average_code_is_the_mean_over_all_processes(make_module, monkeypatch):
     processes = {"sum": 2.0, "mean": 1.0}  # two that agree
     monkeypatch.setattr(
-        "sdm_lightning.training.module.reduced", lambda _, value, how: processes[how] * value
+        "sdm_lightning.training.module.all_reduce", lambda _, value, how: processes[how] * value
     )
     module = make_module()
     module.trainer = pl.Trainer(logger=False, enable_checkpointing=False)

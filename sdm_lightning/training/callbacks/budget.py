@@ -12,7 +12,7 @@ class ImageBudget(pl.Callback):
 
     Args:
         max_images: Over all processes; the paper's models see 20 million, its ablations 6 million.
-            Images that the weights a run starts from had seen do not count.
+            Images seen by the starting weights before this run do not count.
 
     Raises:
         InputError: If ``max_images`` is not positive.

@@ -28,8 +28,8 @@ class RunCheckpoint(ModelCheckpoint):
         keep: How many of them stay; those of earlier starts of the run count.
         monitor: Score of a validation, such as ``val/kid_quick[efficientnet-lite2]``: the
             checkpoint with its best value is kept as ``best.ckpt``, the value in ``best.json``.
-            None: no such file.
-        mode: Whether the least or the most of it is best; None: as is known of the score.
+            None: no best checkpoint is kept.
+        mode: min if lower is better, max if higher is; None: known from the metric.
 
     Raises:
         InputError: If a count is not positive, or it is not known which of the monitored score's
@@ -204,7 +204,7 @@ def score_direction(name: str) -> str:
     score = find_score(name)
     if score is None:
         raise InputError(
-            f"checkpoint.monitor: whether more or less of '{name}' is better is not known; set "
+            f"checkpoint.monitor: cannot tell whether a higher or lower '{name}' is better; set "
             "checkpoint.mode to min or max"
         )
     return "max" if score.better == "higher" else "min"

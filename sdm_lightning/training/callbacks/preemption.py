@@ -26,8 +26,8 @@ class Preemption(pl.Callback):
     it. Ctrl-C once more stops at once, without saving.
 
     Args:
-        every_n_batches: How often several processes ask each other for a signal: each time they
-            wait for their GPUs. One process alone looks after every batch.
+        every_n_batches: Batches between two checks whether any process received a signal; each
+            check waits for the GPUs. A single process checks after every batch.
     """
 
     def __init__(self, every_n_batches: int = 10) -> None:

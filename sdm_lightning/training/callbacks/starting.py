@@ -35,7 +35,9 @@ class StartingWeights(pl.Callback):
         for state in (self.state, self.discriminator_state or {}):
             for name, tensor in state.items():
                 if not bool(tensor.isfinite().all()):
-                    raise InputError(f"{path}: {name} holds NaN or infinity; nothing starts there")
+                    raise InputError(
+                        f"{path}: {name} holds NaN or infinity; start from another checkpoint"
+                    )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Fill the networks, on every process alike."""

@@ -16,7 +16,7 @@ class Score(NamedTuple):
 
     Attributes:
         better: Which values are better.
-        unit: Of the values, if they have one.
+        unit: Unit of the values, if they have one.
         digits: Decimals to show.
         heading: In tables; the score's name if empty.
         feature: Whether it compares sets by the features of a network, and so depends on their

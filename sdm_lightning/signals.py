@@ -18,7 +18,7 @@ def handled(
     """Handle signals within a block, and as before after it; only for the main thread.
 
     Args:
-        numbers: Of the signals.
+        numbers: Numbers of the signals.
         handler: Called with the signal's number and the interrupted frame.
     """
     previous = {number: signal.signal(number, handler) for number in numbers}

@@ -192,7 +192,7 @@ def prepare(
             random crops differ, test windows are exactly of it.
         num_train: Training windows.
         num_test: Test windows, as many from each held-out photo as from the others.
-        seed: Of the training windows.
+        seed: Seed of the training windows.
     """
     photos = read_photos(packages)
     for folder in ("train", "test", "photos"):

@@ -1,4 +1,4 @@
-"""The command line: ``sdm VERB ...``; ``main(args)`` is what the shell calls."""
+"""The command line: ``sdm COMMAND ...``; ``main(args)`` is what the shell calls."""
 
 from sdm_lightning.cli.main import main
 

@@ -117,7 +117,7 @@ def explain(
     """Put a jsonargparse message into one line.
 
     Args:
-        message: Of its exception.
+        message: Message of its exception.
         parser: Whose keys a mistyped one is compared with.
         files: Content of the config files, by name.
     """

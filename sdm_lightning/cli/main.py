@@ -1,4 +1,4 @@
-"""The command ``sdm VERB ...``, and ``main(args)`` to call it from Python.
+"""The command ``sdm COMMAND ...``, and ``main(args)`` to call it from Python.
 
 ``fit``, ``validate``, ``test`` and ``predict`` are Lightning's command line over the training
 module and the data module (``cli.trainer``). Every other verb is a typed function in its own

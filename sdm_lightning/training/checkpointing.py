@@ -81,8 +81,8 @@ def fitting_weights(
     runs at sizes that it was not trained at (Table B.1): the module keeps its own.
 
     Args:
-        weights: Of the checkpoint.
-        own: Of the module.
+        weights: Weights of the checkpoint.
+        own: Weights of the module.
         training: Whether the discriminator is needed.
         path: The checkpoint, for messages.
 

@@ -61,7 +61,7 @@ class StepHealth:
 
     Attributes:
         skipped: Batches skipped so far, as last read.
-        in_a_row: Of these, the ones up to now without a good batch between them.
+        in_a_row: Batches skipped up to now without a good one between them.
         terms: What was not finite in the last bad batch, in the order of computation.
     """
 

@@ -20,10 +20,10 @@ class InpaintingModule(pl.LightningModule):
         generator_ema: The averaged generator.
         diffusion: The loop; its ``num_iterations`` is that of training.
         test_iterations: T of validation, test and prediction (Table 2).
-        seed: Of latent codes and noise, together with each image's key.
+        seed: Seed of latent codes and noise, together with each image's key.
         training_seed: Seed that a loaded checkpoint was trained with, if recorded.
         images_seen: Training images so far, over all processes.
-        images_before: Of these, the ones that the weights a run started from had seen.
+        images_before: Training images that the weights a run started from had seen.
     """
 
     generator_ema: nn.Module

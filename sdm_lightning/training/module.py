@@ -68,7 +68,7 @@ class SDMModule(InpaintingModule):
             At 1, ``data.global_batch_size`` sets it.
         gradient_clip: Largest gradient norm of either network; None = no clipping. The step of
             the R1 penalty is not clipped.
-        seed: Of latents, noise and augmentation.
+        seed: Seed of latents, noise and augmentation.
         compile_generator: ``torch.compile`` for the generator, in place.
         random_iterations: Minimum and maximum T in training; T is drawn for each batch. None:
             always ``diffusion.num_iterations``, as in the paper.

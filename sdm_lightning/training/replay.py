@@ -34,7 +34,7 @@ def stopped_by_divergence(module: "SDMModule", batch: dict[str, Any]) -> Diverge
 
     Args:
         module: After the step.
-        batch: Of the step.
+        batch: Batch of the step.
     """
     trainer = module.trainer
     folder = Path(trainer.default_root_dir) / DIVERGED

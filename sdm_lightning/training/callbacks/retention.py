@@ -14,7 +14,7 @@ class WrittenCheckpoints:
     another file, and stays.
 
     Args:
-        folder: Of the checkpoints.
+        folder: Folder of the checkpoints.
     """
 
     def __init__(self, folder: str | Path) -> None:

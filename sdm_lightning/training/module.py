@@ -131,10 +131,13 @@ class SDMModule(InpaintingModule):
         # Sum of sign(D(real)) and number of logits since ADA's last update.
         self.real_signs: Tensor
         self.register_buffer("real_signs", torch.zeros(2))
-        # Each process has its own; DDP would overwrite them with the first process's.
-        self._ddp_params_and_buffers_to_ignore = ["real_signs"]
         if compile_generator:
             self.generator.compile()
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """All buffers: DDP would overwrite ADA's sums, and send frozen networks in each step."""
+        return [name for name, _ in self.named_buffers()]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return two Adam optimizers: the generator's and the discriminator's."""

@@ -1,11 +1,11 @@
 """Files that are written whole or not at all, lines likewise, and checksums of files."""
 
-import fcntl
 import hashlib
 import io
 import itertools
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.locking import lock
 
 _EARLY = 8 << 20
 
@@ -62,9 +63,13 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.replace(target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(target)  # a failing write does not know where it went
+        hidden = (None, temporary, str(temporary))
+        if isinstance(error, OSError) and error.errno and error.filename in hidden:
+            # A failing write does not know where it went, and the user not of a hidden file.
+            error.filename = str(target)
         raise
+    if sys.platform == "win32":
+        return  # where no folder can be opened
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name, too, survives a power failure
@@ -95,12 +100,16 @@ def append_lines(path: str | Path, lines: bytes) -> None:
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    # Without O_BINARY, which other systems lack, Windows writes \r\n.
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(file, flags, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor, wait=True)
         size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            lines = b"\n" + lines
+        if size:
+            os.lseek(descriptor, size - 1, os.SEEK_SET)
+            if os.read(descriptor, 1) != b"\n":
+                lines = b"\n" + lines
         try:
             while lines:
                 lines = lines[os.write(descriptor, lines) :]

@@ -10,6 +10,11 @@ from typing import Any
 
 from sdm_lightning.errors import PREEMPTED
 
+STOP_SIGNALS = tuple(
+    signal.Signals[name] for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+"""By which a cluster asks a process to end; Windows has no SIGUSR1."""
+
 
 @contextmanager
 def handled(
@@ -45,5 +50,5 @@ def leave_when_signalled() -> Iterator[None]:
         print(f"stopped by {name} outside the training loop; nothing to save", file=sys.stderr)
         raise SystemExit(PREEMPTED)
 
-    with handled((signal.SIGTERM, signal.SIGUSR1), leave):
+    with handled(STOP_SIGNALS, leave):
         yield

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import stat
+import sys
 
 import pytest
 
+from sdm_lightning import files
 from sdm_lightning.files import atomic_file, sha256_of_file, write_atomically
 
 
@@ -53,6 +55,32 @@ def test_a_power_cut_finds_the_old_or_the_new_content(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     write_atomically(path, "content")
     assert order == [("file", False), ("folder", True)]
+
+
+def test_no_folder_is_opened_on_windows(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(sys, "platform", "win32")
+    write_atomically(tmp_path / "f", "content")
+    assert (tmp_path / "f").read_text() == "content"
+
+
+@pytest.mark.parametrize("function", ["write", "replace"])
+def test_an_error_names_the_file_that_was_wanted(tmp_path, monkeypatch, function):
+    def refuse(*paths):
+        raise PermissionError(13, "Permission denied", str(paths[0]), None, str(paths[-1]))
+
+    if function == "replace":  # onto a file that is open, on Windows
+        monkeypatch.setattr(os, "replace", refuse)
+        monkeypatch.setattr(os, "rename", refuse)
+    else:
+        monkeypatch.setattr(files, "_EarlyFile", refuse)
+    with pytest.raises(PermissionError) as raised:
+        write_atomically(tmp_path / "f", "content")
+    assert raised.value.filename == str(tmp_path / "f")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="not on this system")

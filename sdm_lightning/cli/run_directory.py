@@ -1,6 +1,5 @@
 """A run's own directory: ``runs/<name>/`` with checkpoints, config, metrics, samples, results."""
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.record import git_commit
 from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.inference.checkpoints import CHECKPOINTS, newest_checkpoint
+from sdm_lightning.locking import lock
 
 
 def run_folder(runs_dir: str, name: str) -> Path:
@@ -79,7 +79,7 @@ def only_fit(run_directory: Path) -> Iterator[None]:
     path = run_directory / ".lock"
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file.fileno(), inherited=False)
         except BlockingIOError:
             file.seek(0)
             who = file.read().strip() or "whose process id is unknown"

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from sdm_lightning.data.stream import Batch, EvalStream, Failure, TrainStream
 from sdm_lightning.errors import InputError
+from sdm_lightning.signals import STOP_SIGNALS
 
 
 def outlive_signals(worker: int) -> None:
@@ -24,7 +25,7 @@ def outlive_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_DFL)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in STOP_SIGNALS:
         signal.signal(number, first)
 
 

@@ -164,7 +164,9 @@ def _start_worker(parent: int) -> None:
 
     def watch() -> None:
         # A killed parent leaves its workers waiting forever, holding the lock of the output.
-        while os.getppid() == parent:
+        # On Windows the number of a parent stays when it has ended.
+        process = multiprocessing.parent_process()
+        while os.getppid() == parent and (process is None or process.is_alive()):
             time.sleep(0.5)
         os._exit(1)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -41,6 +40,7 @@ from sdm_lightning.data.sources import (
 )
 from sdm_lightning.errors import InputError, parse_json
 from sdm_lightning.files import write_atomically
+from sdm_lightning.locking import lock
 
 SKIPPED_NAME = "skipped.txt"
 _LOCK_ATTEMPTS = 8
@@ -62,20 +62,31 @@ def _split(items: Sequence[Item], shard_size: int, max_samples: int) -> Iterator
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let only one process build in a folder; the lock ends with the process."""
-    with open(folder / "lock", "w") as file:
-        # Forked workers share the lock and outlive a killed parent by a moment.
-        for attempt in range(_LOCK_ATTEMPTS):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Let only one process build a folder; the lock ends with the process.
+
+    It lies beside the folder: Windows does not rename a folder with an open file.
+    """
+    path = folder.with_name(f"{folder.name}.lock")
+    # Forked workers share the lock and outlive a killed parent by a moment.
+    for _ in range(_LOCK_ATTEMPTS):
+        file = path.open("a")
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            lock(file.fileno())
+            # Not a file that the process before us has removed since we opened it.
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
-            except OSError:
-                if attempt + 1 == _LOCK_ATTEMPTS:
-                    raise InputError(
-                        f"{folder.parent}: another process is packing here; wait for it to finish"
-                    ) from None
-                time.sleep(0.5)
+        file.close()
+        time.sleep(0.5)
+    else:
+        raise InputError(f"{folder}: another process is packing here; wait for it to finish")
+    try:
         yield
+    finally:
+        if sys.platform == "win32":  # where no open file is removed
+            file.close()
+        with contextlib.suppress(OSError):  # another process has it open there
+            path.unlink()
+        file.close()
 
 
 def _ours(output: Path) -> dict[str, Any] | None:
@@ -156,7 +167,7 @@ def pack_shards(
     fresh, stopped = not partial.exists(), False
     (partial / WORK).mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(partial / WORK):
+        with _locked(partial):
             place = unpack_tar(source, partial / WORK / "unpacked") if compressed else source
             _pack(
                 open_source(place), out, partial,

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from sdm_lightning.errors import PREEMPTED
 from sdm_lightning.inference.checkpoints import CHECKPOINTS
+from sdm_lightning.signals import STOP_SIGNALS
 
 
 class Preemption(pl.Callback):
@@ -57,7 +58,7 @@ class Preemption(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the handlers, until training ends."""
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        for number in (*STOP_SIGNALS, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

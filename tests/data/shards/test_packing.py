@@ -312,17 +312,66 @@ def test_masks_that_are_nearly_all_hole_are_pointed_out(tmp_path: Path, capsys):
 
 
 def test_two_processes_do_not_pack_into_one_output(tmp_path: Path, monkeypatch):
-    fcntl = pytest.importorskip("fcntl")
     make_images(tmp_path / "in", 2)
-    work = tmp_path / "out.partial" / ".work"
-    work.mkdir(parents=True)
     monkeypatch.setattr(packing, "_LOCK_ATTEMPTS", 1)
-    with open(work / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with packing._locked(tmp_path / "out.partial"):
         with pytest.raises(InputError, match="another process is packing here"):
             pack_shards(str(tmp_path / "in"), str(tmp_path / "out"), num_workers=0)
+        assert {path.name for path in tmp_path.iterdir()} == {"in", "out.partial.lock"}
     pack_shards(str(tmp_path / "in"), str(tmp_path / "out"), num_workers=0)
     assert set(read_all(tmp_path / "out")) == {"000", "001"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
+
+
+def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path: Path, monkeypatch):
+    """The process before us ends between our opening of its lock and our locking of it."""
+    path, held = tmp_path / "out.lock", []
+
+    def lock(descriptor: int) -> None:
+        if not held:
+            path.unlink()
+        held.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(packing, "lock", lock)
+    monkeypatch.setattr(packing.time, "sleep", lambda _: None)
+    with packing._locked(tmp_path / "out"):
+        assert len(held) == 2
+        assert path.stat().st_ino == held[-1]
+
+
+def test_on_windows_the_lock_is_closed_before_it_is_removed(tmp_path: Path, monkeypatch):
+    def unlink(path: Path, real=Path.unlink) -> None:
+        assert not open_files(tmp_path)
+        real(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.setattr(sys, "platform", "win32")
+    with packing._locked(tmp_path / "out"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def open_files(folder: Path) -> list[str]:
+    """The files in a folder that this process has open."""
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return [link for link in links if link.startswith(f"{folder.resolve()}/")]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="not on this system")
+def test_no_file_is_open_in_a_folder_that_is_renamed(tmp_path: Path, monkeypatch):
+    """Windows refuses that."""
+    make_images(tmp_path / "in", 2)
+
+    def replace(source, target, real=os.replace) -> None:
+        assert not open_files(Path(source))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    for seed in (0, 1):
+        pack_shards(
+            str(tmp_path / "in"), str(tmp_path / "out"), num_workers=0, seed=seed, overwrite=True
+        )
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
 
 
 @pytest.mark.slow

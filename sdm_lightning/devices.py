@@ -1,21 +1,29 @@
 """The device that a command runs on."""
 
 import torch
+from torch import Tensor
 
 from sdm_lightning.errors import InputError
 
+WITHOUT_FLOAT64 = {"mps"}
+"""Types of devices that refuse tensors of float64."""
 
-def choose_device(device: str | torch.device, *, float64: bool = False) -> torch.device:
+
+def where_float64_is(tensor: Tensor) -> Tensor:
+    """Return a tensor as it is, or its copy on the CPU if its device has no float64."""
+    return tensor.cpu() if tensor.device.type in WITHOUT_FLOAT64 else tensor
+
+
+def choose_device(device: str | torch.device) -> torch.device:
     """Return a device that this machine has.
 
     Args:
         device: Its name, or ``"auto"`` for the best there is.
-        float64: Whether it has to compute in float64, which ``mps`` cannot.
 
     Raises:
         InputError: If it is not a device, or not one that this machine can use.
     """
-    mps = torch.backends.mps.is_available() and not float64
+    mps = torch.backends.mps.is_available()
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
@@ -29,8 +37,5 @@ def choose_device(device: str | torch.device, *, float64: bool = False) -> torch
     if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
         raise InputError(f"device {device}: this machine's last GPU is cuda:{count - 1}")
     if chosen.type == "mps" and not mps:
-        reason = (
-            "cannot compute these scores" if float64 else "this machine has no usable Apple GPU"
-        )
-        raise InputError(f"device {device}: {reason}; use cpu or auto")
+        raise InputError(f"device {device}: this machine has no usable Apple GPU; use cpu or auto")
     return chosen

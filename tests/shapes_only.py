@@ -5,8 +5,8 @@ devices, or where a value is read back, for which a GPU would first have to fini
 "meta" stands for the GPU: of the devices that need no hardware only it has an autograd engine.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,16 +19,35 @@ from torch import nn
 from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import adam
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from sdm_lightning import devices
 from sdm_lightning.features import reuse
 from sdm_lightning.features.frozen import UsesFrozenNetwork
 
 DEVICE = torch.device("meta")
 
 
+class _NoFloat64(TorchDispatchMode):
+    """Apple's GPUs: no tensor of float64 on the device, and none is cast on its way from there."""
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, found)) if isinstance(x, torch.Tensor)]
+        if any(x.device == DEVICE for x in tensors):
+            assert not any(x.dtype == torch.float64 for x in tensors), f"float64 in {func}"
+        return found
+
+
 @contextmanager
-def shapes_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compute shapes alone. A value that lies on the CPU may be read, and is 0."""
+def shapes_only(monkeypatch: pytest.MonkeyPatch, *, float64: bool = False) -> Iterator[None]:
+    """Compute shapes alone. A value that lies on the CPU may be read, and is 0.
+
+    ``float64`` is whether the device has it: NVIDIA's GPUs do, Apple's do not.
+    """
     read = torch.ops.aten._local_scalar_dense.default
     refuse = fake_impls.op_implementations_dict[read]
 
@@ -45,7 +64,9 @@ def shapes_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(
             torch, "tensor", lambda *args, device=None, **kw: tensor(*args, **kw).to(device)
         )
-        with FakeTensorMode():
+        if not float64:
+            patch.setattr(devices, "WITHOUT_FLOAT64", {DEVICE.type})
+        with FakeTensorMode(), nullcontext() if float64 else _NoFloat64():
             yield
 
 

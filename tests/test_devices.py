@@ -14,39 +14,33 @@ def machine(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "float64", "expected"),
-    [
-        (True, False, False, "cuda"),
-        (False, True, False, "mps"),
-        (False, True, True, "cpu"),
-        (False, False, False, "cpu"),
-    ],
+    ("cuda", "mps", "expected"),
+    [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
 )
 def test_auto_takes_the_best_device(
-    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, float64: bool, expected: str
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
 ) -> None:
     machine(monkeypatch, cuda=cuda, mps=mps)
-    assert choose_device("auto", float64=float64).type == expected
+    assert choose_device("auto").type == expected
 
 
 @pytest.mark.parametrize(
-    ("device", "mps", "float64", "says"),
+    ("device", "mps", "says"),
     [
-        ("cuda", True, False, "device cuda: this machine has no usable CUDA GPU"),
-        ("cuda:1", True, True, "device cuda:1: this machine has no usable CUDA GPU"),
-        ("mps", False, False, "device mps: this machine has no usable Apple GPU"),
-        ("mps", True, True, "device mps: cannot compute these scores"),
-        ("xla", True, False, "device 'xla': choose cpu, cuda, mps or auto"),
-        ("meta", True, True, "device 'meta': choose cpu, cuda, mps or auto"),
-        ("abacus", True, False, "device 'abacus': choose cpu, cuda, mps or auto"),
+        ("cuda", True, "device cuda: this machine has no usable CUDA GPU"),
+        ("cuda:1", True, "device cuda:1: this machine has no usable CUDA GPU"),
+        ("mps", False, "device mps: this machine has no usable Apple GPU"),
+        ("xla", True, "device 'xla': choose cpu, cuda, mps or auto"),
+        ("meta", True, "device 'meta': choose cpu, cuda, mps or auto"),
+        ("abacus", True, "device 'abacus': choose cpu, cuda, mps or auto"),
     ],
 )
 def test_a_device_that_cannot_be_used_is_refused(
-    monkeypatch: pytest.MonkeyPatch, device: str, mps: bool, float64: bool, says: str
+    monkeypatch: pytest.MonkeyPatch, device: str, mps: bool, says: str
 ) -> None:
     machine(monkeypatch, cuda=False, mps=mps)
     with pytest.raises(InputError, match=says):
-        choose_device(device, float64=float64)
+        choose_device(device)
 
 
 def test_a_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sdm_lightning.devices import where_float64_is
 from sdm_lightning.errors import InputError
 
 MOSTLY_HOLE_ON_AVERAGE = 0.8
@@ -33,6 +34,7 @@ class ConventionGuard:
     def update(self, real: Tensor, fake: Tensor, mask: Tensor) -> None:
         """Add uint8 ``(B, 3, H, W)`` pairs with masks ``(B, 1, H, W)``, 1 = known."""
         self.num_images += len(mask)
+        real, fake, mask = map(where_float64_is, (real, fake, mask))
         error = (real.double() - fake.double()).abs().mean(dim=1, keepdim=True)
         known = (mask >= 0.5).double()
         hole = 1 - known

@@ -204,7 +204,7 @@ def run_pairs(
     Raises:
         InputError: If a pair cannot be read and ``skip_bad`` is off, or masks look inverted.
     """
-    target = choose_device(device, float64=True)
+    target = choose_device(device)
     evaluator.to(target)
     workers = default_workers() if num_workers is None else num_workers
     loader = DataLoader(

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from sdm_lightning.devices import where_float64_is
+
 PAIRED_NAMES = (
     "psnr",
     "psnr_hole",
@@ -149,6 +151,7 @@ def uncertainty_error_correlation(
         float64 ``(B,)`` in [-1, 1]; NaN where the hole has fewer than two pixels or one of the two
         maps is constant over it.
     """
+    uncertainty, mean, image, mask = map(where_float64_is, (uncertainty, mean, image, mask))
     error = (mean.float() - image.float()).abs().mean(dim=1, keepdim=True)
     hole = mask < 0.5
     values = [
@@ -168,6 +171,8 @@ def paired_scores(completed: Tensor, image: Tensor, mask: Tensor | None) -> dict
     Returns:
         One float64 ``(B,)`` tensor per name.
     """
+    completed, image = where_float64_is(completed), where_float64_is(image)
+    mask = None if mask is None else where_float64_is(mask)
     scores = {
         "psnr": psnr(completed, image),
         "ssim": ssim(completed, image),

@@ -138,7 +138,7 @@ class PerImageScores(ExactMetric):
             raise ValueError(f"unknown scores {sorted(unknown)}; declared: {self.names}")
         missing = torch.full((len(keys),), torch.nan, dtype=torch.float64)
         columns = [
-            scores[name].detach().to("cpu", torch.float64) if name in scores else missing
+            scores[name].detach().cpu().double() if name in scores else missing
             for name in self.names
         ]
         self.ids.append(row_hashes(keys))

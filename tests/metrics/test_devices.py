@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from sdm_lightning.evaluation.convention_guard import ConventionGuard
 from sdm_lightning.features.extractors import ImageNetworkFeatures, RandomConvFeatures
+from sdm_lightning.metrics import paired
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.metrics.paired import paired_scores
+from sdm_lightning.metrics.state import PerImageScores
 from tests.shapes_only import DEVICE, shapes_only, to_device
 
 
@@ -15,11 +18,30 @@ def images() -> torch.Tensor:
     return torch.empty(2, 3, 64, 64, dtype=torch.uint8, device=DEVICE)
 
 
-def test_paired_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    with shapes_only(monkeypatch):
+@pytest.mark.parametrize(("float64", "device"), [(True, DEVICE), (False, torch.device("cpu"))])
+def test_paired_scores(
+    monkeypatch: pytest.MonkeyPatch, float64: bool, device: torch.device
+) -> None:
+    with shapes_only(monkeypatch, float64=float64):
         scores = paired_scores(images(), images(), images()[:, :1])
     assert len(scores) == 6
-    assert {score.device for score in scores.values()} == {DEVICE}
+    assert {score.device for score in scores.values()} == {device}
+
+
+def test_scores_are_kept_without_float64_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    with shapes_only(monkeypatch):
+        guard, scores = ConventionGuard("masks"), PerImageScores(["lpips"])
+        guard.update(images(), images(), images()[:, :1])
+        scores.update(["a", "b"], {"lpips": torch.empty(2, device=DEVICE)})
+    assert scores.values[0].dtype == torch.float64
+
+
+def test_ranks_are_taken_where_float64_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[torch.Tensor] = []  # the choice of hole pixels needs values, so no device here
+    monkeypatch.setattr(paired, "where_float64_is", lambda tensor: moved.append(tensor) or tensor)
+    maps = torch.rand(4, 1, 3, 8, 8)
+    paired.uncertainty_error_correlation(maps[0, :, :1], maps[1], maps[2], maps[3, :, :1])
+    assert len(moved) == 4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -185,19 +184,17 @@ def make_demo_images(
     if _already_made(output, manifest):
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+        partial = Path(scratch) / "images"  # with the user's permissions
+        partial.mkdir()
         painter = _TrainPainter(train_photos(), size + MARGIN, seed)
         _write_all(partial / "train", num_train, painter, "train images", num_workers)
         tests = _test_images(test_photos(), size, num_test)
         _write_all(partial / "test", num_test, tests.__getitem__, "test images", num_workers)
         (partial / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        partial.chmod(0o755)
         if output.is_dir():
             output.rmdir()  # empty, or _already_made would have refused it
         os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _already_made(output: Path, manifest: dict[str, object]) -> bool:

@@ -136,7 +136,6 @@ def write_mask_set(
             "files": [vars(file) for file in written],
         }
         write_atomically(folder / MANIFEST_NAME, json.dumps(manifest, indent=1))
-        os.chmod(folder, 0o755)
         if target.exists():
             shutil.move(target, Path(scratch) / "old")
         os.replace(folder, target)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,15 @@ def test_made_folder_is_kept_and_anything_else_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     make(tmp_path / "empty", num_train=1, num_test=1)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        make(tmp_path / "images", num_train=0, num_test=1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "images").stat().st_mode) == 0o750
 
 
 def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):

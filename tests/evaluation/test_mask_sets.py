@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 from pathlib import Path
 
 import cv2
@@ -62,6 +64,15 @@ def test_masks_of_names_that_differ_in_case_are_found(folders):
         folders.real, folders.fake, masks=str(target), crop=48, features=None, lpips=None,
         record=None, num_workers=0,
     )  # fmt: skip
+
+
+def test_permissions_follow_the_umask(folders):
+    before = os.umask(0o027)
+    try:
+        write_mask_set(str(folders.root / "set"), preset="mat256_small", size=48, count=1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((folders.root / "set").stat().st_mode) == 0o750
 
 
 def test_what_is_printed(folders, capsys):

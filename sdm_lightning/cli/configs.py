@@ -1,7 +1,11 @@
 """Config files on the command line, read once before the command line is parsed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import jsonargparse
 
 from sdm_lightning.errors import InputError, parse_yaml
 from sdm_lightning.shipped import find_config
@@ -35,6 +39,22 @@ def read_config_files(words: list[str]) -> dict[str, Any]:
             raise InputError(f"config file '{name}' holds no keys")
         files[name] = content
     return files
+
+
+@contextmanager
+def parsed_as_utf8() -> Iterator[None]:
+    """Let jsonargparse read files as UTF-8, as we do, and not in the encoding of the locale."""
+    by_locale = jsonargparse.Path.read_text
+
+    def read_text(self: jsonargparse.Path) -> str:
+        path = Path(self.absolute)
+        return path.read_text(encoding="utf-8") if path.exists() else by_locale(self)
+
+    jsonargparse.Path.read_text = read_text  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        jsonargparse.Path.read_text = by_locale  # type: ignore[method-assign]
 
 
 def config_names(words: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from sdm_lightning.cli.configs import LINKED, holds_key
+from sdm_lightning.cli.configs import LINKED, holds_key, parsed_as_utf8
 from sdm_lightning.cli.faults import explain_fault
 from sdm_lightning.errors import InputError
 
@@ -36,7 +36,8 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before we started
+            sys.stdout.flush()
     except InputError as error:
         if os.environ.get("SDM_DEBUG"):
             raise
@@ -106,7 +107,8 @@ def parse_clearly(
         InputError: One line that names the key and what would be right.
     """
     try:
-        return parser.parse_args(words)
+        with parsed_as_utf8():
+            return parser.parse_args(words)
     except argparse.ArgumentError as error:
         raise InputError(explain(str(error), parser, files)) from error
 

@@ -24,6 +24,8 @@ def explain_fault(error: BaseException) -> str | None:
             return line
         seen = seen.__cause__ or seen.__context__
     # Not of what it was raised from: that may have been handled.
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG and error.filename:
+        return f"{error.filename}: the name is too long for this disk"
     if isinstance(error, PLACES) and error.filename:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
     return None

@@ -9,6 +9,8 @@ imported only when that verb is called, so that ``sdm shards -h`` does not wait 
 import ast
 import importlib
 import inspect
+import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -63,6 +65,9 @@ def main(args: Sequence[str] | None = None) -> None:
             The environment variable ``SDM_DEBUG=1`` lets the exception itself through instead.
     """
     words = list(sys.argv[1:] if args is None else args)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A file name that the terminal cannot show must not end the work on it; stderr does so.
+        sys.stdout.reconfigure(errors="backslashreplace")
     with user_errors():
         if not words or words[0] in ("-h", "--help"):
             print(overview())
@@ -164,6 +169,8 @@ def spell_out(function: Any, words: list[str], bare: Sequence[str] = ()) -> list
             required -= 1
             name = next(others, "") if required < 0 else ""
             word = f"--{name}={word}" if name else word
+        elif re.match(r"-[^-\d.][^=]*$", word) and (os.path.exists(word) or Path(word).suffix):
+            raise InputError(f"'{word}' looks like an option; write {os.path.join('.', word)}")
         if takes_value and re.match(r"-\d", word):  # argparse takes -5,-5,20,20 for an option
             word = f"{spelled.pop()}={word}"
         takes_value = word.startswith("-") and "=" not in word and word not in ("-h", "--help")

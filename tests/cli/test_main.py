@@ -1,6 +1,7 @@
 """The command line, through the same ``main(args)`` that a shell calls."""
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -110,6 +111,16 @@ class TestVerbs:
         for words in (["a", "b"], ["--seed", "1", "a", "b"], ["a", "--seed=1", "b", "c"]):
             changed = [f"--mask={word}" if word == "b" else word for word in words]
             assert spell_out(verb, words, ("mask",)) == changed
+            assert spell_out(verb, words) == words
+
+    def test_a_file_whose_name_begins_with_a_minus(self, refused: Callable[..., str]) -> None:
+        def verb(image: str, output: str = "", at: float = 0.0) -> None: ...
+
+        said = refused("inpaint", "-p.png", "--box", "1,1,2,2")
+        assert said == "'-p.png' looks like an option; write ./-p.png"
+        with pytest.raises(InputError, match=r"'-q\.png' looks like an option"):
+            spell_out(verb, ["p.png", "--output", "-q.png"])
+        for words in (["a", "--at", "-.5"], ["a", "-x"], ["a", "-x=b.png"], ["./-p.png"]):
             assert spell_out(verb, words) == words
 
 
@@ -362,6 +373,51 @@ class TestRun:
         assert [row["images_seen"] for row in stopped] == ["2.0", "4.0", "6.0", "8.0"]
         assert stopped == straight
         assert (tmp_path / "a" / "config-2.yaml").is_file()
+
+
+def test_a_closed_stdout_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    main(["-h"])
+
+
+@pytest.mark.parametrize(
+    ("errors", "printed"), [("strict", b"\\u6771.png"), ("surrogateescape", None)]
+)
+def test_a_name_that_the_terminal_cannot_show_is_printed(
+    monkeypatch: pytest.MonkeyPatch, errors: str, printed: bytes | None
+) -> None:
+    shown = io.BytesIO()
+    stdout = io.TextIOWrapper(shown, "cp1252", errors)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setitem(main.__globals__, "overview", lambda: "東.png")
+    if printed is None:  # what somebody has chosen stays
+        with pytest.raises(UnicodeEncodeError):
+            main(["-h"])
+    else:
+        main(["-h"])
+        assert shown.getvalue().strip() == printed
+
+
+def test_config_files_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    (tmp_path / "part.yaml").write_text("width: 3\nname: é東", encoding="utf-8")
+    (tmp_path / "whole.yaml").write_text("part: part.yaml\nother: ü", encoding="utf-8")
+    code = (
+        "from jsonargparse import ArgumentParser\n"
+        "from sdm_lightning.cli.errors import parse_clearly\n"
+        "class Part:\n"
+        "    def __init__(self, width: int, name: str): ...\n"
+        "parser = ArgumentParser(exit_on_error=False)\n"
+        "parser.add_argument('--config', action='config')\n"
+        "parser.add_class_arguments(Part, 'part', sub_configs=True)\n"
+        "parser.add_argument('--other')\n"
+        f"found = parse_clearly(parser, ['--config', {str(tmp_path / 'whole.yaml')!r}])\n"
+        "print(ascii([found.part.name, found.other]))"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **plain}, check=True, capture_output=True
+    )
+    assert done.stdout.split() == [rb"['\xe9\u6771',", rb"'\xfc']"]
 
 
 def test_a_reader_that_stops_is_no_error() -> None:

@@ -272,6 +272,8 @@ def test_wandb_out_of_reach_or_token_wrong(sdm, monkeypatch, capsys):
 def test_faults_that_are_not_known_keep_their_traceback():
     assert explain_fault(RuntimeError("shape mismatch")) is None
     assert explain_fault(OSError(5, "Input/output error", "/x")) is None
+    long = explain_fault(OSError(36, "File name too long", "/xxx"))
+    assert long == "/xxx: the name is too long for this disk"
     assert explain_fault(OSError(13, "Permission denied", "/x")) == "/x: permission denied"
     handled = KeyError("a bug")
     handled.__context__ = FileNotFoundError(2, "No such file or directory", "/x")

@@ -130,18 +130,18 @@ def free_path(numbered: Callable[[int], Path]) -> Path:
 def check_writable(path: str | Path) -> None:
     """Refuse a place where no file can be written, before hours of work and not after.
 
-    Its folder is created if missing; nothing else is left behind.
+    Nothing is left behind. A folder that is missing counts as writable where it can be created.
 
     Raises:
         InputError: If it is a folder or cannot be written.
     """
     file = Path(path)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         if file.exists():
             file.open("ab").close()
         else:
-            tempfile.TemporaryFile(dir=file.parent).close()
+            folder = next((parent for parent in file.parents if parent.exists()), file.parent)
+            tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"{file}: cannot be written ({error.strerror}); name another") from error
 

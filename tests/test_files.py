@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from sdm_lightning import files
-from sdm_lightning.files import atomic_file, sha256_of_file, write_atomically
+from sdm_lightning.errors import InputError
+from sdm_lightning.files import atomic_file, check_writable, sha256_of_file, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -65,6 +66,14 @@ def test_no_folder_is_opened_on_windows(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     write_atomically(tmp_path / "f", "content")
     assert (tmp_path / "f").read_text() == "content"
+
+
+def test_looking_whether_a_file_can_be_written_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "new" / "folder" / "f")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/new/f: cannot be written"):
+        check_writable(tmp_path / "file" / "new" / "f")
 
 
 @pytest.mark.parametrize("function", ["write", "replace"])

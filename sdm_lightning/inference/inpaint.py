@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from sdm_lightning.data.masks.convention import MaskConvention, opposite_convention
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import write_atomically
+from sdm_lightning.files import check_writable, write_atomically
 from sdm_lightning.inference.certainty import Calibration, HoleDeviations, read_calibration
 from sdm_lightning.inference.holes import HoleSource
 from sdm_lightning.inference.inpainter import Inpainter, check_options
@@ -137,6 +137,8 @@ def inpaint_files(
     skipped = len(jobs) - len(waiting)
     if skipped:
         say(f"{skipped} done already, skipped (--overwrite true redoes them)")
+    for target in {job.output.parent: job.output for job in waiting}.values():
+        check_writable(target)  # one in each folder, now and not after the work
     inpainter = Inpainter.from_pretrained(weights, device, parameters=parameters)
     calibration = read_calibration(inpainter.info)
     say(_describe_weights(inpainter))

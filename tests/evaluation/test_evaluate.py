@@ -270,10 +270,10 @@ def test_a_device_that_is_not_there(folders, monkeypatch):
     assert refused(folders, device="cuda").startswith("device cuda: this machine has no usable")
 
 
-def test_a_device_that_cannot_compute_the_scores(folders, capsys):
+def test_an_apple_gpu_that_is_not_there(folders, capsys):
     with pytest.raises(SystemExit) as end:
         main(["evaluate", folders.real, folders.fake, "--features", "null", "--lpips", "null",
               "--record", "null", "--device", "mps"])  # fmt: skip
     assert end.value.code == 2
     said = capsys.readouterr().err
-    assert said == "error: device mps: cannot compute these scores; use cpu or auto\n"
+    assert said == "error: device mps: this machine has no usable Apple GPU; use cpu or auto\n"

@@ -286,6 +286,15 @@ def test_what_cannot_be_done(
         inpaint_files(str(tmp_path / image), str(tmp_path / mask), target, str(tiny_weights))
 
 
+def test_an_unwritable_place_is_told_before_the_weights_are_read(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a")
+    output = tmp_path / "photos" / "a.png" / "out.png"
+    with pytest.raises(InputError, match=f"^{output}: cannot be written"):
+        inpaint_files(
+            str(tmp_path / "photos/a.png"), str(tmp_path / "masks/a.png"), str(output), "no weights"
+        )
+
+
 def test_no_result_takes_the_place_of_an_input(tmp_path: Path, tiny_weights: Path) -> None:
     """Neither as one of several samples nor as a picture beside the result."""
     write_pair(tmp_path, "a-1")

@@ -283,7 +283,10 @@ def test_every_row_trains_and_tests_at_tiny_scale(
     for line in map(json.loads, lines):
         assert line["scale"] == "tiny"
         assert line["command"] == "test"
-        assert any(metric.startswith("fid[random-conv]/") for metric in line["metrics"])
+        scores = {metric.partition("/")[0] for metric in line["metrics"]}
+        names = ("fid", "kid", "feature_distance")
+        assert {f"{name}[efficientnet-lite2]" for name in names} <= scores
+        assert not any(score.startswith("lpips") for score in scores)
 
 
 @pytest.mark.usefixtures("stand_ins")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import shlex
@@ -15,40 +16,38 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import (
-    compiled,
-    data,
-    disk,
-    evaluation,
-    generator,
-    page,
-    photo,
-    precision,
-    scale,
-    startup,
-    training,
-)  # fmt: skip
 from benchmarks.common import Line, Settings, machine, text_of
 from sdm_lightning.memory import reuse_freed_memory
 
-SECTIONS: dict[str, Callable[[Settings], Iterator[Line]]] = {
-    "startup": startup.run,
-    "generator": generator.run,
-    "memory": generator.run_memory,
-    "precision": precision.run,
-    "training": training.run,
-    "data": data.run,
-    "evaluation": evaluation.run,
-    "checkpoint": disk.run,
-    "photo": photo.run,
-    "scale": scale.run,
+# Imported when they run: a section does without the packages that only others need.
+SECTIONS = {
+    "startup": "startup.run",
+    "generator": "generator.run",
+    "memory": "generator.run_memory",
+    "precision": "precision.run",
+    "training": "training.run",
+    "data": "data.run",
+    "evaluation": "evaluation.run",
+    "checkpoint": "disk.run",
+    "photo": "photo.run",
+    "scale": "scale.run",
 }
 EXTRA = {
-    "compile": compiled.run,
-    "scores": evaluation.run_scores,
-    "chance": evaluation.run_chance,
+    "compile": "compiled.run",
+    "engines": "engines.run",
+    "scores": "evaluation.run_scores",
+    "chance": "evaluation.run_chance",
 }
-"""Only when named: they take minutes."""
+"""Only when named: they take minutes, or need more than this package."""
+
+
+def section(place: str) -> Callable[[Settings], Iterator[Line]]:
+    """Import a section."""
+    module, _, function = place.partition(".")
+    run: Callable[[Settings], Iterator[Line]] = getattr(
+        importlib.import_module(f"benchmarks.{module}"), function
+    )
+    return run
 
 
 def main(words: list[str] | None = None) -> int:
@@ -72,6 +71,8 @@ def main(words: list[str] | None = None) -> int:
     if unknown := sorted(set(arguments.sections) - set(known) - {"page"}):
         parser.error(f"unknown section {unknown[0]!r}; choose {', '.join(known)} or page")
     if "page" in arguments.sections:
+        from benchmarks import page
+
         page.write()
         return 0
     reuse_freed_memory()
@@ -89,7 +90,7 @@ def main(words: list[str] | None = None) -> int:
             )  # fmt: skip
             where = {"machine": machine(settings.device), "command": command}
             try:
-                for line in known[name](settings):
+                for line in section(known[name])(settings):
                     print(text_of(line), flush=True)
                     if arguments.output is not None:
                         with arguments.output.open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""``torch.compile`` beside eager: forward and backward of the generator and a frozen network."""
+"""``torch.compile`` beside eager: the generator, the discriminator and a frozen network."""
 
 from __future__ import annotations
 
@@ -22,21 +22,24 @@ NETWORK = "efficientnet-lite0"
 def run(settings: Settings) -> Iterator[Line]:
     """Compare at each size of the training step."""
     for size in settings.training:
-        generator = build(size, 1, quick=settings.quick).generator.to(settings.device)
-        inputs = torch.rand(BATCH, INPUT_CHANNELS, size, size, device=settings.device)
-        name = f"generator, forward and backward, {size}x{size}, batch {BATCH}"
-        yield from _beside_eager(settings, name, generator, inputs)
-    network = PretrainedNetwork(NETWORK).to(settings.device)
+        module = build(size, 1, quick=settings.quick)
+        channels = {"generator": (INPUT_CHANNELS,), "discriminator": (3, 1)}  # image and mask
+        for part, counts in channels.items():
+            network = getattr(module, part).to(settings.device)
+            inputs = [torch.rand(BATCH, n, size, size, device=settings.device) for n in counts]
+            name = f"{part}, forward and backward, {size}x{size}, batch {BATCH}"
+            yield from _beside_eager(settings, name, network, *inputs)
+    frozen = PretrainedNetwork(NETWORK).to(settings.device)
     images = fast_layout(torch.rand(BATCH, 3, 96, 96, device=settings.device)).requires_grad_()
     name = f"{NETWORK}, forward and backward to the image, 96x96, batch {BATCH}"
-    yield from _beside_eager(settings, name, network.network, images)
+    yield from _beside_eager(settings, name, frozen.network, images)
 
 
 def _beside_eager(
-    settings: Settings, name: str, network: nn.Module, inputs: Tensor
+    settings: Settings, name: str, network: nn.Module, *inputs: Tensor
 ) -> Iterator[Line]:
     def step(run: Callable[..., Any]) -> None:
-        found = run(inputs)
+        found = run(*inputs)
         sum(x.mean() for x in (found if isinstance(found, tuple) else [found])).backward()
 
     compiled: Any = torch.compile(network, dynamic=False)

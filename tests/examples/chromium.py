@@ -1,4 +1,4 @@
-"""The example page in a headless Chromium, for its test and for ``benchmarks/engine_speed.py``."""
+"""The example page in a headless Chromium, for its test and for ``benchmarks/engines.py``."""
 
 import functools
 import http.server

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks import gpu
 from benchmarks.common import Line, read_lines
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +21,7 @@ TITLES = {
     "precision": "bfloat16",
     "training": "Training step",
     "compile": "Compilation",
+    "engines": "Engines",
     "data": "Data",
     "masks": "Masks",
     "evaluation": "Evaluation",
@@ -32,11 +35,13 @@ TITLES = {
 INTRODUCTION = """\
 # Benchmarks
 
-`make bench` measures everything on this page but *Compilation* (`python -m benchmarks compile`)
-and the last section, and prints one table.
+`make bench` measures what is on this page and prints one table, but for the last section, which is
+computed, and what takes minutes or needs more packages: *Compilation*, *Engines*, *Scores of a
+whole test set* and *Scores of perfect results* (`python -m benchmarks compile engines scores
+chance`).
 `python -m benchmarks SECTION ...` measures a part, `--output FILE` keeps the JSON lines, and
 `python -m benchmarks page` makes this page from those in `benchmarks/results/`. No GPU was at
-hand; `make gpu` measures there.
+hand; `make gpu` measures there ([below](#on-a-gpu)).
 
 A figure stands beside its limit, measured in the same process in interleaved pairs: *ratio* is
 the median of the pairs' ratios, and 1 means that nothing is lost. The limit of a network is the
@@ -79,6 +84,11 @@ model only, whose time is mostly that of calling operators; the frozen network's
 channel are slower compiled, so no option compiles it. On a GPU it has not been measured.
 """
 
+ENGINES = """\
+Those that were installed; each runs the same ONNX file, whose weights are float16, in float32.
+[Deploy](deploy.md#onnx) says how to make the file, and has figures of a browser.
+"""
+
 DECODING = """\
 OpenCV gives the same pixels as Pillow in less time, but fills damaged JPEGs up without a word.
 Where `simplejpeg` is installed (extra `fast`), the stream decodes with it in strict mode, in which
@@ -93,11 +103,45 @@ above 1 are buckets with parameters of both, and in a step with R1 the discrimin
 time.
 """
 
+ON_A_GPU = """\
+## On a GPU
+
+`make gpu` (on a machine without network `python3 -m benchmarks.gpu`) runs the tests that need a
+GPU, the sections *Training step*, *Generator*, *Memory* and *Checkpoints*, and `sdm fit` on the
+demo's photos, in eight minutes together (`--minutes`), start-up included. It installs and downloads
+nothing; it takes the Python of `.venv` if there is one, else `python3`, and names missing packages
+{needed}
+
+The folder `runs/gpu` (`--output`) then holds eight files, of 6 MB together for the demo's model:
+
+- `summary.json`: tests passed, failed and not reached, figures of each section, images trained on,
+  images per second with and without start-up, what failed, and which parts were cut; it is written
+  after each part;
+- `tests.txt`, `bench.txt`, `fit.txt`: what the parts print, a test's failure at once;
+- `bench.jsonl`: the figures, for `benchmarks/results/`;
+- `metrics.csv`: of the training, with `train/images_per_second`;
+- `weights.safetensors`, `weights.discriminator.safetensors`: the averaged generator in half
+  precision, and its discriminator.
+
+Shards and checkpoints are in a temporary folder, or in `--work`. The next call goes on from the
+weights, or, with the optimizers' state, from `--work` or from a checkpoint:
+
+```bash
+python3 -m benchmarks.gpu --output runs/gpu2 -- --start_from runs/gpu/weights.safetensors
+python3 -m benchmarks.gpu --work runs/gpu-work                 # and the same again
+python3 -m benchmarks.gpu --checkpoint runs/mine/checkpoints/last.ckpt --shards shards/mine
+```
+
+What follows `--` are options of `sdm fit`, with paths from the repository's root; with a `--config`
+among them they replace the demo's. The exit status is 1 if a part failed or nothing was trained.
+"""
+
 NOTES = {
     "memory": MEMORY,
     "precision": PRECISION,
     "training": TRAINING,
     "compile": COMPILATION,
+    "engines": ENGINES,
     "data": DECODING,
     "scale": EXCHANGE,
 }
@@ -119,6 +163,10 @@ def page() -> str:
         if found:
             parts.append(_table(title, found, before))
             parts += [NOTES[section]] if section in NOTES else []
+    *packages, last = (f"`{name}`" for name in gpu.PACKAGES.values())
+    needed = f"before it begins. It needs {', '.join(packages)} and {last}."
+    needed = textwrap.fill(needed, 100, break_on_hyphens=False)
+    parts.append(ON_A_GPU.format(needed=needed))
     parts.append(_many_gpus(lines))
     return "\n".join(parts)
 

@@ -86,7 +86,9 @@ channel are slower compiled, so no option compiles it. On a GPU it has not been 
 
 ENGINES = """\
 Those that were installed; each runs the same ONNX file, whose weights are float16, in float32.
-[Deploy](deploy.md#onnx) says how to make the file, and has figures of a browser.
+OpenVINO 2026.4 gets the file wrong as it is (grouped convolutions whose filters the graph computes)
+and reads it with its constants folded by ONNX Runtime. [Deploy](deploy.md#onnx) says how to make
+the file, and has figures of a browser.
 """
 
 DECODING = """\

@@ -14,7 +14,6 @@ from sdm_lightning.diffusion.process import (
     pick,
     predict,
     sample,
-    standard_deviation_map,
 )
 from sdm_lightning.diffusion.schedules import (
     CosineSchedule,
@@ -23,6 +22,7 @@ from sdm_lightning.diffusion.schedules import (
     SquareRootSchedule,
     UniformSchedule,
 )
+from sdm_lightning.diffusion.uncertainty import standard_deviation_map
 
 __all__ = [
     "CosineSchedule",

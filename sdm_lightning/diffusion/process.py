@@ -7,19 +7,21 @@ Lightning.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from sdm_lightning.diffusion.schedules import MaskSchedule, UniformSchedule, require_rising
+from sdm_lightning.diffusion.uncertainty import (
+    UncertaintyChannels,
+    UncertaintyScale,
+    scale_uncertainty,
+    standard_deviation_map,
+)
 
 Network: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps the seven input channels ``(B, 7, H, W)`` to mean and log variance ``(B, 3, H, W)``."""
-
-UncertaintyScale: TypeAlias = Literal["minmax", "clamp"]
-
-UncertaintyChannels: TypeAlias = Literal["mean", "max"]
 
 NoiseSource: TypeAlias = (
     torch.Generator | Sequence[torch.Generator] | Callable[[Tensor], Tensor] | None
@@ -107,47 +109,6 @@ def initial_state(image: Tensor, mask: Tensor) -> DiffusionState:
     # where() and not a product: a NaN or infinity inside the hole must not leak out of it.
     known = torch.where(mask.bool(), image, torch.zeros_like(image))
     return DiffusionState(image=known, mask=mask, uncertainty=1 - mask, step=0)
-
-
-def standard_deviation_map(log_variance: Tensor, channels: UncertaintyChannels = "mean") -> Tensor:
-    """Compute one standard deviation per pixel from those of its colour channels.
-
-    The paper has three variances per pixel and one uncertainty, and does not say how one
-    follows from the other.
-
-    Args:
-        log_variance: ``(B, 3, H, W)``.
-        channels: The mean or the largest of the three.
-
-    Returns:
-        ``(B, 1, H, W)``, positive and finite: exp is taken of at most 20 / 2.
-    """
-    deviations = torch.exp(0.5 * log_variance.float().clamp(-40.0, 20.0))
-    reduce = torch.mean if channels == "mean" else torch.amax
-    return reduce(deviations, dim=1, keepdim=True)
-
-
-def scale_uncertainty(deviation: Tensor, hole: Tensor, scale: UncertaintyScale) -> Tensor:
-    """Scale standard deviations to [0, 1], the preliminary uncertainty u~_t.
-
-    Args:
-        deviation: ``(B, 1, H, W)``, positive.
-        hole: ``(B, 1, H, W)``, 1 where initially missing: the pixels that are compared.
-        scale: ``"minmax"`` stretches the hole's smallest deviation to 0 and its largest to 1, image
-            by image; ``"clamp"`` keeps the deviation itself, cut at 1 (half the image's range).
-
-    Returns:
-        ``(B, 1, H, W)`` in [0, 1]; 0 outside the hole.
-    """
-    if scale == "clamp":
-        return deviation.clamp(0.0, 1.0) * hole
-    inside = hole.bool()
-    infinity = torch.full_like(deviation, torch.inf)
-    low = torch.where(inside, deviation, infinity).amin(dim=(1, 2, 3), keepdim=True)
-    high = torch.where(inside, deviation, -infinity).amax(dim=(1, 2, 3), keepdim=True)
-    span = (high - low).clamp_min(1e-8)
-    # In an image without a hole low is +inf; its pixels are dropped by where() below.
-    return torch.where(inside, (deviation - low) / span, torch.zeros_like(deviation))
 
 
 def predict(

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from sdm_lightning.arrays import Bools, Floats
-from sdm_lightning.diffusion.process import UncertaintyScale, scale_uncertainty
+from sdm_lightning.diffusion.uncertainty import UncertaintyScale, scale_uncertainty
 from sdm_lightning.inference.pictures import Array, Picture
 from sdm_lightning.inference.regions import Region, enlarge
 from sdm_lightning.inference.results import InpaintingSample, InpaintingStep

@@ -34,6 +34,11 @@ class InpaintingModule(pl.LightningModule):
     images_seen: int
     images_before: int
 
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """All buffers: DDP would overwrite ADA's sums, and send frozen networks in each step."""
+        return [name for name, _ in self.named_buffers()]
+
     def inpaint(
         self,
         image: Tensor,

@@ -134,11 +134,6 @@ class SDMModule(InpaintingModule):
         if compile_generator:
             self.generator.compile()
 
-    @property
-    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
-        """All buffers: DDP would overwrite ADA's sums, and send frozen networks in each step."""
-        return [name for name, _ in self.named_buffers()]
-
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return two Adam optimizers: the generator's and the discriminator's."""
         generator, discriminator = self._adam_options()

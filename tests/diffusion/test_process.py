@@ -1,6 +1,5 @@
 """Predict, pick and sample (Eq. 4-5) against values worked out by hand."""
 
-import math
 from typing import cast
 
 import pytest
@@ -18,7 +17,7 @@ from sdm_lightning.diffusion import (
     sample,
     standard_deviation_map,
 )
-from sdm_lightning.diffusion.process import UncertaintyChannels
+from sdm_lightning.diffusion.uncertainty import UncertaintyChannels
 
 
 def random_problem(batch=3, size=16, hole=0.6, seed=0):
@@ -112,15 +111,6 @@ def test_uncertainty_is_stretched_over_the_hole():
     torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 1.0, 0.5, 0.0]))
     clamped = predict(network, state, mask, 1, "clamp").uncertainty.flatten()
     torch.testing.assert_close(clamped, torch.tensor([0.0, 0.1, 0.3, 0.2, 0.0]))
-
-
-@pytest.mark.parametrize(("channels", "expected"), [("mean", 0.3), ("max", 0.6)])
-def test_a_pixels_deviation_is_the_mean_or_the_largest_of_its_channels(channels, expected):
-    deviation = torch.tensor([0.1, 0.2, 0.6]).view(1, 3, 1, 1)
-    found = standard_deviation_map(2 * deviation.log(), channels)
-    torch.testing.assert_close(found, torch.full((1, 1, 1, 1), expected))
-    limited = standard_deviation_map(torch.full((1, 3, 1, 1), 200.0))
-    assert limited.item() == pytest.approx(math.exp(10))
 
 
 @pytest.mark.parametrize(("channels", "first"), [("mean", 1), ("max", 0)])

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.networks import (
-    FEATURE_NETWORKS,
     PretrainedNetwork,
     enlarged,
     find_network,
@@ -38,10 +37,10 @@ def photo(name: str, size: int) -> torch.Tensor:
 
 def test_packaged_weights_recognise_photos(lite0: PretrainedNetwork) -> None:
     # The classifier is not part of the feature network; it is the file's last two tensors.
-    from sdm_lightning.features.networks import _packaged
+    from sdm_lightning.features.networks import packaged_weights
     from sdm_lightning.features.weights import read_state
 
-    state = read_state(_packaged(LITE0, FEATURE_NETWORKS[LITE0]))
+    state = read_state(packaged_weights(LITE0)[0])
     weight, bias = list(state.values())[-2:]
     for name, classes in (("coffee", {967}), ("chelsea", {281, 282, 285})):  # espresso; cats
         logits = F.linear(lite0.pooled(photo(name, 224)), weight, bias)

@@ -86,7 +86,7 @@ def installed(model: Path) -> dict[str, Engine]:
     """Load the model into the engines that are installed."""
     kinds = {
         "ONNX Runtime": (onnx_runtime, "onnxruntime"),
-        "OpenVINO": (openvino, "openvino", "onnxruntime"),
+        "OpenVINO": (openvino, "openvino"),
     }
     return {
         name: load(model)
@@ -110,21 +110,12 @@ def onnx_runtime(model: Path) -> Engine:
 
 
 def openvino(model: Path) -> Engine:
-    """Load the model into OpenVINO, with its constants folded by ONNX Runtime.
-
-    OpenVINO 2026.4 gets grouped convolutions wrong whose filters the graph computes, as it does
-    those of the blur.
-    """
-    import onnxruntime
+    """Load the model into OpenVINO."""
     from openvino import Core
 
-    folding = onnxruntime.SessionOptions()
-    folding.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    folding.optimized_model_filepath = str(model.with_name("folded.onnx"))
-    onnxruntime.InferenceSession(str(model), folding)
     # float32 as the others compute; its default is bfloat16 where the processor has that.
     options = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = Core().compile_model(folding.optimized_model_filepath, "CPU", options)
+    compiled = Core().compile_model(str(model), "CPU", options)
     return lambda *inputs: compiled(_arrays(inputs))["completed"]
 
 

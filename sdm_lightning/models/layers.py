@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LEAKY_SLOPE = 0.2
+TAPS = (1.0, 3.0, 3.0, 1.0)
 ACTIVATION_GAIN = math.sqrt(2.0)
 RESIDUAL_GAIN = math.sqrt(0.5)
 
@@ -50,8 +51,17 @@ def fast_layout(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
+def is_exporting() -> bool:
+    """Tell whether ``torch.export`` is tracing; torch 2.6 cannot tell."""
+    return bool(getattr(torch.compiler, "is_exporting", lambda: False)())
+
+
 def _binomial_kernel(x: Tensor, gain: float) -> Tensor:
     """Build the [1, 3, 3, 1] filter with sum ``gain``, one copy per channel of ``x``."""
+    if is_exporting():
+        # OpenVINO computes a convolution of each channel wrongly whose filter is no constant.
+        row = [[a * b * gain / 64.0 for a in TAPS] for b in TAPS]
+        return torch.tensor([[row]] * x.shape[1], dtype=x.dtype, device=x.device)
     # Computed on the device: a copy from the host waits for a GPU, and cannot be in a CUDA graph.
     taps = 4 - (2 * torch.arange(4, device=x.device, dtype=x.dtype) - 3).abs()
     kernel = torch.outer(taps, taps) * (gain / 64.0)

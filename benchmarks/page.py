@@ -86,9 +86,8 @@ channel are slower compiled, so no option compiles it. On a GPU it has not been 
 
 ENGINES = """\
 Those that were installed; each runs the same ONNX file, whose weights are float16, in float32.
-OpenVINO 2026.4 gets the file wrong as it is (grouped convolutions whose filters the graph computes)
-and reads it with its constants folded by ONNX Runtime. [Deploy](deploy.md#onnx) says how to make
-the file, and has figures of a browser.
+onnxruntime-web is WebAssembly in Chromium, timed by the wall clock. [Deploy](deploy.md#onnx) says
+how to make the file.
 """
 
 DECODING = """\

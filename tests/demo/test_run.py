@@ -28,7 +28,6 @@ def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_missing_feature_networks_are_named_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,6 +37,7 @@ def test_missing_feature_networks_are_named_before_anything_is_made(
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_whole_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run_demo(str(tmp_path), start="scratch", minutes=0.1, num_train=64, num_test=4)

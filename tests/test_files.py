@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,8 +83,7 @@ def test_an_error_names_the_file_that_was_wanted(tmp_path, monkeypatch, function
         raise PermissionError(13, "Permission denied", str(paths[0]), None, str(paths[-1]))
 
     if function == "replace":  # onto a file that is open, on Windows
-        monkeypatch.setattr(os, "replace", refuse)
-        monkeypatch.setattr(os, "rename", refuse)
+        monkeypatch.setattr(Path, "replace", refuse)
     else:
         monkeypatch.setattr(files, "_EarlyFile", refuse)
     with pytest.raises(PermissionError) as raised:

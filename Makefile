@@ -67,7 +67,7 @@ lint: $(STAMP) ## Check style, formatting and types
 bench: $(STAMP) ## Measure speed and memory beside their limits (BENCH="startup data": a part)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
-# Installs nothing: a lent GPU's machine may have no network, and packages of its own.
+# Installs nothing: a machine with a GPU may have no network, and packages of its own.
 gpu: ## On a GPU, in eight minutes: its tests, figures, more training (GPU="--minutes 5 --output runs/gpu")
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu $(GPU)
 

@@ -1,4 +1,4 @@
-"""In a few minutes on a lent GPU: its tests, its figures, and a piece of a longer training.
+"""In a few minutes on a GPU: its tests, its figures, and a piece of a longer training.
 
 ``--output`` gets eight small files, whatever the parts came to:
 

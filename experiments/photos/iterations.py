@@ -13,16 +13,17 @@ weights have there::
     python experiments/photos/iterations.py runs/photos/test demo
 """
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
 from jsonargparse import auto_cli
 from score import BATCH, read_windows
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdm_lightning.cli.errors import user_errors
-from sdm_lightning.diffusion import DiffusionState, SpatialDiffusion
+from sdm_lightning.diffusion import DiffusionState, DiffusionStep, Network, SpatialDiffusion
 from sdm_lightning.diffusion.process import predict
 from sdm_lightning.inference import load_generator
 from sdm_lightning.metrics.paired import uncertainty_error_correlation
@@ -36,24 +37,31 @@ def error(mean: Tensor, image: Tensor, region: Tensor) -> Tensor:
     return squared.sum((1, 2, 3)) / (3 * region.sum((1, 2, 3)))
 
 
+def iterate(
+    network: nn.Module, loop: SpatialDiffusion, image: Tensor, mask: Tensor, total: int
+) -> tuple[list[DiffusionStep], Network]:
+    """Run all iterations from fixed noise; return them and the network with its styles."""
+    noise = [torch.Generator().manual_seed(index) for index in range(len(image))]
+    codes = torch.stack([torch.randn(network.latent_dim, generator=g) for g in noise])
+    call = partial(network.eval(), styles=network.mapping(codes))
+    return list(loop.iterate(call, image, mask, num_iterations=total, generator=noise)), call
+
+
+def batches(images: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images in [-1, 1] and masks, a batch at a time."""
+    for pixels, mask in zip(images.split(BATCH), masks.split(BATCH), strict=True):
+        yield pixels.float() / 127.5 - 1, mask
+
+
 @torch.inference_mode()
 def gains(weights: str, images: Tensor, masks: Tensor, total: int) -> tuple[list[float], float]:
     """Return the gain of each feed in dB of PSNR, and the uncertainty's rank correlation."""
     network, info = load_generator(weights)
-    network.eval()
-    loop: SpatialDiffusion = info.build_diffusion()
+    loop = info.build_diffusion()
     found: list[Tensor] = []
     correlations: list[Tensor] = []
-    for pixels, mask in zip(images.split(BATCH), masks.split(BATCH), strict=True):
-        image = pixels.float() / 127.5 - 1
-        noise = [torch.Generator().manual_seed(index) for index in range(len(image))]
-        codes = torch.stack([torch.randn(network.latent_dim, generator=g) for g in noise])
-        styles = network.mapping(codes)
-
-        def run(inputs: Tensor, styles: Tensor = styles) -> tuple[Tensor, Tensor]:
-            return network(inputs, styles)
-
-        steps = list(loop.iterate(run, image, mask, num_iterations=total, generator=noise))
+    for image, mask in batches(images, masks):
+        steps, call = iterate(network, loop, image, mask, total)
         before = steps[-2].state
         last = 1 - before.mask
         picked = (before.mask - mask).bool()
@@ -62,7 +70,9 @@ def gains(weights: str, images: Tensor, masks: Tensor, total: int) -> tuple[list
         for feed in (image, torch.rand_like(image) * 2 - 1):
             fed = torch.where(picked, feed, before.image)
             state = DiffusionState(fed, before.mask, before.uncertainty, before.step)
-            mean = predict(run, state, mask, total, loop.uncertainty_scale).mean
+            mean = predict(
+                call, state, mask, total, loop.uncertainty_scale, loop.uncertainty_channels
+            ).mean
             row.append(10 * torch.log10(base / error(mean, image, last)))
         found.append(torch.stack(row))
         correlations.append(
@@ -82,19 +92,13 @@ def by_iteration(
         ``(T, 4)``, means over the images: the share, then PSNR when filled, in the result and
         after the first pass; with other weights a fifth column, their single pass.
     """
-    networks = [load_generator(name) for name in (weights, single) if name is not None]
+    models = [load_generator(name) for name in (weights, single) if name is not None]
     found = []
-    for pixels, mask in zip(images.split(BATCH), masks.split(BATCH), strict=True):
-        image = pixels.float() / 127.5 - 1
-        runs = []
-        for (network, info), count in zip(networks, (total, 1), strict=False):
-            noise = [torch.Generator().manual_seed(index) for index in range(len(image))]
-            codes = torch.stack([torch.randn(network.latent_dim, generator=g) for g in noise])
-            call = partial(network.eval(), styles=network.mapping(codes))
-            loop: SpatialDiffusion = info.build_diffusion()
-            runs.append(
-                list(loop.iterate(call, image, mask, num_iterations=count, generator=noise))
-            )
+    for image, mask in batches(images, masks):
+        runs = [
+            iterate(network, info.build_diffusion(), image, mask, count)[0]
+            for (network, info), count in zip(models, (total, 1), strict=False)
+        ]
         singles = [run[0].mean for run in runs]
         known, rows = mask, []
         for step in runs[0]:

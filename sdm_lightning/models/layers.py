@@ -51,14 +51,14 @@ def fast_layout(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
-def is_exporting() -> bool:
+def _is_exporting() -> bool:
     """Tell whether ``torch.export`` is tracing; torch 2.6 cannot tell."""
     return bool(getattr(torch.compiler, "is_exporting", lambda: False)())
 
 
 def _binomial_kernel(x: Tensor, gain: float) -> Tensor:
     """Build the [1, 3, 3, 1] filter with sum ``gain``, one copy per channel of ``x``."""
-    if is_exporting():
+    if _is_exporting():
         # OpenVINO computes a convolution of each channel wrongly whose filter is no constant.
         row = [[a * b * gain / 64.0 for a in TAPS] for b in TAPS]
         return torch.tensor([[row]] * x.shape[1], dtype=x.dtype, device=x.device)

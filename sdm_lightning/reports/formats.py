@@ -19,7 +19,7 @@ class Grid:
     notes: list[str] = field(default_factory=list)
 
 
-def one_line(text: str) -> str:
+def unbroken(text: str) -> str:
     """Join lines: a name from somebody's file must not end a table or begin a heading."""
     return " ".join(text.split())
 
@@ -28,7 +28,7 @@ def to_markdown(grid: Grid) -> str:
     """Format as Markdown with aligned columns, which also reads well in a terminal."""
 
     def escaped(text: str) -> str:
-        return one_line(text).replace("|", "\\|").replace("<", "&lt;")
+        return unbroken(text).replace("|", "\\|").replace("<", "&lt;")
 
     table = [[escaped(cell) for cell in row] for row in [grid.headings, *grid.rows]]
     widths = [max(3, *(len(row[k]) for row in table)) for k in range(len(grid.headings))]
@@ -43,7 +43,7 @@ def to_markdown(grid: Grid) -> str:
             rule = ["-" * w if k == 0 else "-" * (w - 1) + ":" for k, w in enumerate(widths)]
             lines.append("| " + " | ".join(rule) + " |")
     for note in grid.notes:
-        lines += ["", one_line(note).replace("<", "&lt;")]
+        lines += ["", unbroken(note).replace("<", "&lt;")]
     return "\n".join(lines)
 
 
@@ -52,7 +52,7 @@ def to_csv(grid: Grid) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerows([grid.headings, *grid.rows])
-    return buffer.getvalue() + "\n".join(f"# {one_line(note)}" for note in grid.notes)
+    return buffer.getvalue() + "\n".join(f"# {unbroken(note)}" for note in grid.notes)
 
 
 LATEX = {
@@ -66,7 +66,7 @@ def to_latex(grid: Grid) -> str:
     """Format as a LaTeX ``booktabs`` table."""
 
     def escaped(text: str) -> str:
-        return "".join(LATEX.get(character, character) for character in one_line(text))
+        return "".join(LATEX.get(character, character) for character in unbroken(text))
 
     def line(row: list[str]) -> str:
         text = " & ".join(map(escaped, row)) + r" \\"

@@ -90,9 +90,7 @@ def weights_target(data: bytes, folder: Path) -> None:
     """Load a weights file, and build what it describes."""
     path = folder / "w.safetensors"
     path.write_bytes(data)
-    network, info = load_generator(path)
-    assert isinstance(network, Generator)
-    info.build_diffusion()
+    load_and_build(path)
 
 
 def checkpoint_target(data: bytes, folder: Path) -> None:
@@ -100,6 +98,11 @@ def checkpoint_target(data: bytes, folder: Path) -> None:
     path = folder / "w.ckpt"
     path.write_bytes(data)
     load_discriminator(path)
+    load_and_build(path)
+
+
+def load_and_build(path: Path) -> None:
+    """Load a generator, and build the loop that its file describes."""
     network, info = load_generator(path)
     assert isinstance(network, Generator)
     info.build_diffusion()

@@ -12,6 +12,7 @@ so the columns of ``efficientnet-lite2`` are the ones to judge by::
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from sdm_lightning.cli.errors import user_errors
 from sdm_lightning.data.masks import free_form_mask
-from sdm_lightning.diffusion import MaskSchedule
+from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.extractors import ImageNetworkFeatures
 from sdm_lightning.features.images import to_uint8
@@ -68,25 +69,33 @@ class Scores:
         return torch.cat([extractor.extract(part) for part in images.split(BATCH)])
 
 
-def model(weights: str, num_iterations: int, schedule: MaskSchedule | None = None) -> Fill:
+def model(weights: str, num_iterations: int, diffusion: SpatialDiffusion | None = None) -> Fill:
     """Return a filling by the model's averaged generator, one latent code for each image."""
     network, info = load_generator(weights)
     network.eval()
-    diffusion = info.build_diffusion()
-    diffusion.schedule = schedule or diffusion.schedule
+    loop = diffusion or info.build_diffusion()
 
     @torch.inference_mode()
     def fill(image: Tensor, mask: Tensor, first: int) -> Tensor:
         noise = [torch.Generator().manual_seed(first + index) for index in range(len(image))]
         codes = torch.stack([torch.randn(network.latent_dim, generator=g) for g in noise])
         styles = network.mapping(codes)
-        step = diffusion(
+        step = loop(
             lambda inputs: network(inputs, styles), image.float() / 127.5 - 1, mask,
             num_iterations=num_iterations, generator=noise,
         )  # fmt: skip
         return torch.where(mask.bool(), image, to_uint8(step.completed))
 
     return fill
+
+
+def settings(diffusion: SpatialDiffusion) -> dict[str, Any]:
+    """Return a spatial diffusion's class and settings for a line of results."""
+    plain = {
+        name: value if isinstance(value, int | float | str) else type(value).__name__
+        for name, value in vars(diffusion).items()
+    }
+    return {"class": type(diffusion).__name__, **plain}
 
 
 def classical(name: str) -> Fill:
@@ -114,12 +123,12 @@ def read_windows(folder: Path, num_images: int, masks: str) -> tuple[Tensor, Ten
 
 
 def methods(
-    weights: list[str], iterations: list[int], baselines: bool, schedule: MaskSchedule | None
+    weights: list[str], iterations: list[int], baselines: bool, diffusion: SpatialDiffusion | None
 ) -> Iterator[tuple[str, int | None, Fill]]:
     """List name, iterations and filling of every row."""
     for path in weights:
         for count in iterations:
-            yield path, count, model(path, count, schedule)
+            yield path, count, model(path, count, diffusion)
     if baselines:
         for name in BASELINES:
             yield name, None, classical(name)
@@ -132,7 +141,7 @@ def main(
     num_images: int = 1000,
     masks: str = "mat256_large",
     baselines: bool = True,
-    schedule: MaskSchedule | None = None,
+    diffusion: SpatialDiffusion | None = None,
     out: str | None = None,
 ) -> None:
     """Print the table and append one JSON line a row.
@@ -144,14 +153,15 @@ def main(
         num_images: Windows, evenly spread over the folder.
         masks: Preset of the masks.
         baselines: Also score the classical methods.
-        schedule: Mask schedule instead of the weights' own, such as CosineSchedule.
+        diffusion: Spatial diffusion instead of the weights' own, such as SpatialDiffusion with
+            ``--diffusion.schedule CosineSchedule``.
         out: File of JSON lines to append to.
     """
     torch.manual_seed(0)
     originals, known = read_windows(Path(images), num_images, masks)
     scores = Scores(originals, known)
     rows = []
-    for name, count, fill in methods(weights, iterations, baselines, schedule):
+    for name, count, fill in methods(weights, iterations, baselines, diffusion):
         parts = zip(originals.split(BATCH), known.split(BATCH), strict=True)
         label = name if count is None else f"{Path(name).name}, {count} iteration(s)"
         filled = torch.cat(
@@ -161,8 +171,8 @@ def main(
         row |= {"num_images": num_images, "masks": masks, "size": originals.shape[-1]}
         if count is not None:
             row["weights_sha256"] = sha256_of_file(find_weights(name))
-            if schedule is not None:
-                row["schedule"] = type(schedule).__name__
+            if diffusion is not None:
+                row["diffusion"] = settings(diffusion)
             row["images_seen"] = load_generator(name)[1].images_seen
         rows.append(row)
         if out is not None:

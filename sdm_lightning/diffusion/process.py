@@ -145,7 +145,7 @@ def pick(
     prediction: Prediction,
     initial_mask: Tensor,
     known_fraction: float,
-    channels: UncertaintyChannels = "mean",
+    ranking: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Add the least uncertain unknown pixels to the known ones (step 2 of Sec. 3.1.2).
 
@@ -157,7 +157,8 @@ def pick(
         prediction: The network's output for it.
         initial_mask: m_0, ``(B, 1, H, W)``.
         known_fraction: Known share of the initial hole after this iteration, in [0, 1].
-        channels: See ``standard_deviation_map``.
+        ranking: ``(B, 1, H, W)``; where it is least, pixels are picked first. The mean of the three
+            standard deviations if None.
 
     Returns:
         m_t and u_t, each ``(B, 1, H, W)``: u_t is 1 where still missing, 0 where initially known,
@@ -169,10 +170,11 @@ def pick(
     still_missing = hole - torch.round(hole * known_fraction)
     count = (missing.sum(dim=1) - still_missing).clamp_min(0)
 
-    # Ranked by the deviation itself, not by u~: clamping would tie the most uncertain pixels.
-    deviation = standard_deviation_map(prediction.log_variance.detach(), channels).flatten(1)
-    score = torch.where(missing.bool(), deviation, torch.full_like(deviation, torch.inf))
-    order = torch.sort(score, dim=1, stable=True).indices
+    if ranking is None:
+        ranking = standard_deviation_map(prediction.log_variance.detach())
+    ranking = ranking.flatten(1)
+    ranking = torch.where(missing.bool(), ranking, torch.full_like(ranking, torch.inf))
+    order = torch.sort(ranking, dim=1, stable=True).indices
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, places)
     picked = ((rank < count[:, None]) * missing).to(state.mask.dtype)
@@ -289,6 +291,18 @@ class SpatialDiffusion:
         self.uncertainty_channels: UncertaintyChannels = uncertainty_channels
         require_rising(self.schedule)
 
+    def ranking(self, prediction: Prediction, initial_mask: Tensor) -> Tensor:
+        """Rank the pixels for picking, the least first; a subclass may rank otherwise.
+
+        Args:
+            prediction: The network's output.
+            initial_mask: m_0, ``(B, 1, H, W)``.
+
+        Returns:
+            ``(B, 1, H, W)``: the deviation, not u~, whose clamping would tie the most uncertain.
+        """
+        return standard_deviation_map(prediction.log_variance.detach(), self.uncertainty_channels)
+
     def iterate(
         self,
         network: Network,
@@ -329,9 +343,8 @@ class SpatialDiffusion:
                 self.uncertainty_scale, self.uncertainty_channels,
             )  # fmt: skip
             fraction = 1.0 if last else self.schedule(step / total)
-            new_mask, uncertainty = pick(
-                state, prediction, initial_mask, fraction, self.uncertainty_channels
-            )
+            ranking = self.ranking(prediction, initial_mask)
+            new_mask, uncertainty = pick(state, prediction, initial_mask, fraction, ranking)
             alpha = 0.0 if last else self.alpha
             new_image = sample(known, initial_mask, new_mask, prediction, alpha, generator)
             filling = prediction.mean

@@ -128,6 +128,23 @@ def test_the_loop_picks_by_the_mean_or_the_largest_deviation(channels, first):
         SpatialDiffusion(uncertainty_channels=cast("UncertaintyChannels", "sum"))
 
 
+def test_a_subclass_picks_by_another_ranking():
+    class MostUncertainFirst(SpatialDiffusion):
+        def ranking(self, prediction, initial_mask):
+            return -super().ranking(prediction, initial_mask)
+
+    deviation = torch.tensor([[[[0.1, 0.4, 0.2, 0.3]]]]).expand(1, 3, 1, 4)
+    image, mask = torch.zeros(1, 3, 1, 4), torch.zeros(1, 1, 1, 4)
+    mask[..., 0] = 1  # known pixels are never picked, however they rank
+    for loop, first in ((SpatialDiffusion(3), 2), (MostUncertainFirst(3), 1)):
+        step = next(
+            loop.iterate(lambda x: (torch.zeros(1, 3, 1, 4), 2 * deviation.log()), image, mask)
+        )
+        assert (step.state.mask - mask).flatten().nonzero().flatten().tolist() == [first]
+        # The uncertainty itself is the deviation's: of 0.4 the largest, of 0.2 the least.
+        torch.testing.assert_close(step.uncertainty.flatten(), torch.tensor([0.0, 1.0, 0.0, 0.5]))
+
+
 def test_settings_of_the_loop_reach_every_iteration():
     """And a T of the call's own counts for the time and for the schedule, too."""
     image, mask = random_problem(batch=1)

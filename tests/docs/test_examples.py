@@ -81,7 +81,7 @@ def checkpoint(project, name):
 
 
 def test_every_page_has_a_test():
-    tested = {"network", "loss", "schedule", "data"}
+    tested = {"network", "loss", "schedule", "picking", "data"}
     assert {page.stem for page in PAGES.glob("*.md")} == {"index"} | tested
 
 
@@ -97,6 +97,18 @@ def test_schedule(project, capsys):
     # (t / 4) ** 3 of the 432 pixels of the hole.
     for known in ("0.02", "0.12", "0.42", "1.00"):
         assert f"{known} of the hole is known" in output
+
+
+def test_picking(project, capsys):
+    run_page("picking", project)
+    diffusion = checkpoint(project, "regions")["hyper_parameters"]["diffusion"]
+    assert diffusion["class_path"] == "my_picking.RegionDiffusion"
+    assert diffusion["init_args"]["size"] == 5
+    assert diffusion["init_args"]["alpha"] == 0.01, "settings of the config it replaces are kept"
+    shown = re.findall(r"(\d+) pixels in (\d+) regions", capsys.readouterr().out)
+    (pixels, single), (_, wide) = [map(int, line) for line in shown]
+    assert pixels == 108, "a quarter of the hole of 432 pixels"
+    assert 0 < wide <= single
 
 
 def test_loss(project):

@@ -5,7 +5,10 @@
 # stopped; with more IMAGES, the same runs train on and are tested again.
 #   PACKAGES=packages SEEDS="0 1" ROWS="A B C D E F G" IMAGES=150000 sh experiments/photos/rows.sh
 #   START=demo ROWS="A B C D E" IMAGES=10000 sh experiments/photos/rows.sh
-# (F and G are other networks, which the packaged weights do not fit.)
+# (F and G are other networks, which the packaged weights do not fit.) OPTIONS changes the rows, under
+# another name:
+#   START=demo ROWS=A NAME=adversarial-0.1 OPTIONS="--model.losses.adversarial 0.1" IMAGES=10000 \
+#     sh experiments/photos/rows.sh
 set -eu
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 PYTHON="${PYTHON:-python}"
@@ -27,7 +30,7 @@ fi
 runs="runs/$scale"
 # One seed of every row before the next seed.
 for seed in ${SEEDS:-0 1}; do for row in ${ROWS:-A B C D}; do
-  name="$row-seed$seed"
+  name="$row${NAME:+-$NAME}-seed$seed"
   [ -f "$runs/$name/done-$images" ] && continue
   set -- --config configs/model/sdm_256.yaml --config configs/data/places2_256.yaml \
     --config configs/trainer/default.yaml --config configs/logger/wandb.yaml \
@@ -36,9 +39,11 @@ for seed in ${SEEDS:-0 1}; do for row in ${ROWS:-A B C D}; do
     --evaluation.cache "$runs/features" --trainer.accelerator cpu --data.num_workers 0 \
     --runs_dir "$runs" --name "$name" --seed_everything "$seed"
   # shellcheck disable=SC2086  # several options
+  set -- "$@" ${OPTIONS:-}
+  # shellcheck disable=SC2086
   sdm fit "$@" --budget.max_images "$images" --ckpt_path auto $start
   for iterations in ${ITERATIONS:-1 2 3 8}; do
-    case "$row$iterations" in [ADEFG]3 | B1 | C2) table=table1 ;; *) table="$scale" ;; esac
+    case "$row${NAME:-}$iterations" in [ADEFG]3 | B1 | C2) table=table1 ;; *) table="$scale" ;; esac
     sdm test "$@" --ckpt_path last --model.test_iterations "$iterations" \
       --evaluation.facts.table "$table"
   done

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sdm_lightning.app.serve import serve_app
-from sdm_lightning.cli.main import VERBS, spell_out
+from sdm_lightning.cli.main import COMMANDS, spell_out
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "containers").glob("Containerfile*"))
@@ -44,8 +44,8 @@ def test_it_starts_a_command_that_exists(path: Path, tmp_path: Path) -> None:
     assert json.loads(last["ENTRYPOINT"]) == ["sdm"]
     assert last["USER"] == "1000"
     assert re.fullmatch(r"python:3\.\d+-slim-\w+", parser.baseimage)
-    verb, *words = json.loads(last["CMD"])
-    assert verb in VERBS
+    command, *words = json.loads(last["CMD"])
+    assert command in COMMANDS
     assert spell_out(serve_app, words) == words
     options = {word.removeprefix("--") for word in words[::2]}
     assert options <= set(inspect.signature(serve_app).parameters)

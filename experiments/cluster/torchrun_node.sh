@@ -18,7 +18,7 @@
 # Exit status 75: the run was asked to stop (SIGTERM, SIGUSR1) and left a checkpoint; the same
 # command goes on from it.
 set -eu
-verb="$1"
+command="$1"
 shift
 set -- "$@" --trainer.num_nodes "${NODES:-1}" --trainer.devices "${GPUS:-1}" \
     --trainer.accelerator "${ACCELERATOR:-gpu}"
@@ -29,4 +29,4 @@ export WANDB_MODE="${WANDB_MODE:-offline}"  # compute nodes rarely reach the int
 exec "${PYTHON:-python}" "$(dirname "$0")/elastic.py" \
     --nnodes "${NODES:-1}" --nproc_per_node "${GPUS:-1}" --node_rank "${NODE_RANK:-0}" \
     --master_addr "${MASTER:-127.0.0.1}" --master_port "${PORT:-29500}" \
-    -m sdm_lightning "$verb" "$@"
+    -m sdm_lightning "$command" "$@"

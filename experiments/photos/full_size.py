@@ -29,8 +29,8 @@ from sdm_lightning.metrics.kid import kernel_distance
 from sdm_lightning.seeding import stable_rng
 
 Picture = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
-Method = Callable[[Picture, Bools], Picture]
+BoolArray = npt.NDArray[np.bool_]
+Method = Callable[[Picture, BoolArray], Picture]
 
 SIDE = 128
 NETWORK = "efficientnet-lite2"
@@ -38,7 +38,7 @@ TILE = 360
 """Pixels of a picture in the side-by-side row."""
 
 
-def hole_in(height: int, width: int, rng: np.random.Generator) -> Bools:
+def hole_in(height: int, width: int, rng: np.random.Generator) -> BoolArray:
     """Draw a mask, ``(height, width)`` with True = known: a rectangle or a smooth blob."""
     side = int(min(height, width) * rng.uniform(0.25, 0.5))
     top = rng.integers(0, height - side + 1)
@@ -55,7 +55,7 @@ def hole_in(height: int, width: int, rng: np.random.Generator) -> Bools:
     return known
 
 
-def around(known: Bools) -> tuple[slice, slice]:
+def around(known: BoolArray) -> tuple[slice, slice]:
     """Return a square of twice the hole's size, or as large as the picture allows."""
     found = [np.flatnonzero(~known.all(axis=axis)) for axis in (1, 0)]
     side = min(2 * max(f[-1] - f[0] + 1 for f in found), *known.shape)
@@ -66,7 +66,7 @@ def around(known: Bools) -> tuple[slice, slice]:
     return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
 
-def seam(picture: Picture, known: Bools) -> float:
+def seam(picture: Picture, known: BoolArray) -> float:
     """Return the mean step between neighbours of which one is known and one filled, in levels."""
     steps = []
     for image, mask in ((picture, known), (picture.swapaxes(0, 1), known.T)):

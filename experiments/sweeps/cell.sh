@@ -1,12 +1,12 @@
 #!/bin/sh
-# One cell of a sweep under W&B's agents: the agent calls this with a verb and its options. The run's
+# One cell of a sweep under W&B's agents: the agent calls this with a command and its options. The run's
 # folder gets W&B's own id as its name (a sweep file cannot name it), and what was trained is tested.
 # X.SCALE.yaml follows X.yaml where there is one (experiments/README.md).
 # `sdm sweep` does the same by itself and does not need this file.
 set -e
 name="${WANDB_RUN_ID:-cell}"
 export WANDB_RESUME=allow  # training and test are one run
-verb="$1"
+command="$1"
 shift
 n=$#
 while [ "$n" -gt 0 ]; do  # each word moves to the end, followed by the file for the scale
@@ -17,8 +17,8 @@ while [ "$n" -gt 0 ]; do  # each word moves to the end, followed by the file for
   case "$word" in --config=*.yaml) [ ! -f "${scaled#--config=}" ] || set -- "$@" "$scaled" ;; esac
   n=$((n - 1))
 done
-if [ "$verb" = fit ]; then
+if [ "$command" = fit ]; then
   sdm fit "$@" --name "$name" --ckpt_path auto
   exec sdm test "$@" --name "$name" --ckpt_path last
 fi
-exec sdm "$verb" "$@" --name "$name"
+exec sdm "$command" "$@" --name "$name"

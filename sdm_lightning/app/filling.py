@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from sdm_lightning.app.photo import PAGE_SIDE, shrink_mask
-from sdm_lightning.arrays import Bools, Bytes, Floats
+from sdm_lightning.arrays import BoolArray, FloatArray, UInt8Array
 from sdm_lightning.inference.inpainter import Inpainter, Precision
 from sdm_lightning.inference.pictures import Picture, eight_bits
 from sdm_lightning.inference.regions import reduce_to_longer_side
@@ -32,11 +32,11 @@ class Frames:
         num_iterations: Iterations that will be made.
     """
 
-    preview: Bytes
-    hole: Bools
+    preview: UInt8Array
+    hole: BoolArray
     num_iterations: int
-    pictures: list[Bytes] = field(init=False)
-    latest: Bytes = field(init=False)
+    pictures: list[UInt8Array] = field(init=False)
+    latest: UInt8Array = field(init=False)
 
     def __post_init__(self) -> None:
         self.small_hole = shrink_mask(self.hole, self.preview)
@@ -65,7 +65,7 @@ class Frames:
             picture[part][inside] = shown[inside]
 
 
-def overlay(result: Bytes, uncertainty: Floats, hole: Bools) -> Bytes:
+def overlay(result: UInt8Array, uncertainty: FloatArray, hole: BoolArray) -> UInt8Array:
     """Lay the uncertainty over a reduced result, ``(h, w, 3)``, in the hole alone.
 
     Args:
@@ -80,7 +80,7 @@ def overlay(result: Bytes, uncertainty: Floats, hole: Bools) -> Bytes:
     return np.where(hole[:, :, None], mixed, result)
 
 
-def reduced_result(picture: Picture, array: np.ndarray) -> Bytes:
+def reduced_result(picture: Picture, array: np.ndarray) -> UInt8Array:
     """Reduce a completed picture, in the caller's shape and type, to ``(h, w, 3)`` for the page."""
     return reduce_to_longer_side(
         np.asarray(picture.to_pil(eight_bits(array)).convert("RGB")), PAGE_SIDE
@@ -90,7 +90,7 @@ def reduced_result(picture: Picture, array: np.ndarray) -> Bytes:
 def run(
     inpainter: Inpainter,
     picture: Picture,
-    hole: Bools,
+    hole: BoolArray,
     stop: threading.Event,
     *,
     num_iterations: int,

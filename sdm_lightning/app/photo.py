@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sdm_lightning.arrays import Bools, Bytes
+from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.data.decode import BadImageError, open_header
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.holes import opaque
@@ -49,19 +49,19 @@ class OpenPhoto:
     """
 
     picture: Picture
-    preview: Bytes
-    given_hole: Bools | None = None
+    preview: UInt8Array
+    given_hole: BoolArray | None = None
 
     @property
     def name(self) -> str:
         """Name of its file, without suffix."""
         return Path(self.picture.name).stem
 
-    def given_preview(self) -> Bools | None:
+    def given_preview(self) -> BoolArray | None:
         """Reduce the given hole ``(h, w)`` for the page."""
         return None if self.given_hole is None else shrink_mask(self.given_hole, self.preview)
 
-    def hole(self, painted: str) -> Bools:
+    def hole(self, painted: str) -> BoolArray:
         """Return the hole at full size, ``(H, W)``, True = fill.
 
         Where the painting still shows the given hole, the given one is taken: its edges are exact.
@@ -106,7 +106,7 @@ def open_photo(path: Path, max_pixels: int) -> OpenPhoto:
     return OpenPhoto(replace(picture, name=path.name), preview, hole if hole.any() else None)
 
 
-def read_hole(path: Path, photo: OpenPhoto, max_pixels: int) -> Bools:
+def read_hole(path: Path, photo: OpenPhoto, max_pixels: int) -> BoolArray:
     """Read an uploaded mask, black = fill; ``(H, W)``, True = hole.
 
     Raises:
@@ -154,20 +154,20 @@ def check_size(path: Path, max_pixels: int) -> None:
         raise InputError(f"{path}: larger than the {max_pixels / 1e6:g} megapixels allowed here")
 
 
-def shrink_mask(mask: Bools, preview: Bytes) -> Bools:
+def shrink_mask(mask: BoolArray, preview: UInt8Array) -> BoolArray:
     """Reduce ``(H, W)`` to the size of ``preview``: True where most of a pixel is."""
     height, width = preview.shape[:2]
     levels = mask.astype(np.uint8) * 255
     return cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA) >= 128
 
 
-def enlarge_mask(mask: Bools, height: int, width: int) -> Bools:
+def enlarge_mask(mask: BoolArray, height: int, width: int) -> BoolArray:
     """Bring ``(h, w)`` to full size with smooth edges."""
     levels = mask.astype(np.uint8) * 255
     return cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR) >= 128
 
 
-def decode_hole(url: str, size: tuple[int, ...]) -> Bools:
+def decode_hole(url: str, size: tuple[int, ...]) -> BoolArray:
     """Return the opaque part of a PNG data URL, ``(h, w)``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The verb ``sdm app``."""
+"""The command ``sdm app``."""
 
 import os
 import signal

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sdm_lightning.app.filling import Frames, Stopped, overlay, reduced_result, run
 from sdm_lightning.app.photo import OpenPhoto, data_url, open_photo, read_hole, shrink_mask
-from sdm_lightning.arrays import Bools, Bytes
+from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.holes import opaque_in
 from sdm_lightning.inference.inpainter import Inpainter, Precision
@@ -42,7 +42,7 @@ class Progress:
 
     text: str
     share: float
-    picture: Bytes
+    picture: UInt8Array
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class ReducedSample:
     """
 
     seed: int
-    picture: Bytes
-    overlay: Bytes
-    frames: list[Bytes]
+    picture: UInt8Array
+    overlay: UInt8Array
+    frames: list[UInt8Array]
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Session:
 
     folder: Path
     photo: OpenPhoto | None = None
-    hole: Bools | None = None
+    hole: BoolArray | None = None
     images: list[Image.Image] = field(default_factory=list)
     samples: list[ReducedSample] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)

@@ -207,7 +207,7 @@ def _unknown_key(
 
 
 def option_keys(parser: ArgumentParser) -> list[str]:
-    """List every key that a parser, or the chosen verb's parser below it, takes."""
+    """List every key that a parser, or the chosen command's parser below it, takes."""
     keys: list[str] = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

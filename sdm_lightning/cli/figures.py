@@ -1,4 +1,4 @@
-"""The verb ``sdm figure``: the paper's figures with your models.
+"""The command ``sdm figure``: the paper's figures with your models.
 
 Models are run here, through ``Inpainter``; the drawing is in ``sdm_lightning.reports.figures``.
 """
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.figures import (
@@ -44,11 +44,11 @@ class Example:
     """
 
     name: str
-    image: Bytes
+    image: UInt8Array
     known: npt.NDArray[np.bool_]
 
     @property
-    def input(self) -> Bytes:
+    def input(self) -> UInt8Array:
         """The picture with a grey hole."""
         return np.where(self.known[:, :, None], self.image, np.uint8(GREY))
 

@@ -17,15 +17,15 @@ from sdm_lightning.files import write_atomically
 _LIBRARIES = ("jsonargparse", "lightning", "torch")
 
 
-def print_help(verb: str, show: Callable[[], None]) -> None:
-    """Print a verb's help: the kept text where it is still valid, else that of ``show``.
+def print_help(command: str, show: Callable[[], None]) -> None:
+    """Print a command's help: the kept text where it is still valid, else that of ``show``.
 
     Args:
-        verb: Name of the verb.
+        command: Name of the command.
         show: Prints the help on stdout; it may end with ``SystemExit``, as argparse does.
     """
     columns = shutil.get_terminal_size().columns
-    file, state = _folder() / f"{verb}-{columns}.txt", _state()
+    file, state = _folder() / f"{command}-{columns}.txt", _state()
     with contextlib.suppress(OSError, UnicodeDecodeError):
         kept, _, text = file.read_text(encoding="utf-8").partition("\n")
         if kept == state:

@@ -7,18 +7,18 @@ from typing import Any
 from jsonargparse import Namespace
 
 
-def place_loggers(settings: Namespace, run_directory: Path, verb: str) -> None:
+def place_loggers(settings: Namespace, run_directory: Path, command: str) -> None:
     """Point loggers without a folder to the run directory, and label W&B runs.
 
     Settings of the user, in configs or in W&B's variables, stay. A W&B run gets the run's name, its
-    table row as group (seeds are drawn together), the verb as job type and the tags of
+    table row as group (seeds are drawn together), the command as job type and the tags of
     :func:`run_tags`. Under W&B's own agent, where training and test are one run, the job type is
     left alone.
 
     Args:
-        settings: The verb's settings; their ``trainer.logger`` is changed.
+        settings: The command's settings; their ``trainer.logger`` is changed.
         run_directory: ``runs/<name>``.
-        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
     """
     loggers = settings.trainer.logger
     for logger in loggers if isinstance(loggers, list) else [loggers]:
@@ -31,10 +31,10 @@ def place_loggers(settings: Namespace, run_directory: Path, verb: str) -> None:
             arguments.save_dir = str(run_directory.absolute() if is_wandb else run_directory)
             run_directory.mkdir(parents=True, exist_ok=True)
         if is_wandb:
-            label_wandb_run(arguments, settings, verb)
+            label_wandb_run(arguments, settings, command)
 
 
-def label_wandb_run(arguments: Namespace, settings: Namespace, verb: str) -> None:
+def label_wandb_run(arguments: Namespace, settings: Namespace, command: str) -> None:
     """Fill in what the user left open: name, group, job type, tags."""
     facts = _facts(settings)
     from_environment = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
@@ -43,7 +43,7 @@ def label_wandb_run(arguments: Namespace, settings: Namespace, verb: str) -> Non
     if "table" in facts and "row" in facts and "WANDB_RUN_GROUP" not in os.environ:
         labels["group"] = f"{facts['table']}/{facts['row']}"
     if "WANDB_RUN_ID" not in os.environ:
-        labels["job_type"] = verb
+        labels["job_type"] = command
     for key, value in labels.items():
         if arguments.get(key) is None:
             arguments[key] = value

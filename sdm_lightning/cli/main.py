@@ -1,9 +1,9 @@
-"""The command ``sdm COMMAND ...``, and ``main(args)`` to call it from Python.
+"""The command line ``sdm COMMAND ...``, and ``main(args)`` to call it from Python.
 
 ``fit``, ``validate``, ``test`` and ``predict`` are Lightning's command line over the training
-module and the data module (``cli.trainer``). Every other verb is a typed function in its own
-package: its parser is built from the signature and its help from the docstring. A verb's module is
-imported only when that verb is called, so that ``sdm shards -h`` does not wait for Lightning.
+module and the data module (``cli.trainer``). Every other command is a typed function in its own
+package: its parser is built from the signature and its help from the docstring. A command's module
+is imported only when that command is called, so that ``sdm shards -h`` does not wait for Lightning.
 """
 
 import ast
@@ -23,14 +23,14 @@ from sdm_lightning.cli.help_cache import print_help
 from sdm_lightning.errors import InputError
 from sdm_lightning.memory import reuse_freed_memory
 
-TRAINER_VERBS = {
+TRAINER_COMMANDS = {
     "fit": "Train a model",
     "validate": "Score a checkpoint on the validation images",
     "test": "Score a checkpoint on the test images, by the frozen protocol",
     "predict": "Run a checkpoint over a data set and write the images",
 }
 
-VERBS = {
+COMMANDS = {
     "demo": "sdm_lightning.demo.run:run_demo",
     "finetune": "sdm_lightning.finetuning.run:finetune",
     "shards": "sdm_lightning.data.shards.packing:pack_shards",
@@ -48,14 +48,14 @@ VERBS = {
     "sweep": "sdm_lightning.sweeps.runner:run_sweep",
     "replay": "sdm_lightning.training.replay:replay_step",
 }
-"""Every verb beside Lightning's four: name -> ``module:function``."""
+"""Every command beside Lightning's four: name -> ``module:function``."""
 
 BARE_WORDS = {"inpaint": ("mask",)}
 """Options that may also be given without their name, after the required words."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run one verb, as the user's shell does.
+    """Run one command, as the user's shell does.
 
     Args:
         args: What follows ``sdm`` on the command line; ``sys.argv[1:]`` if None.
@@ -73,8 +73,8 @@ def main(args: Sequence[str] | None = None) -> None:
             print(overview())
         elif words[0] == "--version":
             print(f"sdm-lightning {__version__}")
-        elif words[0] not in {**TRAINER_VERBS, **VERBS}:
-            raise InputError(unknown_verb(words[0]))
+        elif words[0] not in {**TRAINER_COMMANDS, **COMMANDS}:
+            raise InputError(unknown_command(words[0]))
         elif words[1:] in (["-h"], ["--help"]):
             print_help(words[0], lambda: run(words))
         else:
@@ -82,39 +82,39 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(words: list[str]) -> None:
-    """Run a known verb with its options."""
+    """Run a known command with its options."""
     reuse_freed_memory()
-    if words[0] in TRAINER_VERBS:
+    if words[0] in TRAINER_COMMANDS:
         from sdm_lightning.cli.trainer import run_trainer
 
-        run_trainer(words, TRAINER_VERBS)
+        run_trainer(words, TRAINER_COMMANDS)
     else:
-        run_verb(words[0], words[1:])
+        run_command(words[0], words[1:])
 
 
 def overview() -> str:
-    """Return the text of ``sdm -h``: every verb with one line of help."""
+    """Return the text of ``sdm -h``: every command with one line of help."""
     lines = ["usage: sdm COMMAND [options]     (sdm COMMAND -h shows its options)", ""]
     lines += ["Train and test; options also from YAML files, --config FILE [--config FILE ...]:"]
-    lines += [f"  {name:<10} {text}" for name, text in TRAINER_VERBS.items()]
+    lines += [f"  {name:<10} {text}" for name, text in TRAINER_COMMANDS.items()]
     lines += ["", "Data, results and models:"]
-    lines += [f"  {name:<10} {first_line(target)}" for name, target in VERBS.items()]
+    lines += [f"  {name:<10} {first_line(target)}" for name, target in COMMANDS.items()]
     lines += ["", "SDM_DEBUG=1 shows the traceback of an error instead of one line."]
     return "\n".join(lines)
 
 
-def unknown_verb(word: str) -> str:
-    """Return the message for a first word that is not a verb."""
+def unknown_command(word: str) -> str:
+    """Return the message for a first word that is not a command."""
     if word.startswith("-"):
         return (
             f"'{word}' comes before the command; write: sdm COMMAND {word} ... (commands: sdm -h)"
         )
-    hint = did_you_mean(word, [*TRAINER_VERBS, *VERBS])
+    hint = did_you_mean(word, [*TRAINER_COMMANDS, *COMMANDS])
     return f"unknown command '{word}'{hint or '; sdm -h lists the commands'}"
 
 
 def first_line(target: str) -> str:
-    """Return the first line of a verb's docstring, without importing its module."""
+    """Return the first line of a command's docstring, without importing its module."""
     module, function = target.split(":")
     path = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
     body = ast.parse(path.read_text(encoding="utf-8")).body
@@ -122,13 +122,13 @@ def first_line(target: str) -> str:
     return (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".")
 
 
-def run_verb(name: str, words: list[str]) -> Any:
-    """Parse ``words`` by the signature of the verb's function, and call it."""
+def run_command(name: str, words: list[str]) -> Any:
+    """Parse ``words`` by the signature of the command's function, and call it."""
     from jsonargparse import ArgumentParser
 
     from sdm_lightning.cli.errors import parse_clearly
 
-    module, function_name = VERBS[name].split(":")
+    module, function_name = COMMANDS[name].split(":")
     function = getattr(importlib.import_module(module), function_name)
     parser = ArgumentParser(
         prog=f"sdm {name}",

@@ -30,21 +30,21 @@ def run_folder(runs_dir: str, name: str) -> Path:
     return Path(runs_dir) / name
 
 
-def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> str | None:
+def resolve_checkpoint(command: str, wanted: str | None, run_directory: Path) -> str | None:
     """Return the checkpoint that a command starts from.
 
     Args:
-        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
         wanted: ``--ckpt_path``: a file or URL; ``last``: the newest of this run, which must exist;
             ``auto``: the newest if there is one, else from scratch (for jobs that a cluster
-            restarts); None: from scratch for ``fit``, ``last`` for the other verbs.
+            restarts); None: from scratch for ``fit``, ``last`` for the other commands.
         run_directory: ``runs/<name>``.
 
     Raises:
         InputError: If there is no such checkpoint, or a fit from scratch would write into a run
             that has checkpoints.
     """
-    if wanted is None and verb == "fit":
+    if wanted is None and command == "fit":
         if any((run_directory / CHECKPOINTS).glob("*.ckpt")):
             raise InputError(
                 f"{run_directory} already holds a run; continue it with --ckpt_path last, "
@@ -53,7 +53,7 @@ def resolve_checkpoint(verb: str, wanted: str | None, run_directory: Path) -> st
         return None
     if wanted in (None, "last", "auto"):
         found = newest_checkpoint(run_directory)
-        if found is None and (wanted == "last" or verb != "fit"):
+        if found is None and (wanted == "last" or command != "fit"):
             raise InputError(
                 f"{run_directory / CHECKPOINTS} holds no checkpoint; give one with --ckpt_path "
                 "FILE, or the run's --name"
@@ -99,15 +99,15 @@ class RunRecord(SaveConfigCallback):
     Lightning's own callback writes to the logger's directory, which W&B runs share.
 
     ``config.yaml`` is that of the first fit; a resumed fit with another config adds
-    ``config-2.yaml`` and so on, other verbs write ``config-<verb>.yaml``. A fit from scratch where
-    an earlier one left no checkpoint sets that one's file aside.
+    ``config-2.yaml`` and so on, other commands write ``config-<command>.yaml``. A fit from scratch
+    where an earlier one left no checkpoint sets that one's file aside.
 
     Args:
-        parser: The verb's parser.
-        config: The verb's settings.
-        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        parser: The command's parser.
+        config: The command's settings.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
         skip: Keys left out: arguments of the trainer's method, such as ``ckpt_path``, which would
-            make the file unfit for another verb.
+            make the file unfit for another command.
         fresh: The fit starts from scratch.
     """
 
@@ -115,12 +115,12 @@ class RunRecord(SaveConfigCallback):
         self,
         parser: LightningArgumentParser,
         config: Namespace,
-        verb: str = "fit",
+        command: str = "fit",
         skip: tuple[str, ...] = (),
         fresh: bool = False,
     ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
-        self.verb = verb
+        self.command = command
         self.skip = skip
         self.fresh = fresh
 
@@ -130,7 +130,7 @@ class RunRecord(SaveConfigCallback):
         for key in self.skip:
             config.pop(key, None)
         text = self.parser.dump(config, skip_none=False, skip_validation=True)
-        write_config(text, Path(trainer.default_root_dir), self.verb, self.fresh)
+        write_config(text, Path(trainer.default_root_dir), self.command, self.fresh)
         for logger in trainer.loggers:
             if type(logger).__name__ == "WandbLogger":
                 full = {**yaml.safe_load(text), "commit": git_commit(), "version": __version__}
@@ -143,12 +143,12 @@ def set_aside(file: Path) -> None:
         file.rename(free_path(lambda n: file.with_name(f"{file.stem}-before{n}{file.suffix}")))
 
 
-def write_config(text: str, directory: Path, verb: str, fresh: bool = False) -> Path:
+def write_config(text: str, directory: Path, command: str, fresh: bool = False) -> Path:
     """Write a config, never over that of a fit, and return the file that holds it."""
     header = f"# sdm-lightning {__version__}, commit {git_commit() or 'unknown'}\n"
-    path = directory / ("config.yaml" if verb == "fit" else f"config-{verb}.yaml")
+    path = directory / ("config.yaml" if command == "fit" else f"config-{command}.yaml")
     number = 1
-    while verb == "fit" and path.exists():
+    while command == "fit" and path.exists():
         if _without_header(path.read_text(encoding="utf-8")) == _without_header(text):
             return path
         if fresh:

@@ -82,7 +82,7 @@ class SDMCommandLine(LightningCLI):
         words = locate_config_files(words)
         self.files = read_config_files(words)
         refuse_linked(words, self.files)
-        self.verb = words[0]
+        self.command = words[0]
         self.flags = {word.partition("=")[0] for word in words}
         # Abbreviations would let a mistyped key pass for another.
         exact = {"exit_on_error": False, "allow_abbrev": False}
@@ -95,7 +95,7 @@ class SDMCommandLine(LightningCLI):
             save_config_callback=RunRecord,
             parser_kwargs={
                 **exact,
-                self.verb: {"description": descriptions[self.verb], **exact},
+                self.command: {"description": descriptions[self.command], **exact},
             },
             trainer_defaults={
                 "max_epochs": -1,
@@ -108,8 +108,8 @@ class SDMCommandLine(LightningCLI):
     # ------------------------------------------------------------------ parsing
 
     def subcommands(self) -> dict[str, set[str]]:
-        """List the chosen verb alone: building each parser takes a third of a second."""
-        return {self.verb: LightningCLI.subcommands()[self.verb]}
+        """List the chosen command alone: building each parser takes a third of a second."""
+        return {self.command: LightningCLI.subcommands()[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Build Lightning's parser, without a usage text of two hundred lines."""
@@ -180,31 +180,31 @@ class SDMCommandLine(LightningCLI):
 
     @property
     def settings(self) -> Namespace:
-        """Settings of the chosen verb."""
+        """Settings of the chosen command."""
         settings: Namespace = self.config[self.config.subcommand]
         return settings
 
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, before anything is built."""
-        verb, settings = self.config.subcommand, self.settings
+        command, settings = self.config.subcommand, self.settings
         trainer = settings.trainer
         root = trainer.default_root_dir or run_folder(settings.runs_dir, settings.name)
         self.run_directory = Path(root)
         refuse_trainer_settings(trainer)
-        if verb == "fit" and getattr(rank_zero_only, "rank", 0) == 0:
+        if command == "fit" and getattr(rank_zero_only, "rank", 0) == 0:
             self.resources.enter_context(only_fit(self.run_directory))
-        settings.ckpt_path = resolve_checkpoint(verb, settings.ckpt_path, self.run_directory)
+        settings.ckpt_path = resolve_checkpoint(command, settings.ckpt_path, self.run_directory)
         if settings.weights_only is None:
             settings.weights_only = True
-        fresh = verb == "fit" and settings.ckpt_path is None
+        fresh = command == "fit" and settings.ckpt_path is None
         if fresh and getattr(rank_zero_only, "rank", 0) == 0:
             set_aside(self.run_directory / "metrics.csv")
-        if verb == "predict" and settings.return_predictions is None:
+        if command == "predict" and settings.return_predictions is None:
             settings.return_predictions = False  # they go to disk; memory would not hold a data set
-        if verb == "validate" and "--trainer.limit_val_batches" not in self.flags:
+        if command == "validate" and "--trainer.limit_val_batches" not in self.flags:
             trainer.limit_val_batches = 1.0  # a config's limit is for validations during training
-        method_arguments = tuple(self._subcommand_method_arguments[verb])
-        self.save_config_kwargs = {"verb": verb, "skip": method_arguments, "fresh": fresh}
+        method_arguments = tuple(self._subcommand_method_arguments[command])
+        self.save_config_kwargs = {"command": command, "skip": method_arguments, "fresh": fresh}
 
     def instantiate_classes(self) -> None:
         """Build as Lightning does, with loggers in the run directory and errors in one line."""
@@ -302,8 +302,8 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
     """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Args:
-        words: The verb and its options.
-        descriptions: One line of help for each verb.
+        words: The command and its options.
+        descriptions: One line of help for each command.
     """
     quieten()
     wandb_mode = os.environ.get("WANDB_MODE")

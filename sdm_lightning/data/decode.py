@@ -12,7 +12,7 @@ import logging
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.image_structure import (
     covered_share,
     jpeg_exif_bytes,
@@ -66,7 +66,7 @@ _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class BadImageError(Exception):
-    """Bytes that are no readable image; the message is the reason alone.
+    """UInt8Array that are no readable image; the message is the reason alone.
 
     The caller, which knows the key and the shard, turns it into an ``InputError``, or counts it.
     """
@@ -158,7 +158,7 @@ def _decode(data: bytes) -> Image.Image:
     return load_pixels(open_header(data))
 
 
-def _decode_flawless_jpeg(data: bytes, image: Image.Image) -> Bytes | None:
+def _decode_flawless_jpeg(data: bytes, image: Image.Image) -> UInt8Array | None:
     """Decode a JPEG about which libjpeg has no complaint, or leave it to Pillow.
 
     In strict mode every warning is an error, so what is damaged gets Pillow's verdict.
@@ -176,7 +176,7 @@ def _decode_flawless_jpeg(data: bytes, image: Image.Image) -> Bytes | None:
     if _orientation(image) != 1:
         return None
     try:
-        pixels: Bytes = simplejpeg.decode_jpeg(data, strict=True)
+        pixels: UInt8Array = simplejpeg.decode_jpeg(data, strict=True)
     except Exception:
         return None
     return pixels if pixels.shape[:2] == (image.height, image.width) else None
@@ -209,7 +209,7 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turned is None else turned
 
 
-def _wide_to_uint8(image: Image.Image) -> Bytes:
+def _wide_to_uint8(image: Image.Image) -> UInt8Array:
     """Scale 16-bit grey to 8 bits; Pillow's own conversion clips everything above 255 instead."""
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > 65535):
@@ -221,7 +221,7 @@ def _has_alpha(image: Image.Image) -> bool:
     return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
 
 
-def _to_array(image: Image.Image, mode: str) -> Bytes:
+def _to_array(image: Image.Image, mode: str) -> UInt8Array:
     image = upright(image)
     if image.mode in _WIDE_MODES:
         grey = _wide_to_uint8(image)
@@ -238,7 +238,7 @@ def _to_array(image: Image.Image, mode: str) -> Bytes:
         raise BadImageError(f"cannot be converted from mode {image.mode} ({error})") from error
 
 
-def decode_image(data: bytes) -> Bytes:
+def decode_image(data: bytes) -> UInt8Array:
     """Decode a photo, whatever its colour mode, to RGB as a viewer shows it.
 
     Grey becomes three equal channels, 16 bits are scaled to 8 (grey is rounded; of colour Pillow
@@ -260,7 +260,7 @@ def decode_image(data: bytes) -> Bytes:
     return _to_array(load_pixels(image), "RGB") if pixels is None else pixels
 
 
-def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> Bytes:
+def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt8Array:
     """Decode a mask file.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.decode import BadImageError, decode_image, decode_mask
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.naming import key_for_path
@@ -76,7 +76,7 @@ class NamedImages:
         except OSError as error:
             raise InputError(f"{self.label(key)}: cannot be read ({error})") from error
 
-    def image(self, key: str) -> Bytes:
+    def image(self, key: str) -> UInt8Array:
         """Decode an image to RGB, ``(H, W, 3)``.
 
         Raises:
@@ -87,7 +87,7 @@ class NamedImages:
         except BadImageError as error:
             raise InputError(f"{self.label(key)}: {error}") from error
 
-    def mask(self, key: str, convention: MaskConvention = "known-white") -> Bytes:
+    def mask(self, key: str, convention: MaskConvention = "known-white") -> UInt8Array:
         """Decode a mask to ``(H, W)``, 1 = known.
 
         Raises:

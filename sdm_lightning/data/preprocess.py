@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.decode import decode_image
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask
@@ -24,14 +24,14 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
 
 
-def _size_error(raw: RawSample, mask: Bytes, image: Bytes, other: str = "") -> InputError:
+def _size_error(raw: RawSample, mask: UInt8Array, image: UInt8Array, other: str = "") -> InputError:
     return InputError(
         f"{raw.origin}: mask of {raw.key} is {mask.shape[0]}x{mask.shape[1]} (HxW); it must be as "
         f"large as the image, {image.shape[0]}x{image.shape[1]}{other}"
     )
 
 
-def _mask_tensor(mask: Bytes) -> torch.Tensor:
+def _mask_tensor(mask: UInt8Array) -> torch.Tensor:
     return torch.from_numpy(np.array(mask, dtype=np.float32)[None])
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.errors import InputError
 
 
-def random_crop(image: Bytes, size: int, rng: np.random.Generator) -> Bytes:
+def random_crop(image: UInt8Array, size: int, rng: np.random.Generator) -> UInt8Array:
     """Cut a square at a uniformly random place.
 
     Args:
@@ -34,7 +34,7 @@ def random_crop(image: Bytes, size: int, rng: np.random.Generator) -> Bytes:
     return image[top : top + size, left : left + size].copy()
 
 
-def center_crop(image: Bytes, size: int) -> Bytes:
+def center_crop(image: UInt8Array, size: int) -> UInt8Array:
     """Cut the central square, at offset ``floor((H - size) / 2)`` and the same for the width.
 
     Args:
@@ -49,7 +49,7 @@ def center_crop(image: Bytes, size: int) -> Bytes:
     return image[top : top + size, left : left + size].copy()
 
 
-def pad_to(image: Bytes, size: int) -> Bytes:
+def pad_to(image: UInt8Array, size: int) -> UInt8Array:
     """Grow an image to at least ``size`` on both sides by mirroring at the bottom and the right.
 
     The mirror repeats the edge pixel (numpy ``symmetric``, OpenCV ``BORDER_REFLECT``; torch's
@@ -71,7 +71,7 @@ def pad_to(image: Bytes, size: int) -> Bytes:
     return np.pad(image, widths, mode="symmetric")
 
 
-def random_flip(image: Bytes, rng: np.random.Generator) -> Bytes:
+def random_flip(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     """Mirror left to right with probability one half.
 
     Args:
@@ -85,7 +85,7 @@ def random_flip(image: Bytes, rng: np.random.Generator) -> Bytes:
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
-def to_tensor(image: Bytes) -> Tensor:
+def to_tensor(image: UInt8Array) -> Tensor:
     """Turn a uint8 image into the tensor that the networks take.
 
     Args:
@@ -107,7 +107,7 @@ def to_tensor(image: Bytes) -> Tensor:
     return torch.from_numpy(values)
 
 
-def to_array(image: Tensor) -> Bytes:
+def to_array(image: Tensor) -> UInt8Array:
     """Turn network-range images back into uint8; the exact inverse of :func:`to_tensor`.
 
     Rounds, because truncation loses one level for a quarter of the 256 values.

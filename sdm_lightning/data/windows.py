@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 
 
-def random_window(photo: Bytes, side: int, rng: np.random.Generator) -> Bytes:
+def random_window(photo: UInt8Array, side: int, rng: np.random.Generator) -> UInt8Array:
     """Cut a window of random scale and aspect ratio and average it down to ``(side, side, 3)``."""
     height, width = photo.shape[:2]
     longest = min(height, width)
@@ -28,7 +28,7 @@ def random_window(photo: Bytes, side: int, rng: np.random.Generator) -> Bytes:
     return resized(photo[top : top + window_h, left : left + window_w], side)
 
 
-def reduce_to_shorter_side(photo: Bytes, shorter: int) -> Bytes:
+def reduce_to_shorter_side(photo: UInt8Array, shorter: int) -> UInt8Array:
     """Average a photo down so that its shorter side has ``shorter`` pixels; never enlarge it."""
     height, width = photo.shape[:2]
     factor = shorter / min(height, width)
@@ -38,7 +38,7 @@ def reduce_to_shorter_side(photo: Bytes, shorter: int) -> Bytes:
     return np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def resized(window: Bytes, side: int) -> Bytes:
+def resized(window: UInt8Array, side: int) -> UInt8Array:
     """Resample a window to ``(side, side, 3)``: by area downwards, bicubic upwards."""
     shrinks = min(window.shape[:2]) >= side
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
@@ -46,19 +46,19 @@ def resized(window: Bytes, side: int) -> Bytes:
     return np.asarray(pixels, np.uint8)
 
 
-def is_grey(image: Bytes) -> bool:
+def is_grey(image: UInt8Array) -> bool:
     """Tell whether the three channels are equal everywhere."""
     return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
 
 
-def tinted(image: Bytes, rng: np.random.Generator) -> Bytes:
+def tinted(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     """Give a grey image the colours of one material: a curve of its own for each channel."""
     levels = np.linspace(0.0, 1.0, 256)[:, None]
     curves = levels ** rng.uniform(0.75, 1.35, 3) * rng.uniform(0.75, 1.0, 3)
     return _apply(image, curves)
 
 
-def recoloured(image: Bytes, rng: np.random.Generator) -> Bytes:
+def recoloured(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     """Change brightness, contrast and colour balance; permute the channels of one in eight."""
     gamma = math.exp(rng.uniform(-0.35, 0.35)) * np.exp(rng.normal(0.0, 0.08, 3))
     contrast = rng.uniform(0.8, 1.15)
@@ -67,13 +67,13 @@ def recoloured(image: Bytes, rng: np.random.Generator) -> Bytes:
     return _apply(image[..., order], np.clip(levels, 0.0, 1.0) ** gamma)
 
 
-def _apply(image: Bytes, curves: npt.NDArray[np.float64]) -> Bytes:
+def _apply(image: UInt8Array, curves: npt.NDArray[np.float64]) -> UInt8Array:
     """Map each channel through its curve ``(256, 3)`` of values in [0, 1]."""
     table = np.rint(np.clip(curves, 0.0, 1.0) * 255).astype(np.uint8)
     return np.stack([cv2.LUT(image[..., c], table[:, c]) for c in range(3)], axis=-1)
 
 
-def fixed_window(photo: Bytes, side: int, turn: int, least: float = 0.25) -> Bytes:
+def fixed_window(photo: UInt8Array, side: int, turn: int, least: float = 0.25) -> UInt8Array:
     """Cut the ``turn``-th square window of a photo, the same one every time.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sdm_lightning.arrays import Bools, Bytes
+from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.features.extractors import FeatureExtractor
@@ -39,11 +39,11 @@ class Comparison:
 
 def compare(
     inpainter: Inpainter,
-    images: Sequence[Bytes],
-    masks: Sequence[Bools],
+    images: Sequence[UInt8Array],
+    masks: Sequence[BoolArray],
     seeds: Sequence[int],
     iterations: Sequence[int],
-    on_result: Callable[[int, list[InpaintingStep], dict[str, Bytes]], None] | None = None,
+    on_result: Callable[[int, list[InpaintingStep], dict[str, UInt8Array]], None] | None = None,
     features: FeatureExtractor | None = None,
 ) -> Comparison:
     """Score the model at several numbers of iterations, and the baselines.
@@ -99,11 +99,13 @@ def compare(
     )
 
 
-def _tensor(array: Bytes) -> torch.Tensor:
+def _tensor(array: UInt8Array) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None]
 
 
-def _add_bins(bins: list[list[float]], step: InpaintingStep, image: Bytes, known: Bools) -> None:
+def _add_bins(
+    bins: list[list[float]], step: InpaintingStep, image: UInt8Array, known: BoolArray
+) -> None:
     hole = ~known
     if hole.sum() < NUM_BINS:
         return

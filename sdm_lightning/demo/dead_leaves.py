@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.errors import InputError
 
 _SUPERSAMPLING = 2
@@ -30,12 +30,12 @@ _FLATNESS = 0.5
 
 def dead_leaves_image(
     size: int,
-    textures: Sequence[Bytes],
+    textures: Sequence[UInt8Array],
     rng: np.random.Generator,
     *,
     num_leaves: int = 60,
     exponent: float = 3.0,
-) -> Bytes:
+) -> UInt8Array:
     """Draw one dead-leaves image.
 
     Args:
@@ -102,7 +102,9 @@ def _outline(
     return np.rint(points).astype(np.int32)[:, None, :]
 
 
-def _piece(photo: Bytes, height: int, width: int, rng: np.random.Generator, *, flat: bool) -> Bytes:
+def _piece(
+    photo: UInt8Array, height: int, width: int, rng: np.random.Generator, *, flat: bool
+) -> UInt8Array:
     """Cut a random window out of a photo, at a random scale, and resample it to a size."""
     rows, columns = photo.shape[:2]
     # Never a smaller window than the piece: magnified photos are blurred.

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 
 DAMAGE = {
     "astronaut": "an old print's scratches and dust",
@@ -14,7 +14,7 @@ DAMAGE = {
 """Photo -> what is wrong with it, in words."""
 
 
-def photo_mask(name: str, height: int, width: int) -> Bytes:
+def photo_mask(name: str, height: int, width: int) -> UInt8Array:
     """Draw a mask for one of the held-out photos, the same every time.
 
     Args:
@@ -39,7 +39,7 @@ def photo_mask(name: str, height: int, width: int) -> Bytes:
     return np.where(mask >= 128, np.uint8(255), np.uint8(0))
 
 
-def _scratches(mask: Bytes, unit: int) -> None:
+def _scratches(mask: UInt8Array, unit: int) -> None:
     height, width = mask.shape
     rng = np.random.default_rng(7)
     for _ in range(14):
@@ -57,7 +57,7 @@ def _scratches(mask: Bytes, unit: int) -> None:
         cv2.circle(mask, centre, max(1, round(unit * rng.uniform(0.003, 0.011))), 0, -1)
 
 
-def _lettering(mask: Bytes, unit: int) -> None:
+def _lettering(mask: UInt8Array, unit: int) -> None:
     height, width = mask.shape
     font, scale, thick = cv2.FONT_HERSHEY_SIMPLEX, unit / 170, max(2, round(unit / 55))
     for row in range(1, 4):
@@ -65,7 +65,7 @@ def _lettering(mask: Bytes, unit: int) -> None:
         cv2.putText(mask, "SAMPLE  SAMPLE", place, font, scale, 0, thick)
 
 
-def _spoon(mask: Bytes, scale: float) -> None:
+def _spoon(mask: UInt8Array, scale: float) -> None:
     def at(x: int, y: int) -> tuple[int, int]:
         return round(x * scale), round(y * scale)
 
@@ -74,7 +74,7 @@ def _spoon(mask: Bytes, scale: float) -> None:
     cv2.polylines(mask, [handle[:, None]], False, 0, round(28 * scale))
 
 
-def _torn(mask: Bytes, unit: int) -> None:
+def _torn(mask: UInt8Array, unit: int) -> None:
     height, width = mask.shape
     rng = np.random.default_rng(5)
     angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)

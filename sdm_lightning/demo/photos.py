@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm.contrib.concurrent import thread_map
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.windows import (
     fixed_window,
     is_grey,
@@ -100,7 +100,7 @@ _MANIFEST = "demo_images.json"
 _RECIPE = 1  # raise it when the same arguments make other pictures
 
 
-def train_photos() -> dict[str, Bytes]:
+def train_photos() -> dict[str, UInt8Array]:
     """Load the photos that may be trained on.
 
     Returns:
@@ -109,7 +109,7 @@ def train_photos() -> dict[str, Bytes]:
     return {photo.name: _load(photo) for photo in PHOTOS if photo.split == "train"}
 
 
-def test_photos() -> dict[str, Bytes]:
+def test_photos() -> dict[str, UInt8Array]:
     """Load the photos that are held out whole for testing; see :func:`train_photos`."""
     return {photo.name: _load(photo) for photo in PHOTOS if photo.split == "test"}
 
@@ -118,7 +118,7 @@ def test_photos() -> dict[str, Bytes]:
 test_photos.__test__ = False  # type: ignore[attr-defined]
 
 
-def _load(photo: Photo) -> Bytes:
+def _load(photo: Photo) -> UInt8Array:
     # Found without importing it, which for these packages takes seconds.
     spec = importlib.util.find_spec(photo.package)
     assert spec is not None  # a dependency of this package
@@ -224,7 +224,7 @@ def _already_made(output: Path, manifest: dict[str, object]) -> bool:
 def _write_all(
     folder: Path,
     count: int,
-    paint: Callable[[int], tuple[str, Bytes]],
+    paint: Callable[[int], tuple[str, UInt8Array]],
     label: str,
     num_workers: int | None,
 ) -> None:
@@ -248,18 +248,18 @@ def _write_all(
 class _TrainPainter:
     """Paints training image ``index`` from ``(seed, index)`` alone."""
 
-    def __init__(self, photos: dict[str, Bytes], side: int, seed: int) -> None:
+    def __init__(self, photos: dict[str, UInt8Array], side: int, seed: int) -> None:
         self.side, self.seed = side, seed
         weights = {photo.name: photo.weight for photo in PHOTOS}
-        self.photos: list[Bytes] = []
-        self.textures: list[Bytes] = []
+        self.photos: list[UInt8Array] = []
+        self.textures: list[UInt8Array] = []
         rng = np.random.default_rng([seed, 0])
         for name, image in photos.items():
             for _ in range(weights[name]):
                 self.photos.append(image)
                 self.textures.append(tinted(image, rng) if is_grey(image) else image)
 
-    def __call__(self, index: int) -> tuple[str, Bytes]:
+    def __call__(self, index: int) -> tuple[str, UInt8Array]:
         rng = np.random.default_rng([self.seed, 1, index])
         if rng.random() < LEAF_FRACTION:
             # From a photo with one thing in front of it to nothing but leaves. Exponents below
@@ -281,7 +281,9 @@ class _TrainPainter:
         return f"{index:06d}-photo", recoloured(image, rng)
 
 
-def _test_images(photos: dict[str, Bytes], size: int, count: int) -> Sequence[tuple[str, Bytes]]:
+def _test_images(
+    photos: dict[str, UInt8Array], size: int, count: int
+) -> Sequence[tuple[str, UInt8Array]]:
     """Cut ``count`` fixed square windows, going round the photos."""
     names = list(photos)
     images = []

@@ -1,4 +1,4 @@
-"""The verb ``sdm demo``: the whole way once, on real photos, through the user's own commands.
+"""The command ``sdm demo``: the whole way once, on real photos, through the user's own commands.
 
 It makes the pictures, then calls ``sdm shards``, ``sdm fit``, ``sdm test`` and ``sdm inpaint`` as
 a shell would, and writes everything that the report needs into its folder. The report itself is

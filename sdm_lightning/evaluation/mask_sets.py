@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.concurrent import process_map
 
 from sdm_lightning import __version__
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.masks.presets import free_form_mask, get_preset, hole_ratio
 from sdm_lightning.data.masks.sources import mask_seed
@@ -101,7 +101,7 @@ def write_mask_set(
     names = sample_keys(images) if images is not None else [f"{i:08d}" for i in range(count or 0)]
     # One file for two keys on a system that takes upper and lower case for one.
     refuse_repeated((_file_name(name).casefold() for name in names), images or output)
-    make: Callable[[str], Bytes]
+    make: Callable[[str], UInt8Array]
     if files is None:
         make = partial(_drawn, preset=preset, size=size, seed=seed)
         generator = f"sdm-lightning {__version__}"
@@ -153,11 +153,13 @@ def _file_name(key: str) -> str:
     return f"{key_for_path(f'{key}.png')}.png"
 
 
-def _drawn(name: str, preset: str, size: int, seed: int) -> Bytes:
+def _drawn(name: str, preset: str, size: int, seed: int) -> UInt8Array:
     return free_form_mask(preset, size, mask_seed(seed, name))
 
 
-def _in_order(names: list[str], path: str, convention: MaskConvention) -> Callable[[str], Bytes]:
+def _in_order(
+    names: list[str], path: str, convention: MaskConvention
+) -> Callable[[str], UInt8Array]:
     """Pair names with mask files, both sorted; return what reads the mask of a name."""
     masks = NamedImages(path)
     if len(masks.entries) != len(names):
@@ -169,7 +171,7 @@ def _in_order(names: list[str], path: str, convention: MaskConvention) -> Callab
     return lambda name: masks.mask(of[name], convention)
 
 
-def _write_mask(name: str, folder: Path, make: Callable[[str], Bytes]) -> MaskFile:
+def _write_mask(name: str, folder: Path, make: Callable[[str], UInt8Array]) -> MaskFile:
     mask = make(name)
     done, data = cv2.imencode(".png", mask * 255)
     assert done

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.data.naming import unique_keys
@@ -191,7 +191,7 @@ class PairedFolders(Dataset):
             None if mask is None else torch.from_numpy(mask[None].astype(np.float32)),
         )
 
-    def _fit(self, image: Bytes) -> Bytes:
+    def _fit(self, image: UInt8Array) -> UInt8Array:
         return image if self.crop is None else center_crop(pad_to(image, self.crop), self.crop)
 
     def description(self) -> dict[str, Any]:
@@ -203,5 +203,5 @@ class PairedFolders(Dataset):
         return None if self.masks is None else self.masks.manifest(self.keys)
 
 
-def _size(image: Bytes) -> str:
+def _size(image: UInt8Array) -> str:
     return f"{image.shape[0]}x{image.shape[1]}"

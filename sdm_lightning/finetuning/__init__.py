@@ -1,1 +1,1 @@
-"""The verb ``sdm finetune``: from a folder of photos to a model of them."""
+"""The command ``sdm finetune``: from a folder of photos to a model of them."""

@@ -1,4 +1,4 @@
-"""The verb ``sdm finetune``: photos to shards, shards to a model, through ``sdm fit``."""
+"""The command ``sdm finetune``: photos to shards, shards to a model, through ``sdm fit``."""
 
 import copy
 import shlex

@@ -1,4 +1,4 @@
-"""The verb ``sdm baseline``: other methods on a folder of pictures and masks."""
+"""The command ``sdm baseline``: other methods on a folder of pictures and masks."""
 
 import shlex
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sdm_lightning.arrays import Bools, Bytes
+from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.errors import InputError
@@ -17,7 +17,7 @@ from sdm_lightning.files import atomic_file
 from sdm_lightning.inference.methods import Method, load_method
 
 
-def checked(method: Method, image: Bytes, known: Bools, name: str) -> Bytes:
+def checked(method: Method, image: UInt8Array, known: BoolArray, name: str) -> UInt8Array:
     """Call a method on copies, check size and type of its result, and restore known pixels.
 
     Known pixels are put back: most networks change them a little, and the protocol compares

@@ -1,4 +1,4 @@
-"""The verb ``sdm calibrate``: how certain a filling is, measured on held-out photos."""
+"""The command ``sdm calibrate``: how certain a filling is, measured on held-out photos."""
 
 import re
 import sys

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sdm_lightning.arrays import Bools, Floats
+from sdm_lightning.arrays import BoolArray, FloatArray
 from sdm_lightning.diffusion.uncertainty import UncertaintyScale, scale_uncertainty
 from sdm_lightning.inference.pictures import Array, Picture
 from sdm_lightning.inference.regions import Region, enlarge
@@ -28,8 +28,8 @@ class Canvas:
     def __init__(
         self,
         picture: Picture,
-        values: Floats,
-        known: Bools,
+        values: FloatArray,
+        known: BoolArray,
         num_steps: int,
         scale: UncertaintyScale = "minmax",
     ) -> None:
@@ -44,7 +44,7 @@ class Canvas:
             for _ in range(num_steps)
         ]
 
-    def put_deviation(self, region: Region, deviation: Floats) -> None:
+    def put_deviation(self, region: Region, deviation: FloatArray) -> None:
         """Take over the first iteration's predicted deviation in a region, ``(h, w)``."""
         _put(self.deviation, region, enlarge(deviation, region.box.height, region.box.width))
 
@@ -52,9 +52,9 @@ class Canvas:
         self,
         region: Region,
         index: int,
-        filling: Floats,
-        deviation: Floats,
-        mask: Floats,
+        filling: FloatArray,
+        deviation: FloatArray,
+        mask: FloatArray,
         last: bool,
     ) -> None:
         """Take over what iteration ``index`` gave in a region; the last one is the result."""
@@ -83,7 +83,7 @@ class Canvas:
         array = self.picture.filled(self.completed, self.known)
         return InpaintingSample(array, self._uncertainty(self.deviation), self.picture, steps, seed)
 
-    def _uncertainty(self, deviation: Floats) -> Floats:
+    def _uncertainty(self, deviation: FloatArray) -> FloatArray:
         """Scale deviations over all holes at once, so that those of two cut-outs compare."""
         hole = ~self.known
         uncertainty = np.zeros_like(deviation)

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sdm_lightning.arrays import Bools
+from sdm_lightning.arrays import BoolArray
 from sdm_lightning.errors import InputError, parse_json
 from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.regions import enlarge
@@ -128,7 +128,7 @@ class HoleDeviations:
         known: ``(H, W)``.
     """
 
-    def __init__(self, known: Bools) -> None:
+    def __init__(self, known: BoolArray) -> None:
         hole = (~known).astype(np.uint8)
         _, self.labels, stats, _ = cv2.connectedComponentsWithStats(hole, connectivity=8)
         self.boxes = [tuple(map(int, row[:4])) for row in stats[1:]]

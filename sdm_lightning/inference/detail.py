@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sdm_lightning.arrays import Bools, Floats
+from sdm_lightning.arrays import BoolArray, FloatArray
 from sdm_lightning.inference.regions import enlarge, reduce_to_longer_side
 
 Integers = npt.NDArray[np.intp]
@@ -35,7 +35,7 @@ SWEEPS = 12
 SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
-def add_detail(small: Floats, image: Floats, known: Bools) -> Floats:
+def add_detail(small: FloatArray, image: FloatArray, known: BoolArray) -> FloatArray:
     """Enlarge a filling and give it the fine detail of known cells.
 
     Args:
@@ -69,7 +69,7 @@ def add_detail(small: Floats, image: Floats, known: Bools) -> Floats:
     return _compose(coarse, image, known, cells.shape[:2], targets, offsets)
 
 
-def _choose(cells: Floats, targets: Integers, sources: Integers) -> Integers:
+def _choose(cells: FloatArray, targets: Integers, sources: Integers) -> Integers:
     """Return for each target ``(N, 2)`` the offset, in cells, to where its detail comes from."""
     cost = _costs(cells, targets, sources)
     place = np.full(cells.shape[:2], -1)
@@ -82,7 +82,7 @@ def _choose(cells: Floats, targets: Integers, sources: Integers) -> Integers:
     rows = np.arange(len(targets))
     rng = np.random.default_rng(0)
 
-    def price(candidates: Integers, offsets: Integers, used: Integers) -> Floats:
+    def price(candidates: Integers, offsets: Integers, used: Integers) -> FloatArray:
         """Return the cost of an offset for each target, infinite where it leads to no source.
 
         ``offsets`` are those taken so far, and ``used`` says how often each source is in them.
@@ -108,7 +108,7 @@ def _choose(cells: Floats, targets: Integers, sources: Integers) -> Integers:
     return offsets
 
 
-def _costs(cells: Floats, targets: Integers, sources: Integers) -> Floats:
+def _costs(cells: FloatArray, targets: Integers, sources: Integers) -> FloatArray:
     """Return ``(N, M)``: mean squared difference of the surroundings, and distance."""
     side = 2 * REACH + 1
     padded = np.pad(cells, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="edge")
@@ -124,13 +124,13 @@ def _costs(cells: Floats, targets: Integers, sources: Integers) -> Floats:
 
 
 def _compose(
-    filling: Floats,
-    image: Floats,
-    known: Bools,
+    filling: FloatArray,
+    image: FloatArray,
+    known: BoolArray,
     shape: tuple[int, ...],
     targets: Integers,
     offsets: Integers,
-) -> Floats:
+) -> FloatArray:
     """Add the detail of each target's source, blended where blocks overlap."""
     height, width = known.shape
     rows = np.rint(np.arange(shape[0] + 1) * height / shape[0]).astype(int)

@@ -1,4 +1,4 @@
-"""The verb ``sdm export``: weights to share, or the whole loop as one module."""
+"""The command ``sdm export``: weights to share, or the whole loop as one module."""
 
 import warnings
 from dataclasses import replace

@@ -1,14 +1,16 @@
 """From the network's output at its working size to pixels at the picture's size."""
 
-from sdm_lightning.arrays import Bools, Floats
+from sdm_lightning.arrays import BoolArray, FloatArray
 from sdm_lightning.inference.detail import add_detail
 from sdm_lightning.inference.regions import enlarge
 from sdm_lightning.inference.seams import close_seams
 
-Cutout = tuple[Floats, Bools]
+Cutout = tuple[FloatArray, BoolArray]
 
 
-def finished(completed: Floats, small: Cutout, full: Cutout, detail: bool, seams: bool) -> Floats:
+def finished(
+    completed: FloatArray, small: Cutout, full: Cutout, detail: bool, seams: bool
+) -> FloatArray:
     """Bring a completed cut-out to its own size and let it meet its surroundings.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sdm_lightning.arrays import Bools
+from sdm_lightning.arrays import BoolArray
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.pictures import Picture, eight_bits, read_mask, read_picture
@@ -52,7 +52,7 @@ class HoleSource:
         """Whether a mask file is needed."""
         return not (self.boxes or self.colour or self.alpha)
 
-    def find(self, image: Path, mask: Path | None) -> tuple[Picture, Bools]:
+    def find(self, image: Path, mask: Path | None) -> tuple[Picture, BoolArray]:
         """Read a photo and find its hole.
 
         Args:
@@ -107,7 +107,7 @@ def parse_colour(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(match[1]))
 
 
-def box_hole(boxes: Sequence[str], size: tuple[int, int]) -> Bools:
+def box_hole(boxes: Sequence[str], size: tuple[int, int]) -> BoolArray:
     """Return the union of boxes, ``(H, W)``, True = fill.
 
     Args:
@@ -127,7 +127,7 @@ def box_hole(boxes: Sequence[str], size: tuple[int, int]) -> Bools:
     return hole
 
 
-def opaque(picture: Picture) -> tuple[Picture, Bools]:
+def opaque(picture: Picture) -> tuple[Picture, BoolArray]:
     """Split a photo with transparency into an opaque one and its hole.
 
     Every pixel that is not wholly opaque is hole: what a soft eraser has left shows the background
@@ -142,7 +142,7 @@ def opaque(picture: Picture) -> tuple[Picture, Bools]:
     return replace(picture, alpha=np.full_like(picture.alpha, highest)), picture.alpha < highest
 
 
-def opaque_in(picture: Picture, hole: Bools) -> Picture:
+def opaque_in(picture: Picture, hole: BoolArray) -> Picture:
     """Return the photo, opaque in the hole ``(H, W)``: what is filled is to be seen."""
     if picture.alpha is None:
         return picture
@@ -150,7 +150,7 @@ def opaque_in(picture: Picture, hole: Bools) -> Picture:
     return replace(picture, alpha=alpha)
 
 
-def painted_hole(picture: Picture, colour: str) -> Bools:
+def painted_hole(picture: Picture, colour: str) -> BoolArray:
     """Return where a colour is painted over a photo, ``(H, W)``, True = fill.
 
     Args:
@@ -170,7 +170,7 @@ def painted_hole(picture: Picture, colour: str) -> Bools:
     return hole
 
 
-def grown(hole: Bools, pixels: int) -> Bools:
+def grown(hole: BoolArray, pixels: int) -> BoolArray:
     """Return the hole and everything within so many pixels of it."""
     if pixels == 0 or not hole.any():
         return hole

@@ -1,4 +1,4 @@
-"""The verb ``sdm inpaint``: picture files and folders of them."""
+"""The command ``sdm inpaint``: picture files and folders of them."""
 
 import sys
 import time

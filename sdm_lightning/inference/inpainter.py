@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdm_lightning.arrays import Floats
+from sdm_lightning.arrays import FloatArray
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.devices import choose_device
 from sdm_lightning.diffusion import (
@@ -268,7 +268,7 @@ class Inpainter:
         limit: int | None,
         seed: int,
         truncation: float,
-        finish: Callable[[Floats, Cutout, Cutout], Floats],
+        finish: Callable[[FloatArray, Cutout, Cutout], FloatArray],
         on_step: Callable[[RegionStep], None] | None,
     ) -> None:
         """Run the iterations on one cut-out and put their results on the canvas."""
@@ -329,7 +329,7 @@ class Inpainter:
         return lambda inputs: network_output(self.generator, inputs, styles)
 
 
-def _plane(tensor: Tensor, height: int, width: int) -> Floats:
+def _plane(tensor: Tensor, height: int, width: int) -> FloatArray:
     """Convert ``(1, C, H, W)`` to ``(H, W)`` or ``(H, W, 3)``, without the padding."""
     array = tensor[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
     return np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array)

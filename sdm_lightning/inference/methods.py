@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdm_lightning.arrays import Bools, Bytes
+from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.devices import choose_device
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.regions import pad_to_stride
 
-Method: TypeAlias = Callable[[Bytes, Bools], Bytes]
+Method: TypeAlias = Callable[[UInt8Array, BoolArray], UInt8Array]
 """Takes ``(H, W, 3)`` uint8 and ``(H, W)`` bool, True = known; returns ``(H, W, 3)`` uint8."""
 
 RADIUS = 3.0
@@ -32,7 +32,7 @@ MULTIPLE = 8
 """Sides of what a TorchScript network is fed are multiples of it."""
 
 
-def mean_fill(image: Bytes, known: Bools) -> Bytes:
+def mean_fill(image: UInt8Array, known: BoolArray) -> UInt8Array:
     """Fill the hole with the mean colour of the known pixels.
 
     Args:
@@ -45,17 +45,17 @@ def mean_fill(image: Bytes, known: Bools) -> Bytes:
     return result
 
 
-def telea(image: Bytes, known: Bools) -> Bytes:
+def telea(image: UInt8Array, known: BoolArray) -> UInt8Array:
     """Fill by OpenCV's fast marching method (Telea 2004); arguments as in ``mean_fill``."""
     return _opencv(image, known, cv2.INPAINT_TELEA)
 
 
-def navier_stokes(image: Bytes, known: Bools) -> Bytes:
+def navier_stokes(image: UInt8Array, known: BoolArray) -> UInt8Array:
     """Fill by OpenCV's fluid dynamics (Bertalmio et al. 2001); arguments as in ``mean_fill``."""
     return _opencv(image, known, cv2.INPAINT_NS)
 
 
-def _opencv(image: Bytes, known: Bools, method: int) -> Bytes:
+def _opencv(image: UInt8Array, known: BoolArray, method: int) -> UInt8Array:
     if not known.any():
         return mean_fill(image, known)
     # Its values in the hole are cleared first: no method may see the truth.
@@ -101,7 +101,7 @@ class TorchScriptMethod:
             raise InputError(f"{path}: not a TorchScript file ({reason})") from None
 
     @torch.no_grad()
-    def __call__(self, image: Bytes, known: Bools) -> Bytes:
+    def __call__(self, image: UInt8Array, known: BoolArray) -> UInt8Array:
         """Fill the hole; known pixels keep their bits.
 
         Args:

@@ -1,4 +1,4 @@
-"""The verb ``sdm push``: weights with their model card, to a folder or to the hub."""
+"""The command ``sdm push``: weights with their model card, to a folder or to the hub."""
 
 import json
 import tempfile

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sdm_lightning.arrays import Bools, Floats
+from sdm_lightning.arrays import BoolArray, FloatArray
 
 Labels = npt.NDArray[np.int32]
-Values = TypeVar("Values", Floats, npt.NDArray[np.uint8])
+Values = TypeVar("Values", FloatArray, npt.NDArray[np.uint8])
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Region:
     """
 
     box: Box
-    target: Bools
+    target: BoolArray
 
 
-def hole_regions(known: Bools, context: float, minimum: int | None) -> list[Region]:
+def hole_regions(known: BoolArray, context: float, minimum: int | None) -> list[Region]:
     """Cut out the holes; together the targets cover every hole pixel once.
 
     Parts of a hole that nearly touch are one hole. Long thin parts (scratches, lettering, the wire
@@ -105,7 +105,7 @@ def hole_regions(known: Bools, context: float, minimum: int | None) -> list[Regi
     return regions
 
 
-def _hole_groups(hole: Bools) -> Labels:
+def _hole_groups(hole: BoolArray) -> Labels:
     """Label holes ``(H, W)``, 0 elsewhere; parts whose bounding boxes nearly touch are one."""
     covered = hole.astype(np.uint8)
     height, width = hole.shape
@@ -156,7 +156,7 @@ def _split_thin(labels: Labels, minimum: int) -> None:
             last += count
 
 
-def _opened(hole: Bools, radius: float) -> Bools:
+def _opened(hole: BoolArray, radius: float) -> BoolArray:
     """Return the pixels that a disc reaches which lies in the hole whole (with a pixel's slack)."""
     # The picture's edge counts as known: a hole that fills the picture has nothing else.
     depth = cv2.distanceTransform(np.pad(hole.astype(np.uint8), 1), cv2.DIST_L2, 5)
@@ -165,7 +165,7 @@ def _opened(hole: Bools, radius: float) -> Bools:
     return np.asarray(reached[1:-1, 1:-1] & hole)
 
 
-def _long_parts(thin: Bools, longest: int) -> Bools:
+def _long_parts(thin: BoolArray, longest: int) -> BoolArray:
     """Return the connected parts whose bounding box is longer than ``longest``."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(thin.astype(np.uint8), connectivity=8)
     is_long = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) > longest
@@ -210,7 +210,9 @@ def _stretch(low: int, high: int, side: int, limit: int) -> tuple[int, int]:
     return start, start + side
 
 
-def shrink(image: Floats, known: Bools, work_size: int | None) -> tuple[Floats, Bools]:
+def shrink(
+    image: FloatArray, known: BoolArray, work_size: int | None
+) -> tuple[FloatArray, BoolArray]:
     """Scale a cut-out down to the working size; smaller ones stay as they are.
 
     Colours are averaged over known pixels only, so that nothing of the hole leaks into them.
@@ -245,7 +247,7 @@ def reduce_to_longer_side(values: Values, longest: int) -> Values:
     return np.asarray(smaller, dtype=values.dtype)
 
 
-def enlarge(values: Floats, height: int, width: int, smooth: bool = True) -> Floats:
+def enlarge(values: FloatArray, height: int, width: int, smooth: bool = True) -> FloatArray:
     """Scale ``(h, w)`` or ``(h, w, C)`` values up to the cut-out's size."""
     if values.shape[:2] == (height, width):
         return values

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from sdm_lightning.arrays import Bools, Floats
+from sdm_lightning.arrays import BoolArray, FloatArray
 from sdm_lightning.inference.pictures import Array, Picture
 from sdm_lightning.inference.regions import Box, Region
 
@@ -23,7 +23,7 @@ class _Filled:
     """
 
     array: Array
-    uncertainty: Floats
+    uncertainty: FloatArray
     picture: Picture
 
     @property
@@ -45,7 +45,7 @@ class InpaintingStep(_Filled):
         mask: ``(H, W)`` bool, True = known, given or picked so far.
     """
 
-    mask: Bools
+    mask: BoolArray
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Inpainting(InpaintingSample):
     """
 
     samples: list[InpaintingSample]
-    mask: Bools
+    mask: BoolArray
     boxes: list[Box]
 
     @property
@@ -109,13 +109,13 @@ class RegionStep:
     iteration: int
     num_iterations: int
     region: Region
-    completed: Floats
-    uncertainty: Floats
-    deviation: Floats
-    mask: Bools
+    completed: FloatArray
+    uncertainty: FloatArray
+    deviation: FloatArray
+    mask: BoolArray
 
 
-def heat_map(uncertainty: Floats) -> Image.Image:
+def heat_map(uncertainty: FloatArray) -> Image.Image:
     """Colour ``(H, W)`` values in [0, 1] from black (0) over purple to yellow (1)."""
     levels = np.rint(uncertainty.clip(0, 1) * 255).astype(np.uint8)
     return Image.fromarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, :, ::-1].copy())

@@ -3,13 +3,15 @@
 import cv2
 import numpy as np
 
-from sdm_lightning.arrays import Bools, Floats
+from sdm_lightning.arrays import BoolArray, FloatArray
 
 DAMPING = 0.5
 """Weight of each coarser level of the interpolation relative to the finer one."""
 
 
-def close_seams(filling: Floats, image: Floats, known: Bools, sigma: float = 1.0) -> Floats:
+def close_seams(
+    filling: FloatArray, image: FloatArray, known: BoolArray, sigma: float = 1.0
+) -> FloatArray:
     """Add a smooth offset by which the filling meets the known pixels around it.
 
     At the hole's rim the offset is the difference between the known pixels just outside and the
@@ -43,7 +45,7 @@ def close_seams(filling: Floats, image: Floats, known: Bools, sigma: float = 1.0
     return np.asarray(result, np.float32)
 
 
-def _joined(filling: Floats, image: Floats, known: Bools, sigma: float) -> Floats:
+def _joined(filling: FloatArray, image: FloatArray, known: BoolArray, sigma: float) -> FloatArray:
     hole = ~known
     near = np.ones((3, 3), np.uint8)
     inside = (hole & cv2.dilate(known.astype(np.uint8), near).astype(bool)).astype(np.float32)
@@ -53,7 +55,7 @@ def _joined(filling: Floats, image: Floats, known: Bools, sigma: float) -> Float
     return np.where(known[:, :, None], image, filling + offset).astype(np.float32)
 
 
-def spread(values: Floats, weights: Floats) -> Floats:
+def spread(values: FloatArray, weights: FloatArray) -> FloatArray:
     """Interpolate values that are given at some pixels to all pixels, smoothly.
 
     Args:
@@ -75,16 +77,16 @@ def spread(values: Floats, weights: Floats) -> Floats:
     return np.asarray(total / np.maximum(weight, 1e-12)[:, :, None], np.float32)
 
 
-def _average(values: Floats, weights: Floats, sigma: float) -> Floats:
+def _average(values: FloatArray, weights: FloatArray, sigma: float) -> FloatArray:
     chosen = np.where(weights[:, :, None] > 0, values, np.float32(0))
     total = cv2.GaussianBlur(chosen, (0, 0), sigma)
     weight = cv2.GaussianBlur(weights, (0, 0), sigma)
     return np.asarray(total / np.maximum(weight, 1e-6)[:, :, None], np.float32)
 
 
-def _halved(values: Floats) -> Floats:
+def _halved(values: FloatArray) -> FloatArray:
     return np.asarray(cv2.pyrDown(values), np.float32)
 
 
-def _doubled(values: Floats, size: tuple[int, int]) -> Floats:
+def _doubled(values: FloatArray, size: tuple[int, int]) -> FloatArray:
     return np.asarray(cv2.pyrUp(values, dstsize=size), np.float32)

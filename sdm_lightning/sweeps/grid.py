@@ -33,7 +33,7 @@ class Cell:
     Attributes:
         name: Unique in its sweep, fit for a folder name: ``A-seed0``.
         parameters: Flag -> value.
-        argv: What follows ``sdm``: the verb and its arguments.
+        argv: What follows ``sdm``: the command and its arguments.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Cell:
     argv: tuple[str, ...]
 
     @property
-    def verb(self) -> str:
+    def command(self) -> str:
         """``fit``, ``test``, ..."""
         return self.argv[0]
 
@@ -126,7 +126,7 @@ class Sweep:
         path: The file.
         name: Its ``name``, or the file's.
         method: ``grid``, ``random`` or ``bayes``.
-        program: What ``${program}`` stands for; what follows it is the verb and its arguments.
+        program: What ``${program}`` stands for; what follows it is the command and its arguments.
         command: Words with macros.
         values: Flag -> the values that it takes; only what has a list or a single value.
         searched: Flags with a distribution, which only a search can fill.
@@ -177,7 +177,7 @@ class Sweep:
         words = agent_command(self.command, self.program, parameters, {"SDM_SCALE": scale})
         if self.program not in words[:-1]:
             raise InputError(
-                f"{self.path}: command lacks the program followed by a verb, as in "
+                f"{self.path}: command lacks the program followed by one of its commands, as in "
                 "['${env}', 'sh', '${program}', 'fit', ..., '${args}']"
             )
         found = words[words.index(self.program) + 1 :]

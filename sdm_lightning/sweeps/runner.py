@@ -25,7 +25,7 @@ from sdm_lightning.signals import handled
 from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep, setting
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
-"""The data that each verb reads."""
+"""The data that each command reads."""
 
 KEPT_LINES = 12
 """Lines of a failed run's log that are shown."""
@@ -158,7 +158,7 @@ class Plan:
         """List the command lines after ``sdm``: the cell's own, and the test of what it trained."""
         words = [*self.cell.argv, f"--runs_dir={self.folder.parent}", f"--name={self.folder.name}"]
         words += self.extra
-        if self.cell.verb != "fit":
+        if self.cell.command != "fit":
             return [words]
         commands = [[*words, "--ckpt_path=auto"]]
         if self.test:

@@ -1,4 +1,4 @@
-"""Keeping the step at which training diverged, and the verb ``sdm replay`` that repeats it."""
+"""Keeping the step at which training diverged, and the command ``sdm replay`` that repeats it."""
 
 import logging
 import math

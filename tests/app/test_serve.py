@@ -1,4 +1,4 @@
-"""The verb ``sdm app``, short of a browser."""
+"""The command ``sdm app``, short of a browser."""
 
 import re
 import socket

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from sdm_lightning.cli.errors import explain, final_message, nearest
-from sdm_lightning.cli.main import TRAINER_VERBS, VERBS, main, overview, spell_out
+from sdm_lightning.cli.main import COMMANDS, TRAINER_COMMANDS, main, overview, spell_out
 from sdm_lightning.errors import InputError
 
 OWN_PARTS = """
@@ -52,29 +52,29 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 class TestVerbs:
-    def test_help_lists_every_verb_with_a_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_help_lists_every_command_with_a_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         main(["-h"])
         shown = capsys.readouterr().out
-        for verb in [*TRAINER_VERBS, *VERBS]:
-            (line,) = [x for x in shown.splitlines() if x.startswith(f"  {verb} ")]
+        for command in [*TRAINER_COMMANDS, *COMMANDS]:
+            (line,) = [x for x in shown.splitlines() if x.startswith(f"  {command} ")]
             assert len(line.split()) > 3
 
     def test_no_words_is_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         main([])
         assert capsys.readouterr().out.strip() == overview().strip()
 
-    @pytest.mark.parametrize("verb", VERBS)
-    def test_each_verb_has_help(self, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-        main([verb, "-h"])
-        assert f"usage: sdm {verb}" in capsys.readouterr().out
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_each_command_has_help(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        main([command, "-h"])
+        assert f"usage: sdm {command}" in capsys.readouterr().out
 
-    @pytest.mark.parametrize("verb", ["shards", "masks"])
-    def test_help_does_not_import_what_the_verb_does_not_use(
-        self, verb: str, tmp_path: Path
+    @pytest.mark.parametrize("command", ["shards", "masks"])
+    def test_help_does_not_import_what_the_command_does_not_use(
+        self, command: str, tmp_path: Path
     ) -> None:
         code = (
             "import sys\nfrom sdm_lightning.cli.main import main\n"
-            f"try: main(['{verb}', '-h'])\nexcept SystemExit: pass\n"
+            f"try: main(['{command}', '-h'])\nexcept SystemExit: pass\n"
             "assert not {'lightning', 'wandb', 'torchmetrics'} & set(sys.modules)"
         )
         subprocess.run(
@@ -84,44 +84,49 @@ class TestVerbs:
             stdout=subprocess.DEVNULL,
         )
 
-    def test_unknown_verb(self, refused: Callable[..., str]) -> None:
+    def test_unknown_command(self, refused: Callable[..., str]) -> None:
         assert refused("fti") == "unknown command 'fti'; did you mean 'fit'?"
         assert refused("--config", "a.yaml").startswith("'--config' comes before the command")
 
     def test_switch_without_value(self) -> None:
-        def verb(source: str, overwrite: bool = False, count: int = 1) -> None: ...
+        def command(source: str, overwrite: bool = False, count: int = 1) -> None: ...
 
-        assert spell_out(verb, ["a", "--overwrite"]) == ["a", "--overwrite=true"]
-        assert spell_out(verb, ["--overwrite", "--count", "2"]) == [
+        assert spell_out(command, ["a", "--overwrite"]) == ["a", "--overwrite=true"]
+        assert spell_out(command, ["--overwrite", "--count", "2"]) == [
             "--overwrite=true", "--count", "2",
         ]  # fmt: skip
-        assert spell_out(verb, ["--overwrite", "false"]) == ["--overwrite", "false"]
+        assert spell_out(command, ["--overwrite", "false"]) == ["--overwrite", "false"]
 
     def test_lists_are_given_by_repetition(self) -> None:
-        def verb(source: str, box: list[str] | None = None) -> None: ...
+        def command(source: str, box: list[str] | None = None) -> None: ...
 
-        assert spell_out(verb, ["a", "--box", "--box=3", "--box", "4"]) == [
+        assert spell_out(command, ["a", "--box", "--box=3", "--box", "4"]) == [
             "a", "--box+", "--box=3", "--box+", "4",
         ]  # fmt: skip
-        assert spell_out(verb, ["a", "--box=1", "--box", "2"]) == ["a", "--box+=1", "--box+", "2"]
+        assert spell_out(command, ["a", "--box=1", "--box", "2"]) == [
+            "a",
+            "--box+=1",
+            "--box+",
+            "2",
+        ]
 
     def test_bare_words_beyond_the_required_ones(self) -> None:
-        def verb(image: str, mask: str = "", seed: int = 0) -> None: ...
+        def command(image: str, mask: str = "", seed: int = 0) -> None: ...
 
         for words in (["a", "b"], ["--seed", "1", "a", "b"], ["a", "--seed=1", "b", "c"]):
             changed = [f"--mask={word}" if word == "b" else word for word in words]
-            assert spell_out(verb, words, ("mask",)) == changed
-            assert spell_out(verb, words) == words
+            assert spell_out(command, words, ("mask",)) == changed
+            assert spell_out(command, words) == words
 
     def test_a_file_whose_name_begins_with_a_minus(self, refused: Callable[..., str]) -> None:
-        def verb(image: str, output: str = "", at: float = 0.0) -> None: ...
+        def command(image: str, output: str = "", at: float = 0.0) -> None: ...
 
         said = refused("inpaint", "-p.png", "--box", "1,1,2,2")
         assert said == "'-p.png' looks like an option; write ./-p.png"
         with pytest.raises(InputError, match=r"'-q\.png' looks like an option"):
-            spell_out(verb, ["p.png", "--output", "-q.png"])
+            spell_out(command, ["p.png", "--output", "-q.png"])
         for words in (["a", "--at", "-.5"], ["a", "-x"], ["a", "-x=b.png"], ["./-p.png"]):
-            assert spell_out(verb, words) == words
+            assert spell_out(command, words) == words
 
 
 class TestOneLineErrors:
@@ -256,7 +261,7 @@ class TestOneLineErrors:
     ) -> None:
         assert "holds no checkpoint" in refused("test", "--config", str(micro))
 
-    def test_other_verbs(self, workdir: Path, refused: Callable[..., str]) -> None:
+    def test_other_commands(self, workdir: Path, refused: Callable[..., str]) -> None:
         assert refused("shards", "a", "b", "--shard_sise", "3") == (
             "unknown key 'shard_sise'; did you mean 'shard_size'?"
         )
@@ -302,7 +307,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> tuple[Pa
 
 
 def training_rows(folder: Path) -> list[dict[str, str]]:
-    """What a run logged while training, without the columns that other verbs added."""
+    """What a run logged while training, without the columns that other commands added."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["train/discriminator"]]
     return [{key: value for key, value in row.items() if value} for row in rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdm_lightning.cli.main import TRAINER_VERBS, VERBS, main
+from sdm_lightning.cli.main import COMMANDS, TRAINER_COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -38,19 +38,19 @@ def commands(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_and_files_exist(page):
     targets = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for program, verb, *words in commands(page):
+    for program, command, *words in commands(page):
         if program == "make":
-            goals = [word for word in (verb, *words) if "=" not in word]
+            goals = [word for word in (command, *words) if "=" not in word]
             assert set(goals) <= set(targets), goals
             continue
         options = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
-        if verb in TRAINER_VERBS or not verb.isalpha() or verb.isupper():
+        if command in TRAINER_COMMANDS or not command.isalpha() or command.isupper():
             continue  # keys of a config; a page whose examples are run tests them
-        module, function = VERBS[verb].split(":")
+        module, function = COMMANDS[command].split(":")
         known = set(
             inspect.signature(getattr(importlib.import_module(module), function)).parameters
         )
-        assert options <= known, f"sdm {verb}: {options - known}"
+        assert options <= known, f"sdm {command}: {options - known}"
     for name in FILE.findall(page.read_text()):
         if "mine" not in name and not name.isupper():
             assert (ROOT / name).is_file(), name
@@ -63,7 +63,7 @@ def trainer_commands():
         for page in PAGES
         for words in commands(page)
         if page.parent.name != "extend"  # run by test_examples.py
-        and words[1] in TRAINER_VERBS
+        and words[1] in TRAINER_COMMANDS
         and "..." not in words
         and any(word.startswith("configs/") for word in words)
     }

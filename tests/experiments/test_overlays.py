@@ -144,7 +144,7 @@ def test_row_at_paper_scale(
         name for name, _ in model.generator.named_modules() if name.endswith("attention.bias")
     ]
     assert bool(guided) is expected.get("guided", True)
-    if cell.verb == "fit":
+    if cell.command == "fit":
         budget = next(c for c in cli.trainer.callbacks if type(c).__name__ == "ImageBudget")
         assert budget.max_images == expected.get("images", 6_000_000 if ablation else None)
 

@@ -56,9 +56,9 @@ def test_same_command_as_wandbs_agent(path: Path, monkeypatch: pytest.MonkeyPatc
     expected = wandb_agents_command(content, parameters)
     found = agent_command(sweep.command, sweep.program, parameters, {"SDM_SCALE": "paper"})
     assert found == expected
-    verb = expected.index(content["program"]) + 1
-    assert sweep.argv(parameters, "paper") == expected[verb:]
-    assert expected[verb] in ("fit", "test")
+    command = expected.index(content["program"]) + 1
+    assert sweep.argv(parameters, "paper") == expected[command:]
+    assert expected[command] in ("fit", "test")
 
 
 def test_the_searchs_command_parses(
@@ -237,19 +237,19 @@ def test_missing_and_broken_files(workdir: Path) -> None:
 
 FAKE = """
 import json, os, pathlib, signal, sys
-verb, *rest = sys.argv[1:]
+command, *rest = sys.argv[1:]
 options = dict(word.removeprefix("--").split("=", 1) for word in rest)
 folder = pathlib.Path(options["runs_dir"]) / options["name"]
 with open("calls.txt", "a") as calls:
-    calls.write(f"{verb} {options['name']} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\\n")
-if verb == "fit" and options["name"] in os.environ.get("FAIL", "").split(","):
+    calls.write(f"{command} {options['name']} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\\n")
+if command == "fit" and options["name"] in os.environ.get("FAIL", "").split(","):
     print("the disk is full")
     sys.exit(int(os.environ.get("CODE", "1")))
-if verb == "fit" and "STOP" in os.environ:  # by a signal that comes after the last batch
+if command == "fit" and "STOP" in os.environ:  # by a signal that comes after the last batch
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     os.kill(os.getppid(), signal.SIGTERM)
     signal.sigwait([signal.SIGTERM])
-if verb == "test":
+if command == "test":
     row = pathlib.Path(options["config"]).stem
     line = {"metrics": {"psnr_hole/x": 10 + int(options["seed_everything"])}, "table": "table1",
             "row": row, "seed": int(options["seed_everything"]), "protocol": "x"}

@@ -31,13 +31,13 @@ def shards(tmp_path_factory):
 
 @pytest.fixture
 def sdm(shards, tmp_path, monkeypatch):
-    """Runs ``sdm VERB`` with the micro model on the shards, in a folder of its own."""
+    """Runs ``sdm COMMAND`` with the micro model on the shards, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def run(verb, *args, name="run"):
+    def run(command, *args, name="run"):
         data = [f"--data.{part}={shards / folder}" for part, folder in
                 (("train", "train"), ("val", "test"), ("test", "test"))]  # fmt: skip
-        main([verb, "--config", str(CONF / "micro.yaml"), *data, "--name", name, *args])
+        main([command, "--config", str(CONF / "micro.yaml"), *data, "--name", name, *args])
         return tmp_path / "runs" / name
 
     return run

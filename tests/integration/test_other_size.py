@@ -23,17 +23,17 @@ def test_tested_at_twice_the_size(sdm, capsys):
 
 
 @pytest.mark.parametrize(
-    ("change", "verb", "first"),
+    ("change", "command", "first"),
     [
         ("--data.resolution=32", "fit", r"discriminator\.\S+, nothing there and \(.*\) here"),
         ("--model.generator.init_args.base_channels=4", "test",
          r"generator\.\S+, \(8, .*\) there and \(4, .*\) here"),
     ],
 )  # fmt: skip
-def test_another_network_is_refused_in_one_line(sdm, capsys, change, verb, first):
+def test_another_network_is_refused_in_one_line(sdm, capsys, change, command, first):
     sdm("fit", "--budget.max_images=2")
     with pytest.raises(SystemExit) as stopped:
-        sdm(verb, "--ckpt_path=last", change)
+        sdm(command, "--ckpt_path=last", change)
     assert stopped.value.code == 2
     (line,) = [text for text in capsys.readouterr().err.splitlines() if "error:" in text]
     pattern = rf"error: runs/run/checkpoints/\S+: belongs to a different .* first is {first}; use"

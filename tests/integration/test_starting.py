@@ -49,7 +49,7 @@ def test_a_run_starts_from_another_by_one_flag(sdm, photo, tmp_path):
     saved = torch.load(again / "checkpoints" / "last.ckpt", weights_only=True)
     assert (saved["images_seen"], saved["images_before"]) == (16, 8)
 
-    # Its config serves other verbs, and a directory serves for weights.
+    # Its config serves other commands, and a directory serves for weights.
     sdm("test", "--config", str(again / "config.yaml"), name=second.name)
     main(["inpaint", *photo, "--weights", str(again), "--output", str(tmp_path / "filled.png")])
     assert Image.open(tmp_path / "filled.png").size == (24, 20)

@@ -25,9 +25,9 @@ def test_offline_run_holds_everything(sdm, monkeypatch):
     directory = sdm("fit", *LABELS)
     sdm("test", *LABELS, "--ckpt_path=last")
     fit, test = read_offline_runs(directory)
-    for run, verb in ((fit, "fit"), (test, "test")):
+    for run, command in ((fit, "fit"), (test, "test")):
         assert run.name == "run"
-        assert (run.group, run.job_type) == ("table1/B", verb)
+        assert (run.group, run.job_type) == ("table1/B", command)
         assert run.tags == ["table1", "table1/B", "small", "seed3", "mine"]
         assert run.config["seed_everything"] == 3
         assert run.config["commit"] == git_commit()

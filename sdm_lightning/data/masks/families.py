@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.errors import InputError
 
 _HOLE = 0
@@ -49,7 +49,7 @@ class MaskPreset(ABC):
         return min((self, *self.variants), key=lambda p: abs(math.log(p.size / size)))
 
     @abstractmethod
-    def draw(self, canvas: Bytes, scale: float, rng: np.random.Generator) -> None:
+    def draw(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
         """Draw the holes of one mask as zeros.
 
         Args:
@@ -90,7 +90,7 @@ class RectanglesAndStrokes(MaskPreset):
     mean_angle: float = 2 * math.pi / 5
     angle_spread: float = 2 * math.pi / 15
 
-    def draw(self, canvas: Bytes, scale: float, rng: np.random.Generator) -> None:
+    def draw(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
         """Draw the holes of one mask; see :meth:`MaskPreset.draw`."""
         side = canvas.shape[0]
         share = min(sum(self.hole_range), 1.0)
@@ -121,7 +121,7 @@ class RectanglesAndStrokes(MaskPreset):
             first += len(path)
 
     @staticmethod
-    def _rectangle(canvas: Bytes, longest: int, rng: np.random.Generator) -> None:
+    def _rectangle(canvas: UInt8Array, longest: int, rng: np.random.Generator) -> None:
         side = canvas.shape[0]
         u = rng.random(4)
         width, height = int(u[0] * longest), int(u[1] * longest)
@@ -178,14 +178,14 @@ class StrokesOrBoxes(MaskPreset):
     box_sides: tuple[int, int] = (30, 150)
     box_margin: int = 10
 
-    def draw(self, canvas: Bytes, scale: float, rng: np.random.Generator) -> None:
+    def draw(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
         """Draw the holes of one mask; see :meth:`MaskPreset.draw`."""
         if rng.random() * (1.0 + self.box_weight) < 1.0:
             self._strokes(canvas, scale, rng)
         else:
             self._boxes(canvas, scale, rng)
 
-    def _strokes(self, canvas: Bytes, scale: float, rng: np.random.Generator) -> None:
+    def _strokes(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
         side = canvas.shape[0]
         low, high = self.strokes
         count = low + _below(rng, high - low + 1)
@@ -206,7 +206,7 @@ class StrokesOrBoxes(MaskPreset):
                 cv2.line(canvas, (x, y), (end_x, end_y), _HOLE, thickness[stroke][segment])
                 x, y = end_x, end_y
 
-    def _boxes(self, canvas: Bytes, scale: float, rng: np.random.Generator) -> None:
+    def _boxes(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
         side = canvas.shape[0]
         margin = min(round(self.box_margin * scale), (side - 1) // 2)
         longest = min(round((self.box_sides[1] + 1) * scale), side - 2 * margin)

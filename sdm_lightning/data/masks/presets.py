@@ -28,7 +28,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.masks.families import MaskPreset, RectanglesAndStrokes, StrokesOrBoxes
 from sdm_lightning.errors import InputError
 
@@ -106,7 +106,7 @@ def get_preset(name: str) -> MaskPreset:
 
 def free_form_mask(
     preset: str | MaskPreset, size: int, seed: int, *, scale_lengths: bool = True
-) -> Bytes:
+) -> UInt8Array:
     """Draw one mask; the same arguments give the same mask in any process.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sdm_lightning.arrays import Bytes
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.decode import BadImageError, decode_mask
 from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention, opposite_convention
 from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask, hole_ratio
@@ -74,7 +74,7 @@ def mask_seed(seed: int, key: str) -> int:
 class MaskSource(Protocol):
     """Where the fixed mask of a test sample comes from."""
 
-    def __call__(self, raw: RawSample, size: int) -> Bytes:
+    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
         """Return a mask, 1 = known, of the crop's size or of the image's."""
 
 
@@ -85,12 +85,12 @@ class PresetMasks:
     preset: str
     seed: int = 0
 
-    def __call__(self, raw: RawSample, size: int) -> Bytes:
+    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
         """Draw the mask of a sample."""
         return free_form_mask(self.preset, size, mask_seed(self.seed, raw.key))
 
 
-def _read_mask(data: bytes, name: str, convention: MaskConvention) -> Bytes:
+def _read_mask(data: bytes, name: str, convention: MaskConvention) -> UInt8Array:
     try:
         mask = decode_mask(data, convention)
     except BadImageError as error:
@@ -112,7 +112,7 @@ class SampleMasks:
 
     convention: MaskConvention = "known-white"
 
-    def __call__(self, raw: RawSample, size: int) -> Bytes:
+    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
         """Decode the mask of a sample."""
         if raw.mask is None:
             raise InputError(
@@ -140,7 +140,7 @@ class FolderMasks:
         self.images = NamedImages(path)
         self.convention = convention
 
-    def __call__(self, raw: RawSample, size: int) -> Bytes:
+    def __call__(self, raw: RawSample, size: int) -> UInt8Array:
         """Read the mask of a sample."""
         for key in (raw.key, key_for_path(raw.key + ".png")):
             if key in self.images.entries:
@@ -170,7 +170,7 @@ class RandomMasks:
         self.keys = list(self.images.entries)
         self.convention = convention
 
-    def __call__(self, size: int, rng: np.random.Generator) -> Bytes:
+    def __call__(self, size: int, rng: np.random.Generator) -> UInt8Array:
         """Draw a mask, ``(size, size)`` with 1 = known.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Pack images into WebDataset shards: the verb ``sdm shards``.
+"""Pack images into WebDataset shards: the command ``sdm shards``.
 
 The shards are built in a folder beside the output and the folder is renamed when the index is
 written, so an output that exists is complete. The encoded images are kept byte for byte.
@@ -90,7 +90,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _ours(output: Path) -> dict[str, Any] | None:
-    """Return the index of an output that this verb made, unchanged since, else None."""
+    """Return the index of an output that this command made, unchanged since, else None."""
     try:
         content = parse_json((output / INDEX_NAME).read_bytes())
         table, _ = parse_index(content, str(output / INDEX_NAME))

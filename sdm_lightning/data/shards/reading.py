@@ -69,7 +69,7 @@ class _Meter:
     Args:
         stream: Where the bytes come from.
         checksum: Hash them.
-        most: Bytes that there should be; None does not know.
+        most: UInt8Array that there should be; None does not know.
     """
 
     def __init__(self, stream: IO[bytes], checksum: bool, most: int | None = None) -> None:

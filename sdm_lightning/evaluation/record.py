@@ -27,7 +27,7 @@ RESERVED = frozenset(
         "time", "protocol", "metrics", "counts", "refused", "num_images", "images_digest",
         "masks_digest", "networks", "command", "checkpoint", "processes", "precision",
         "parameters", "num_parameters", "num_iterations", "train_iterations", "alpha", "schedule",
-        "seed", "training_seed", "images_seen", "data", "wall_seconds", "versions", "hardware",
+        "repredict", "uncertainty_scale", "uncertainty_channels", "seed", "training_seed", "images_seen", "data", "wall_seconds", "versions", "hardware",
         "git_commit", "cell",
     }
 )  # fmt: skip

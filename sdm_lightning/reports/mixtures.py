@@ -22,6 +22,10 @@ SETTINGS = (
 """What all runs of a cell have in common, beside the networks of their scores."""
 
 
+LATER_SETTINGS = ("repredict", "uncertainty_scale", "uncertainty_channels")
+"""The same, but for lines of older versions, which do not have them."""
+
+
 def refuse_mixtures(table: PaperTable, lines: Sequence[ResultLine]) -> None:
     """Refuse lines that cannot be averaged or compared.
 
@@ -78,7 +82,8 @@ def _test_sets(table: PaperTable, lines: Sequence[ResultLine]) -> dict[str, list
 
 
 def _refuse_cell(name: str, lines: Sequence[ResultLine]) -> None:
-    for key, sharing in _compared(lines, SETTINGS):
+    later = ((key, [x for x in lines if label_of(x, key) is not None]) for key in LATER_SETTINGS)
+    for key, sharing in (*_compared(lines, SETTINGS), *later):
         values = sorted({str(label_of(line, key)) for line in sharing})
         if all(same_value(key, value, values[0]) for value in values):
             continue

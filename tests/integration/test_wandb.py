@@ -43,6 +43,8 @@ def test_offline_run_holds_everything(sdm, monkeypatch):
     media = next(directory.glob("wandb/*/files/media/table/test/table_*.table.json"))
     rows = json.loads(media.read_text())["data"]
     written = read_result_lines(directory / "results.jsonl")[-1]
+    loop = ("alpha", "schedule", "repredict", "uncertainty_scale", "uncertainty_channels")
+    assert [written[name] for name in loop] == [0.01, "UniformSchedule", True, "minmax", "mean"]
     assert {f"{metric}/{protocol}": value for metric, protocol, value in rows} == pytest.approx(
         written["metrics"]
     )

@@ -363,6 +363,8 @@ def test_paper_lines_select_by_table() -> None:
         ({"parameters": "raw"}, "differ in parameters (ema and raw)"),
         ({"alpha": 0.5}, "differ in alpha (0.01 and 0.5)"),
         ({"schedule": "Cosine"}, "differ in schedule (Cosine and not recorded)"),
+        ({"repredict": False}, "differ in repredict (False and True)"),
+        ({"uncertainty_scale": "clamp"}, "differ in uncertainty_scale (clamp and minmax)"),
         ({"networks": {"features": {"sha256": "2"}}}, "networks.features.sha256 (1 and 2)"),
         ({"seed": 0, "checkpoint": {"path": "b.ckpt"}}, "2 results of seed 0 (last.ckpt, b.ckpt)"),
     ],
@@ -371,6 +373,7 @@ def test_only_seeds_are_averaged(facts: dict[str, Any], said: str, tmp_path: Pat
     same = {
         "num_iterations": 3, "masks_digest": "0000", "checkpoint": {"path": "last.ckpt"},
         "parameters": "ema", "alpha": 0.01, "networks": {"features": {"sha256": "1"}},
+        "repredict": True, "uncertainty_scale": "minmax",
     }  # fmt: skip
     first = line("A", 0, **same)
     file = write(tmp_path / "r.jsonl", [first, {**line("A", 1, **same), **facts}])
@@ -378,6 +381,11 @@ def test_only_seeds_are_averaged(facts: dict[str, Any], said: str, tmp_path: Pat
         table_text("table1", results=[file])
     assert str(error.value).startswith("table1, row A: ")
     assert said in str(error.value)
+
+
+def test_settings_that_older_results_did_not_record_are_averaged(tmp_path: Path) -> None:
+    file = write(tmp_path / "r.jsonl", [line("A", 0), {**line("A", 1), "repredict": True}])
+    assert "| A " in table_text("table1", results=[file])
 
 
 @pytest.mark.parametrize(

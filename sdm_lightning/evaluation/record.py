@@ -25,10 +25,10 @@ VERSIONED = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "lightnin
 RESERVED = frozenset(
     {
         "time", "protocol", "metrics", "counts", "refused", "num_images", "images_digest",
-        "masks_digest", "networks", "command", "checkpoint", "processes", "precision",
-        "parameters", "num_parameters", "num_iterations", "train_iterations", "alpha", "schedule",
-        "repredict", "uncertainty_scale", "uncertainty_channels", "seed", "training_seed", "images_seen", "data", "wall_seconds", "versions", "hardware",
-        "git_commit", "cell",
+        "masks_digest", "networks", "command", "checkpoint", "processes", "precision", "parameters",
+        "num_parameters", "num_iterations", "train_iterations", "alpha", "schedule", "repredict",
+        "uncertainty_scale", "uncertainty_channels", "seed", "training_seed", "images_seen", "data",
+        "wall_seconds", "versions", "hardware", "git_commit", "cell",
     }
 )  # fmt: skip
 """What a record says by itself, under names that its other facts cannot take."""

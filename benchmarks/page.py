@@ -239,7 +239,7 @@ def step_on(gpus: int, ratio: float) -> tuple[float, float]:
 
     Args:
         gpus: Number of GPUs, eight to a node.
-        ratio: UInt8Array reduced in a step over the bytes of all gradients.
+        ratio: Bytes reduced in a step over the bytes of all gradients.
 
     Returns:
         Seconds of a ring all-reduce, and compute / (compute + exchange) without any overlap.

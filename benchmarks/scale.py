@@ -1,4 +1,4 @@
-"""UInt8Array that processes exchange in a training step, counted."""
+"""Bytes that processes exchange in a training step, counted."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ parameters of both networks is reduced in the phases of both."""
 
 
 class Count:
-    """UInt8Array handed to all-reduce so far."""
+    """Bytes handed to all-reduce so far."""
 
     total = 0
 

@@ -82,7 +82,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 
     Args:
         path: The file to write.
-        content: UInt8Array, or text to encode as UTF-8.
+        content: Bytes, or text to encode as UTF-8.
     """
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)

@@ -126,10 +126,11 @@ class Service:
                 folder = tempfile.mkdtemp(dir=self.folder, prefix="page-")
                 self.sessions[key] = Session(Path(folder))
             self.sessions.move_to_end(key)
+            session = self.sessions[key]
             forgotten = list(self.sessions)[:-MAX_SESSIONS]
         for old in forgotten:
             self.close(old)
-        return self.sessions[key]
+        return session
 
     def close(self, key: str) -> None:
         """Forget everything about a page."""

@@ -87,7 +87,7 @@ def checked_tar(file: Any, mode: str) -> tarfile.TarFile:
     return tarfile.open(fileobj=file, mode=mode, tarinfo=CheckedMember)  # type: ignore[call-overload, no-any-return]
 
 
-class _Bounded(io.RawIOBase):
+class Bounded(io.RawIOBase):
     """Passes on what a decompressor gives, as long as it is no bomb."""
 
     def __init__(self, source: IO[bytes], packed: _Counted) -> None:
@@ -96,6 +96,11 @@ class _Bounded(io.RawIOBase):
         self._given = 0
 
     def read(self, size: int = -1) -> bytes:
+        """Read as a file does.
+
+        Raises:
+            tarfile.ReadError: It has unpacked to more than :data:`MAX_EXPANSION` times its size.
+        """
         block = self._source.read(size)
         self._given += len(block)
         if self._given > _FREE_BYTES + MAX_EXPANSION * self._packed.count:
@@ -137,11 +142,11 @@ def uncompressed(stream: Any) -> Any:
         head += block
     packed = _Counted(stream, head)
     if head[:2] == b"\x1f\x8b":
-        return _Bounded(gzip.GzipFile(fileobj=packed), packed)  # type: ignore[arg-type]
+        return Bounded(gzip.GzipFile(fileobj=packed), packed)  # type: ignore[arg-type]
     if head[:3] == b"BZh":
-        return _Bounded(bz2.BZ2File(packed), packed)  # type: ignore[arg-type]
+        return Bounded(bz2.BZ2File(packed), packed)  # type: ignore[arg-type]
     if head == b"\xfd7zXZ\x00":
-        return _Bounded(lzma.LZMAFile(packed), packed)  # type: ignore[arg-type]
+        return Bounded(lzma.LZMAFile(packed), packed)  # type: ignore[arg-type]
     return packed
 
 

@@ -66,7 +66,7 @@ _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class BadImageError(Exception):
-    """UInt8Array that are no readable image; the message is the reason alone.
+    """Bytes that are no readable image; the message is the reason alone.
 
     The caller, which knows the key and the shard, turns it into an ``InputError``, or counts it.
     """

@@ -19,7 +19,13 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from sdm_lightning.data.archives import READ_ERRORS, checked_tar, tar_files, uncompressed
+from sdm_lightning.data.archives import (
+    READ_ERRORS,
+    Bounded,
+    checked_tar,
+    tar_files,
+    uncompressed,
+)
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS, MAX_ENCODED_BYTES
 from sdm_lightning.errors import InputError
 
@@ -196,15 +202,8 @@ class ZipSource(ImageSource):
 def is_compressed_tar(path: str | Path) -> bool:
     """Return whether a file is a tar archive inside gzip, bzip2 or xz."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(6)
-    except OSError:
-        return False
-    if not (head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head == b"\xfd7zXZ\x00"):
-        return False
-    try:
-        with open(path, "rb") as file, checked_tar(uncompressed(file), "r|"):
-            return True
+        with open(path, "rb") as file, checked_tar(stream := uncompressed(file), "r|"):
+            return isinstance(stream, Bounded)
     except READ_ERRORS:
         return False
 

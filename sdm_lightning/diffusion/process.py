@@ -145,7 +145,7 @@ def pick(
     prediction: Prediction,
     initial_mask: Tensor,
     known_fraction: float,
-    ranking: Tensor | None = None,
+    ranking: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Add the least uncertain unknown pixels to the known ones (step 2 of Sec. 3.1.2).
 
@@ -157,8 +157,7 @@ def pick(
         prediction: The network's output for it.
         initial_mask: m_0, ``(B, 1, H, W)``.
         known_fraction: Known share of the initial hole after this iteration, in [0, 1].
-        ranking: ``(B, 1, H, W)``; where it is least, pixels are picked first. The mean of the three
-            standard deviations if None.
+        ranking: ``(B, 1, H, W)``; where it is least, pixels are picked first.
 
     Returns:
         m_t and u_t, each ``(B, 1, H, W)``: u_t is 1 where still missing, 0 where initially known,
@@ -170,8 +169,6 @@ def pick(
     still_missing = hole - torch.round(hole * known_fraction)
     count = (missing.sum(dim=1) - still_missing).clamp_min(0)
 
-    if ranking is None:
-        ranking = standard_deviation_map(prediction.log_variance.detach())
     ranking = ranking.flatten(1)
     ranking = torch.where(missing.bool(), ranking, torch.full_like(ranking, torch.inf))
     order = torch.sort(ranking, dim=1, stable=True).indices

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.files import sha256_of_file
 
 
@@ -79,14 +79,21 @@ def find_published(
         file = Path(torch.hub.get_dir()) / "checkpoints" / published.file_name
         if not file.is_file() and download:
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(published.url, str(file), hash_prefix=published.sha256)
+            try:
+                torch.hub.download_url_to_file(
+                    published.url, str(file), hash_prefix=published.sha256
+                )
+            except (OSError, RuntimeError) as error:
+                raise InputError(
+                    f"{published.url}: cannot be downloaded ({one_line(error)})"
+                ) from error
         if not file.is_file():
             raise InputError(
                 f"{file}: no such file; put {published.url} there, or give its path by "
                 f"{published.argument}, or choose {published.stand_in}"
             )
     else:
-        file = Path(path)
+        file = Path(path).expanduser()
         if not file.is_file():
             raise InputError(
                 f"{file}: no such file, given by {published.argument}; it would be "

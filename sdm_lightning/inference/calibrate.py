@@ -55,7 +55,7 @@ def calibrate(
 
     Args:
         photos: Folder of photos that the weights were not trained on; each is cropped to its middle
-            square and reduced to the size of the training crops. Files NAME-0.png, NAME-1.png, ...
+            square and resized to the training crops. Files NAME-0.png, NAME-1.png, ...
             count as windows of one photo NAME.
         weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or its run's folder.
         masks: Mask presets, taken in turn; may be given several times. Default: mat256_small and

@@ -88,12 +88,13 @@ def read_calibration(info: WeightsInfo | None) -> Calibration | None:
     """Read what ``sdm calibrate`` wrote beside a weights file, or what a copy carries inside.
 
     Returns:
-        None if there is none, or if it was made for other weights.
+        None if there is none, or if it was made for other weights, such as the average of a
+        checkpoint whose raw ones these are.
 
     Raises:
         InputError: If it is damaged; the message names the file that holds it.
     """
-    if info is None:
+    if info is None or (info.parameters == "raw" and info.path.suffix == ".ckpt"):
         return None
     path = calibration_file(info.path)
     source = str(path)
@@ -112,7 +113,7 @@ def read_calibration(info: WeightsInfo | None) -> Calibration | None:
 def with_calibration(info: WeightsInfo) -> WeightsInfo:
     """Return a description that holds the calibration, so that a copy of the weights keeps it."""
     found = read_calibration(info)
-    if found is None or info.parameters == "raw":  # fillings are by the average
+    if found is None:
         return info
     return replace(info, extra={**info.extra, "calibration": asdict(found)})
 

@@ -71,7 +71,12 @@ def export_model(
             raise InputError(f"{name} is {value}; it must be at least 1")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; --overwrite true replaces it")
+    if discriminator and path.suffix != ".safetensors":
+        raise InputError(f"--discriminator is for .safetensors, not for {path.suffix}")
+    if (licence or data) and path.suffix not in (".safetensors", ".onnx"):
+        raise InputError(f"--licence and --data are for .safetensors and .onnx, not {path.suffix}")
     generator, info = load_generator(weights, parameters=parameters)
+    info = replace(info, licence=licence or info.licence, data=data or info.data)
     if path.suffix == ".safetensors":
         other: dict[str, Any] = {}
         if discriminator:
@@ -80,10 +85,7 @@ def export_model(
                 raise InputError(f"{weights}: holds no discriminator")
             other = {"discriminator_state": found, "discriminator_config": config}
         state = generator.state_dict()
-        info = replace(
-            with_calibration(info), licence=licence or info.licence, data=data or info.data
-        )
-        save_weights(path, info, state, half=half, **other)
+        save_weights(path, with_calibration(info), state, half=half, **other)
         _compare_stored(path, state)
         return
     if half:
@@ -108,7 +110,6 @@ def export_model(
         if side % stride:
             raise InputError(f"{name} {side} is not divisible by the generator's stride {stride}")
     example = graph.example(size, width or size)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".onnx":
         run = write_onnx(graph, info, path, (size, width or size), half)
     else:

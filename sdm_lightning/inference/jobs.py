@@ -12,7 +12,7 @@ from sdm_lightning.data.sources import is_image_name
 from sdm_lightning.errors import InputError
 
 MAX_NAME = 255
-"""UInt8Array that the name of a file may have on the usual file systems."""
+"""Bytes that the name of a file may have on the usual file systems."""
 
 SUFFIXES = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.pictures import PictureLike, read_picture
+from sdm_lightning.inference.pictures import PictureLike, eight_bits, read_picture
 from sdm_lightning.inference.weights import CHECKPOINT, WeightsInfo
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -170,7 +170,7 @@ def example_picture(inpainter: Any, image: PictureLike | None, mask: PictureLike
         known[height * 3 // 8 : height * 5 // 8, width * 3 // 8 : width * 5 // 8] = 0
         mask = known
     result = inpainter(image, mask)
-    filled = np.asarray(result.image.convert("RGB"))
+    filled = np.asarray(result.picture.to_pil(eight_bits(result.array)).convert("RGB"))
     hidden = np.where(result.mask[:, :, None], filled, np.uint8(128))
     unsure = np.asarray(result.uncertainty_image.convert("RGB"))
     buffer = BytesIO()

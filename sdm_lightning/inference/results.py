@@ -99,7 +99,8 @@ class RegionStep:
         uncertainty: ``(h, w)`` in [0, 1]; stretched over the hole in this cut-out if
             ``uncertainty_scale`` of the diffusion is ``"minmax"``.
         deviation: ``(h, w)``, the predicted standard deviation of a colour in units of the range
-            [-1, 1], averaged over channels; comparable between pictures.
+            [-1, 1], one for the three channels as ``uncertainty_channels`` of the diffusion says;
+            comparable between pictures.
         mask: ``(h, w)`` bool, True = known, given or picked so far.
     """
 

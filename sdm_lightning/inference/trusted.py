@@ -31,6 +31,10 @@ LARGEST = 16384
 """Largest number that a weights file may give to these classes: channels, layers, iterations."""
 
 _MAX_DEPTH = 20
+_ALLOWED: dict[type, tuple[type, ...]] = {
+    bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (list, tuple),
+}  # fmt: skip
+"""Type of an argument's default -> the types that a weights file may give it."""
 
 
 def is_own(class_path: str) -> bool:
@@ -127,14 +131,7 @@ def _check_arguments(target: type, arguments: Mapping[str, Any], what: str) -> N
     for name, value in arguments.items():
         if name not in parameters:
             raise InputError(f"{what} has no argument {name!r}")
-        default = parameters[name].default
-        wanted: tuple[type, ...] | None = None
-        for kind, allowed in ((bool, bool), (int, int), (float, (int, float)), (str, str)):
-            if isinstance(default, kind):
-                wanted = allowed if isinstance(allowed, tuple) else (allowed,)
-                break
-        if isinstance(default, tuple):
-            wanted = (list, tuple)
+        wanted = _ALLOWED.get(type(parameters[name].default))
         if wanted is not None and (type(value) not in wanted):
             raise InputError(f"{what}: {name} is {value!r:.60}, not {wanted[-1].__name__}")
         for number in value if isinstance(value, (list, tuple)) else (value,):

@@ -45,13 +45,6 @@ class FrechetInceptionDistance(ExactMetric):
         dim: Length of a feature row.
     """
 
-    real_sum: Tensor
-    real_outer: Tensor
-    real_count: Tensor
-    fake_sum: Tensor
-    fake_outer: Tensor
-    fake_count: Tensor
-
     def __init__(self, dim: int = 2048) -> None:
         super().__init__()
         for side in ("real", "fake"):

@@ -34,10 +34,8 @@ class ExactMetric(Metric):
 
     full_state_update = False
 
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("dist_sync_fn", gather_on_backend)
-        kwargs.setdefault("compute_with_cache", False)
-        super().__init__(**kwargs)
+    def __init__(self) -> None:
+        super().__init__(dist_sync_fn=gather_on_backend, compute_with_cache=False)
         self._empty_rows: dict[str, Tensor] = {}
 
     def add_rows(self, name: str, *shape: int, dtype: torch.dtype) -> None:

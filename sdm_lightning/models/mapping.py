@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from sdm_lightning.models.layers import EqualizedLinear
 
+AVERAGE_DECAY = 0.995
+"""Decay per update of the running average, as in StyleGAN2."""
+
 
 class MappingNetwork(nn.Module):
     """Maps Gaussian noise z to the latent code w and keeps a running average of w.
@@ -16,7 +19,6 @@ class MappingNetwork(nn.Module):
         latent_dim: Width of z and w.
         num_layers: Fully connected layers.
         lr_multiplier: Learning-rate factor of these layers (StyleGAN2: 0.01).
-        average_decay: Decay per update of the running average (StyleGAN2: 0.995).
 
     Source:
         Supplement A; Karras et al. 2019 (StyleGAN), Sec. 2, with StyleGAN2's settings.
@@ -29,11 +31,9 @@ class MappingNetwork(nn.Module):
         latent_dim: int = 512,
         num_layers: int = 8,
         lr_multiplier: float = 0.01,
-        average_decay: float = 0.995,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.average_decay = average_decay
         self.layers = nn.Sequential(
             *(
                 EqualizedLinear(latent_dim, latent_dim, True, lr_multiplier=lr_multiplier)
@@ -51,4 +51,4 @@ class MappingNetwork(nn.Module):
     @torch.no_grad()
     def update_average(self, batch_mean: Tensor) -> None:
         """Move the running average towards the mean code ``(latent_dim,)`` of a batch."""
-        self.average.lerp_(batch_mean.detach().to(self.average), 1.0 - self.average_decay)
+        self.average.lerp_(batch_mean.detach().to(self.average), 1.0 - AVERAGE_DECAY)

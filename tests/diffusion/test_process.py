@@ -83,7 +83,7 @@ def test_the_least_uncertain_are_picked_and_ties_go_in_row_major_order():
     mask = torch.tensor([[[[1.0, 0.0, 0.0, 0.0, 0.0]]]])
     state = initial_state(torch.zeros(1, 3, 1, 5), mask)
     deviation = torch.tensor([[[[0.01, 0.5, 0.2, 0.5, 0.2]]]])
-    new_mask, uncertainty = pick(state, prediction_with_deviation(deviation), mask, 0.75)
+    new_mask, uncertainty = pick(state, prediction_with_deviation(deviation), mask, 0.75, deviation)
     assert new_mask.flatten().tolist() == [1, 1, 1, 0, 1]
     torch.testing.assert_close(uncertainty.flatten(), torch.tensor([0.0, 0.5, 0.2, 1.0, 0.2]))
 
@@ -92,7 +92,8 @@ def test_the_least_uncertain_are_picked_and_ties_go_in_row_major_order():
 def test_half_types_count_as_many_pixels(dtype):
     mask = torch.zeros(1, 1, 300, 301, dtype=dtype)  # more than the largest float16
     state = initial_state(torch.zeros(1, 3, 300, 301, dtype=dtype), mask)
-    new_mask, _ = pick(state, prediction_with_deviation(torch.rand(1, 1, 300, 301)), mask, 0.25)
+    deviation = torch.rand(1, 1, 300, 301)
+    new_mask, _ = pick(state, prediction_with_deviation(deviation), mask, 0.25, deviation)
     assert new_mask.dtype == dtype
     assert new_mask.float().sum() == round(300 * 301 / 4)
 
@@ -181,7 +182,7 @@ def test_clamped_uncertainty_still_ranks_pixels_beyond_the_clamp():
     mask = torch.zeros(1, 1, 1, 3)
     deviation = torch.tensor([[[[3.0, 1.5, 2.0]]]])
     state = initial_state(torch.zeros(1, 3, 1, 3), mask)
-    new_mask, _ = pick(state, prediction_with_deviation(deviation), mask, 1 / 3)
+    new_mask, _ = pick(state, prediction_with_deviation(deviation), mask, 1 / 3, deviation)
     assert new_mask.flatten().tolist() == [0, 1, 0]
 
 

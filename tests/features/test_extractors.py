@@ -31,7 +31,7 @@ def test_features_are_torch_fidelitys(inception, inception_file, images):
     assert expected.std() > 0.01
     found = inception.extract(images)
     assert torch.equal(found, expected)
-    # FloatArray are quantised by rounding, and bfloat16 autocast does not reach the network.
+    # Floats are quantised by rounding, and bfloat16 autocast does not reach the network.
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = inception.extract(images.float() / 127.5 - 1)
     assert found.dtype == torch.float32

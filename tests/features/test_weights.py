@@ -1,4 +1,5 @@
 import pickle
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -41,6 +42,18 @@ def test_missing_weights_say_where_and_what_else(tmp_path, monkeypatch):
     assert "net=toy" in text
     with pytest.raises(InputError, match=r"nowhere\.pth: no such file, given by net_weights"):
         find_published(published(), tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize("fault", [URLError("no route to host"), RuntimeError("invalid hash")])
+def test_a_failed_download_is_one_line(fault, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def fail(*_, **__):
+        raise fault
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    with pytest.raises(InputError, match=r"cannot be downloaded \(.*(no route|invalid hash)"):
+        find_published(published(), download=True)
 
 
 def test_torch_hubs_cache_is_found(file, tmp_path, monkeypatch):

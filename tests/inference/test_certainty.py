@@ -75,11 +75,24 @@ def test_a_calibration_belongs_to_its_weights(tiny_weights: Path) -> None:
         own = replace(CALIBRATION, weights_sha256=info.sha256)
         write_calibration(path, own)
         assert read_calibration(info) == own
+        raw = replace(info, parameters="raw")
+        assert read_calibration(raw) == own, "a file of raw weights was itself calibrated"
         path.write_text("{}")
         with pytest.raises(InputError, match=r"tiny.safetensors.certainty.json: not written by"):
             read_calibration(info)
     finally:
         path.unlink()
+
+
+def test_raw_weights_of_a_checkpoint_are_not_those_that_were_calibrated(
+    tiny_weights: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "last.ckpt"
+    info = replace(load_generator(tiny_weights)[1], path=checkpoint)
+    own = replace(CALIBRATION, weights_sha256=info.sha256)
+    write_calibration(calibration_file(checkpoint), own)
+    assert read_calibration(replace(info, parameters="ema")) == own
+    assert read_calibration(replace(info, parameters="raw")) is None
 
 
 def test_copies_of_the_weights_keep_the_calibration(

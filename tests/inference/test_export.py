@@ -74,6 +74,9 @@ def test_safetensors_round_trip(
         ("model.onnx", {"num_iterations": 0}, "num_iterations is 0"),
         ("model.pt", {"height": 20}, "not divisible by the generator's stride 8"),
         ("exists.pt", {}, "exists already"),
+        ("model.pt", {"half": True}, "--half is for .safetensors and .onnx, not for .pt"),
+        ("model.onnx", {"discriminator": True}, "--discriminator is for .safetensors, not for"),
+        ("model.pt2", {"data": "photos"}, "--licence and --data are for .safetensors and .onnx"),
     ],
 )
 def test_what_cannot_be_exported(

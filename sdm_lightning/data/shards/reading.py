@@ -69,7 +69,7 @@ class _Meter:
     Args:
         stream: Where the bytes come from.
         checksum: Hash them.
-        most: UInt8Array that there should be; None does not know.
+        most: Bytes that there should be; None does not know.
     """
 
     def __init__(self, stream: IO[bytes], checksum: bool, most: int | None = None) -> None:
@@ -168,7 +168,7 @@ def scan_shard(url: str) -> tuple[list[RawSample], list[str], int, str]:
 
 
 def _reason(error: BaseException) -> str:
-    # WebDataset appends the stream object to the arguments; the first one is the message.
+    # WebDataset appends to the arguments of its own errors; the first one is the message.
     text = getattr(error, "strerror", None) or next(iter(error.args), type(error).__name__)
     kind = "truncated or damaged tar" if not isinstance(error, FileNotFoundError) else "missing"
     return f"{kind} ({text})"

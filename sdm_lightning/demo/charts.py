@@ -23,9 +23,10 @@ def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
     """Average exponentially, without the usual bias towards the first value."""
     result, total, norm = [], 0.0, 0.0
     for value in values:
-        total = weight * total + (1 - weight) * value
-        norm = weight * norm + (1 - weight)
-        result.append(total / norm)
+        if math.isfinite(value):  # a skipped batch logs NaN
+            total = weight * total + (1 - weight) * value
+            norm = weight * norm + (1 - weight)
+        result.append(total / norm if norm else value)
     return result
 
 

@@ -144,7 +144,7 @@ def stand_ins(run: DemoRun) -> list[tuple[str, str]]:
             ": their networks' weights are downloads too, and "
             f"{run.record.get('num_images')} images are few for them. Nothing replaces them.",
         ))  # fmt: skip
-    started = "continued from weights trained on 209 photos, on "
+    started = "continued from weights trained on 218 photos, on "
     found.append((
         "A small model",
         f" ({run.record.get('num_parameters', 0) / 1e6:.1f} M parameters, 64×64) "

@@ -5,6 +5,7 @@ same images and masks.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 from sdm_lightning.errors import InputError
@@ -22,7 +23,7 @@ SETTINGS = (
 """What all runs of a cell have in common, beside the networks of their scores."""
 
 
-LATER_SETTINGS = ("repredict", "uncertainty_scale", "uncertainty_channels")
+LATER_SETTINGS = ("diffusion", "repredict", "uncertainty_scale", "uncertainty_channels")
 """The same, but for lines of older versions, which do not have them."""
 
 
@@ -85,7 +86,7 @@ def _refuse_cell(name: str, lines: Sequence[ResultLine]) -> None:
     later = ((key, [x for x in lines if label_of(x, key) is not None]) for key in LATER_SETTINGS)
     for key, sharing in (*_compared(lines, SETTINGS), *later):
         values = sorted({str(label_of(line, key)) for line in sharing})
-        if all(same_value(key, value, values[0]) for value in values):
+        if all(same_value(key, one, other) for one, other in combinations(values, 2)):
             continue
         listed = " and ".join(_shown(key, value) for value in values)
         scale = f"--scale {values[0]}" if key == "scale" else None

@@ -287,7 +287,7 @@ def _run_cell(
             say(index, f"{name}: stopped before {words[0]}")
             return Outcome(plan.cell, "preempted", PREEMPTED, time.monotonic() - started)
         say(index, f"{name}: {words[0]} ..." + (f" on device {place}" if place else ""))
-        code = _run_process(plan, words, place, running)
+        code = _run_process(plan, words, place, running, stop)
         if code:
             seconds = time.monotonic() - started
             stopped = code == PREEMPTED or stop.is_set()
@@ -315,7 +315,11 @@ def start_process(
 
 
 def _run_process(
-    plan: Plan, words: list[str], place: str | None, running: set[subprocess.Popen[bytes]]
+    plan: Plan,
+    words: list[str],
+    place: str | None,
+    running: set[subprocess.Popen[bytes]],
+    stop: threading.Event,
 ) -> int:
     environment = dict(os.environ, SDM_SCALE=plan.scale)
     # W&B reads these, online or offline: the run is found by sweep, cell and scale later.
@@ -327,6 +331,8 @@ def _run_process(
         log.flush()
         process = start_process(words, environment, log)
         running.add(process)
+        if stop.is_set():  # the signal came while it was started
+            process.send_signal(signal.SIGTERM)
         try:
             return process.wait()
         finally:

@@ -1,3 +1,4 @@
+import math
 import re
 import xml.etree.ElementTree as ET
 
@@ -16,6 +17,8 @@ def test_short(value: float, text: str) -> None:
 
 def test_smoothing_keeps_constants_and_starts_at_the_first_value() -> None:
     assert smoothed([3.0] * 5) == pytest.approx([3.0] * 5)
+    after_a_skipped_batch = smoothed([3.0, math.nan, 3.0])
+    assert after_a_skipped_batch == pytest.approx([3.0, 3.0, 3.0])
     assert smoothed([2.0, 4.0], weight=0.5) == pytest.approx([2.0, (2.0 + 2 * 4.0) / 3])
 
 

@@ -363,6 +363,7 @@ def test_paper_lines_select_by_table() -> None:
         ({"parameters": "raw"}, "differ in parameters (ema and raw)"),
         ({"alpha": 0.5}, "differ in alpha (0.01 and 0.5)"),
         ({"schedule": "Cosine"}, "differ in schedule (Cosine and not recorded)"),
+        ({"diffusion": "RegionDiffusion"}, "diffusion (RegionDiffusion and SpatialDiffusion)"),
         ({"repredict": False}, "differ in repredict (False and True)"),
         ({"uncertainty_scale": "clamp"}, "differ in uncertainty_scale (clamp and minmax)"),
         ({"networks": {"features": {"sha256": "2"}}}, "networks.features.sha256 (1 and 2)"),
@@ -373,7 +374,7 @@ def test_only_seeds_are_averaged(facts: dict[str, Any], said: str, tmp_path: Pat
     same = {
         "num_iterations": 3, "masks_digest": "0000", "checkpoint": {"path": "last.ckpt"},
         "parameters": "ema", "alpha": 0.01, "networks": {"features": {"sha256": "1"}},
-        "repredict": True, "uncertainty_scale": "minmax",
+        "repredict": True, "uncertainty_scale": "minmax", "diffusion": "SpatialDiffusion",
     }  # fmt: skip
     first = line("A", 0, **same)
     file = write(tmp_path / "r.jsonl", [first, {**line("A", 1, **same), **facts}])

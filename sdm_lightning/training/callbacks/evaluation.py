@@ -305,7 +305,9 @@ def _model_facts(pl_module: pl.LightningModule) -> dict[str, Any]:
         "parameters": "ema" if hasattr(pl_module, "generator_ema") else "raw",
         "num_parameters": parameters,
         "num_iterations": getattr(pl_module, "test_iterations", None),
-        "train_iterations": getattr(diffusion, "num_iterations", None),
+        "train_iterations": getattr(pl_module, "random_iterations", None)
+        or getattr(diffusion, "num_iterations", None),
+        "diffusion": type(diffusion).__name__,
         "alpha": getattr(diffusion, "alpha", None),
         "schedule": type(getattr(diffusion, "schedule", None)).__name__,
         "repredict": getattr(diffusion, "repredict", None),

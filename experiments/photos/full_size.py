@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.extractors import ImageNetworkFeatures
 from sdm_lightning.inference import Inpainter
@@ -28,9 +29,7 @@ from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.kid import kernel_distance
 from sdm_lightning.seeding import stable_rng
 
-Picture = npt.NDArray[np.uint8]
-BoolArray = npt.NDArray[np.bool_]
-Method = Callable[[Picture, BoolArray], Picture]
+Method = Callable[[UInt8Array, BoolArray], UInt8Array]
 
 SIDE = 128
 NETWORK = "efficientnet-lite2"
@@ -66,7 +65,7 @@ def around(known: BoolArray) -> tuple[slice, slice]:
     return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
 
-def seam(picture: Picture, known: BoolArray) -> float:
+def seam(picture: UInt8Array, known: BoolArray) -> float:
     """Return the mean step between neighbours of which one is known and one filled, in levels."""
     steps = []
     for image, mask in ((picture, known), (picture.swapaxes(0, 1), known.T)):
@@ -75,12 +74,12 @@ def seam(picture: Picture, known: BoolArray) -> float:
     return float(np.concatenate(steps).mean())
 
 
-def as_tensor(pictures: list[Picture]) -> torch.Tensor:
+def as_tensor(pictures: list[UInt8Array]) -> torch.Tensor:
     """``(N, 3, H, W)`` uint8."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-def side_by_side(pictures: list[Picture], path: Path) -> None:
+def side_by_side(pictures: list[UInt8Array], path: Path) -> None:
     """Write pictures of one size next to each other."""
     size = (TILE, TILE)
     row = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pictures]
@@ -145,7 +144,7 @@ def full_size(
             places = np.argwhere(~known)[rng.integers(0, (~known).sum(), windows)] - SIDE // 2
             places = places.clip(0, np.array(image.shape[:2]) - SIDE)
 
-            def cut(picture: Picture, places: npt.NDArray[np.int64] = places) -> torch.Tensor:
+            def cut(picture: UInt8Array, places: npt.NDArray[np.int64] = places) -> torch.Tensor:
                 return as_tensor([picture[y : y + SIDE, x : x + SIDE] for y, x in places])
 
             box = around(known)

@@ -100,6 +100,11 @@ def digits_of(name: str) -> int:
     return (find_score(name) or _UNKNOWN).digits
 
 
+def unit_of(name: str) -> str:
+    """Return the unit of a score's values; empty if they have none."""
+    return (find_score(name) or _UNKNOWN).unit
+
+
 def heading_of(name: str) -> str:
     """Return a score's heading in tables."""
     return (find_score(name) or _UNKNOWN).heading or name

@@ -213,7 +213,7 @@ def row_dots(
                 if row == table.reference:
                     axes.axvline(mean.mean, color=colour, linewidth=0.8, linestyle="--", zorder=0)
     axes_list[0].set_title(f"paper: {column.metric.upper()}", fontsize=9, color=INK)
-    axes_list[0].set_xlabel(f"{column.better} is better")
+    axes_list[0].set_xlabel(f"{better_of(column.metric)} is better")
     for axes, metric in zip(axes_list[1:], metrics, strict=True):
         axes.set_title(f"ours: {metric}", fontsize=9, color=INK)
         axes.set_xlabel(f"{better_of(metric)} is better")

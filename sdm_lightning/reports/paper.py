@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -15,10 +15,7 @@ class Column:
     """A column of numbers in a table of the paper."""
 
     key: str
-    heading: str
     metric: str
-    better: Literal["lower", "higher"]
-    unit: str
     where: dict[str, Any]
 
 
@@ -74,10 +71,7 @@ def read_paper_table(name: str) -> PaperTable:
     if name not in (names := table_names()):
         raise InputError(f"no table {name!r}; there are {', '.join(names)}")
     content = yaml.safe_load((experiments_folder() / "paper" / f"{name}.yaml").read_text())
-    columns = [
-        Column(c["key"], str(c["heading"]), c["metric"], c["better"], c["unit"], c.get("where", {}))
-        for c in content["columns"]
-    ]
+    columns = [Column(c["key"], c["metric"], c.get("where", {})) for c in content["columns"]]
     return PaperTable(
         name=name,
         number=content["number"],

@@ -22,7 +22,7 @@ from sdm_lightning.reports.results import (
     metric_values,
 )
 from sdm_lightning.reports.seeds import Ours, change, ours
-from sdm_lightning.scores import better_of, digits_of, heading_of, split_metric
+from sdm_lightning.scores import better_of, digits_of, heading_of, split_metric, unit_of
 
 
 def print_table(
@@ -123,8 +123,7 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
     if len(places) > 1:
         grid[table.place_heading] = [_place_name(place) for _, place in keys]
     for metric in own:
-        unit = next(f" ({c.unit})" if c.unit else "" for c in table.columns if c.metric == metric)
-        name = f"{heading_of(metric)}{unit}"
+        name = heading_of(metric) + (f" ({unit})" if (unit := unit_of(metric)) else "")
         grid[f"{name}, paper"] = [_number(paper(metric, *key), table.digits) for key in keys]
         grid[f"{name}, ours"] = [text(found(metric, *key), table.digits) for key in keys]
         grid["difference" if len(own) == 1 else f"{name}, difference"] = [

@@ -53,7 +53,6 @@ def run_sweep(
     only: str | None = None,
     dry_run: bool = False,
     slurm: str | None = None,
-    table: str | None = None,
 ) -> None:
     """Run a W&B sweep file's grid here, without a server.
 
@@ -74,7 +73,6 @@ def run_sweep(
         dry_run: Print the commands and run nothing.
         slurm: Write a SLURM array script to this file instead of running; each cell is one task on
             one node, with as many GPUs as its trainer.devices.
-        table: Table printed at the end; default: those that the results belong to.
 
     Raises:
         InputError: If the sweep is not a grid, no cell is selected, or config files or data are
@@ -97,7 +95,7 @@ def run_sweep(
         from sdm_lightning.sweeps.slurm import write_array
 
         here = {"devices": devices, "workers": workers != 1, "again": again}
-        if unused := [name for name, given in {**here, "table": table}.items() if given]:
+        if unused := [name for name, given in here.items() if given]:
             raise InputError(
                 f"{', '.join(unused)}: only for cells that run here; cannot be given with slurm"
             )
@@ -111,7 +109,7 @@ def run_sweep(
     outcomes = _run_all(plans, places, again)
     all_plans = [replace(plans[0], cell=x, folder=folder / x.name) for x in sweep.cells(scale)]
     collect_results(folder, all_plans)
-    _print_end(sweep, outcomes, folder, table)
+    _print_end(sweep, outcomes, folder)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)
     if any(outcome.status == "preempted" for outcome in outcomes):
@@ -375,7 +373,7 @@ def collect_results(folder: Path, plans: Sequence[Plan]) -> Path:
     return target
 
 
-def _print_end(sweep: Sweep, outcomes: list[Outcome], folder: Path, table: str | None) -> None:
+def _print_end(sweep: Sweep, outcomes: list[Outcome], folder: Path) -> None:
     from sdm_lightning.reports.paper import has_table
     from sdm_lightning.reports.tables import table_text
 
@@ -386,7 +384,7 @@ def _print_end(sweep: Sweep, outcomes: list[Outcome], folder: Path, table: str |
         f"{counts['failed']} failed" + (f" ({', '.join(failed)})" if failed else "")
     )
     results = folder / "results.jsonl"
-    found = [table] if table else [label_of(x, "table") for x in read_result_lines(results)]
+    found = [label_of(x, "table") for x in read_result_lines(results)]
     for name in dict.fromkeys(name for name in found if name and has_table(name)):
         print()
         try:

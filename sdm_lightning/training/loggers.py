@@ -22,18 +22,12 @@ class MetricsFile(CSVLogger):
 
     Args:
         save_dir: The run directory; the command line fills it in (``runs/<name>``).
-        flush_logs_every_n_steps: Values kept in memory between two writes.
     """
 
     _experiment: "MetricsTable | None"  # type: ignore[assignment]
 
-    def __init__(self, save_dir: str = "", flush_logs_every_n_steps: int = 100) -> None:
-        super().__init__(
-            save_dir=save_dir,
-            name="",
-            version="",
-            flush_logs_every_n_steps=flush_logs_every_n_steps,
-        )
+    def __init__(self, save_dir: str = "") -> None:
+        super().__init__(save_dir=save_dir, name="", version="")
 
     @property
     @rank_zero_experiment

@@ -287,7 +287,7 @@ def test_a_failed_cell_stops_no_other_and_a_second_call_does_only_what_is_left(
     path = str(write_sweep(fake_runs))
     monkeypatch.setenv("FAIL", "B-seed0")
     with pytest.raises(SystemExit) as end:
-        runner.run_sweep(path, "tiny", "out", table="table1")
+        runner.run_sweep(path, "tiny", "out")
     assert end.value.code == 1
     printed = capsys.readouterr().out
     assert "B-seed0: fit failed (exit status 1)" in printed

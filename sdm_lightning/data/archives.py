@@ -2,7 +2,7 @@
 
 ``tarfile`` trusts what headers say: a sparse member of a few bytes reads as terabytes, a negative
 size makes releases of Python without the fix of CVE-2025-8194 loop for ever, a damaged header in
-the middle ends an archive without a word, and ten kilobytes of bzip2 become gigabytes in one call.
+the middle ends an archive silently, and ten kilobytes of bzip2 become gigabytes in one call.
 """
 
 from __future__ import annotations

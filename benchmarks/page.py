@@ -91,7 +91,7 @@ how to make the file.
 """
 
 DECODING = """\
-OpenCV gives the same pixels as Pillow in less time, but fills in the missing part of damaged JPEGs silently.
+OpenCV gives the same pixels as Pillow in less time, but completes damaged JPEGs silently.
 Where `simplejpeg` is installed (extra `fast`), the stream decodes with it in strict mode, in which
 every warning of libjpeg is an error, and leaves what it refuses to Pillow: the same pixels and the
 same refusals (`tests/data/test_decode.py`).

@@ -7,8 +7,8 @@ Debian's packages need not be installed, only unpacked::
     for file in *.deb; do dpkg -x $file packages; done
     python experiments/photos/prepare.py runs/photos --packages packages
 
-Every fifth subject, chosen by a hash of its name, is held out whole for testing, and so are the
-four photos that ``sdm demo`` tests on; the other photos of ``sdm demo`` are for training.
+Every fifth subject, chosen by a hash of its name, is held out whole for testing. Photos of ``sdm
+demo`` keep the split that they have there, since the packaged weights began with it.
 ``OUT/photos.json`` lists each with split, package and licence.
 """
 
@@ -32,14 +32,12 @@ from rcc import read_rcc
 from tqdm import tqdm
 
 from sdm_lightning.data.windows import fixed_window, reduce_to_shorter_side, resized
+from sdm_lightning.demo.photos import PHOTOS
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
 
 Picture = npt.NDArray[np.uint8]
 
-ALWAYS_HELD_OUT = {"astronaut", "chelsea", "coffee", "flower"}
-NEVER_HELD_OUT = {"brick", "camera", "gracehopper", "gravel", "hubbledeepfield"}
-"""The demo's training photos that the hash would hold out: the packaged weights have seen them."""
 LONGEST_SHORT_SIDE = 768
 """Larger photos are reduced: at full size their windows show little but blur."""
 FLAT = 8.0
@@ -75,8 +73,9 @@ def subject(name: str) -> str:
 def is_held_out(name: str) -> bool:
     """Tell whether a photo is for testing only."""
     shown = subject(name)
-    if shown in ALWAYS_HELD_OUT | NEVER_HELD_OUT:
-        return shown in ALWAYS_HELD_OUT
+    for photo in PHOTOS:
+        if shown == subject(photo.path):
+            return photo.split == "test"
     return int.from_bytes(hashlib.sha256(shown.encode()).digest()[:4], "big") % 5 == 0
 
 

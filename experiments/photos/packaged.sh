@@ -1,6 +1,6 @@
 #!/bin/sh
 # Trains the packaged weights on, as they were trained last (docs/paper-notes.md, "The packaged weights"):
-# demo on windows of 64 pixels, photos-128 on windows of 128. A core sees some 24,000 and 8,500 images
+# demo on windows of 64 pixels, photos-128 on windows of 128. A core sees some 22,000 and 10,000 images
 # an hour. PACKAGES is a folder of unpacked packages (see prepare.py). Called again, it continues
 # where it stopped; the result is runs/NAME-fit/NAME.safetensors.
 #   PACKAGES=packages NAME=photos-128 IMAGES=10000 sh experiments/photos/packaged.sh

@@ -24,19 +24,17 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import yaml
 from braceexpand import braceexpand
 from PIL import Image
 from rcc import read_rcc
 from tqdm import tqdm
 
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.windows import fixed_window, reduce_to_shorter_side, resized
 from sdm_lightning.demo.photos import PHOTOS
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
-
-Picture = npt.NDArray[np.uint8]
 
 LONGEST_SHORT_SIDE = 768
 """Larger photos are reduced: at full size their windows show little but blur."""
@@ -62,7 +60,7 @@ class Photo:
     package: str
     licence: str
     size: tuple[int, int]
-    pixels: Picture = field(repr=False)
+    pixels: UInt8Array = field(repr=False)
 
 
 def subject(name: str) -> str:
@@ -136,12 +134,12 @@ def _files(collection: dict, packages: Path) -> dict[str, bytes]:
     return found
 
 
-def is_flat(pixels: Picture) -> bool:
+def is_flat(pixels: UInt8Array) -> bool:
     """Tell whether a window shows next to nothing."""
     return bool(pixels.std((0, 1)).mean() < FLAT)
 
 
-def training_window(photos: list[Picture], side: int, seed: int, index: int) -> Picture:
+def training_window(photos: list[UInt8Array], side: int, seed: int, index: int) -> UInt8Array:
     """Cut window ``index``: any photo, any scale from one pixel per pixel to the whole photo.
 
     Larger photos are drawn more often, by the square root of their area. The aspect ratio changes
@@ -166,9 +164,9 @@ def training_window(photos: list[Picture], side: int, seed: int, index: int) -> 
     return np.rint(curve * 255).astype(np.uint8)[resized(cut, side)]
 
 
-def test_windows(photo: Picture, side: int, count: int) -> list[Picture]:
+def test_windows(photo: UInt8Array, side: int, count: int) -> list[UInt8Array]:
     """Cut up to ``count`` fixed square windows of a held-out photo; flat ones are left out."""
-    windows: list[Picture] = []
+    windows: list[UInt8Array] = []
     for turn in range(4 * count):
         cut = fixed_window(photo, side, turn, least=0.0)
         if not is_flat(cut):
@@ -228,7 +226,7 @@ def prepare(
     print(f"{len(photos)} photos, {len(held_out)} of them held out: {out}")
 
 
-def _write(path: Path, pixels: Picture) -> None:
+def _write(path: Path, pixels: UInt8Array) -> None:
     if not cv2.imwrite(str(path), pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]):
         raise InputError(f"{path} could not be written")
 

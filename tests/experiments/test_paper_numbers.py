@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sdm_lightning.scores import better_of, unit_of
+
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "experiments" / "paper"
 TABLES = sorted(path.stem for path in PAPER.glob("*.yaml"))
@@ -64,3 +66,11 @@ def test_table1_switches(row, switch):
     table = yaml.safe_load((PAPER / "table1.yaml").read_text())
     found = next(r for r in table["rows"] if r["row"] == row)
     assert [key for key in ("dpm", "cs", "uga") if not found[key]] == [switch]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_columns_say_what_they_are(name):
+    table = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
+    for metric in (column["metric"] for column in table["columns"]):
+        assert better_of(metric) == ("lower" if metric in ("fid", "lpips") else "higher")
+        assert unit_of(metric) == ("%" if metric in ("p_ids", "u_ids") else "")

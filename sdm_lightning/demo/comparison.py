@@ -43,8 +43,8 @@ def compare(
     masks: Sequence[BoolArray],
     seeds: Sequence[int],
     iterations: Sequence[int],
-    on_result: Callable[[int, list[InpaintingStep], dict[str, UInt8Array]], None] | None = None,
-    features: FeatureExtractor | None = None,
+    on_result: Callable[[int, list[InpaintingStep], dict[str, UInt8Array]], None],
+    features: FeatureExtractor,
 ) -> Comparison:
     """Score the model at several numbers of iterations, and the baselines.
 
@@ -55,17 +55,16 @@ def compare(
         seeds: One per image.
         iterations: Numbers of iterations; the last one's steps are handed out.
         on_result: Called with the index, the steps and each baseline's picture.
-        features: Network for KID against the originals, named ``kid[<network>]``; None leaves it
-            out, as do fewer than 4 images.
+        features: Network for KID against the originals, named ``kid[<network>]``; fewer than 4
+            images leave it out.
 
     Raises:
         InputError: If there is no image.
     """
     models = {f"SDM, {count} iteration{'s' if count > 1 else ''}": count for count in iterations}
-    cache = RealFeatureCache(None, {}, features.dim) if features is not None else None
-    kid = features is not None
+    cache = RealFeatureCache(None, {}, features.dim)
     evaluators = {
-        method: Evaluator(features, ids=False, kid=kid, precision_recall=False, cache=cache)
+        method: Evaluator(features, ids=False, kid=True, precision_recall=False, cache=cache)
         for method in (*models, *BASELINES)
     }
     bins: list[list[float]] = [[] for _ in range(NUM_BINS)]
@@ -83,10 +82,9 @@ def compare(
             evaluators[name].update(_tensor(array), _tensor(image), mask, [f"{index:08d}"])
         if steps:
             _add_bins(bins, steps[0], image, known)
-        if on_result is not None:
-            on_result(index, steps, filled)
+        on_result(index, steps, filled)
     found = {name: evaluator.compute() for name, evaluator in evaluators.items()}
-    shown = [*SCORES, metric_name("kid", features.label)] if features is not None else SCORES
+    shown = [*SCORES, metric_name("kid", features.label)]
     any_method = next(iter(found.values()))
     return Comparison(
         {

@@ -158,7 +158,7 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
     from sdm_lightning.data.datamodule import InpaintingDataModule
     from sdm_lightning.data.transforms import to_array
     from sdm_lightning.demo.comparison import compare
-    from sdm_lightning.features.extractors import build_features
+    from sdm_lightning.features.extractors import ImageNetworkFeatures
     from sdm_lightning.inference import Inpainter
     from sdm_lightning.seeding import stable_seed
 
@@ -186,7 +186,7 @@ def _compare(run: Path, checkpoint: Path, seed: int) -> dict[str, Any]:
     found = compare(
         Inpainter.from_pretrained(checkpoint, "auto"), images, masks, seeds, iterations, show,
         # Not the network of the training loss, which would judge its own work.
-        build_features("efficientnet-lite2"),
+        ImageNetworkFeatures("efficientnet-lite2"),
     )  # fmt: skip
     bar.close()
     for method, scores in found.scores.items():

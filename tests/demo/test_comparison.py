@@ -8,6 +8,12 @@ from sdm_lightning.features.extractors import RandomConvFeatures
 from sdm_lightning.inference import BASELINES, Inpainter, InpaintingStep
 from tests.inference.conftest import Recorder
 
+FEATURES = RandomConvFeatures(dim=16)
+
+
+def ignore(*_: object) -> None:
+    """Look at no picture."""
+
 
 def test_scores_by_hand() -> None:
     # The network returns 0.5, -0.5, 0: levels 191, 64 and 128.
@@ -20,7 +26,7 @@ def test_scores_by_hand() -> None:
         shown.append((index, len(steps), list(filled)))
 
     inpainter = Inpainter(Recorder(), SpatialDiffusion(alpha=0))
-    found = compare(inpainter, images, [known, known], [0, 1], [1, 3], show)
+    found = compare(inpainter, images, [known, known], [0, 1], [1, 3], show, FEATURES)
     assert found.num_images == 2
     assert found.hole_ratio == 0.25
     assert shown == [(0, 3, list(BASELINES)), (1, 3, list(BASELINES))]
@@ -45,7 +51,7 @@ def test_error_is_sorted_by_uncertainty() -> None:
     image = np.full((16, 80, 3), 128, np.uint8)  # 0.004 in [-1, 1]
     known = np.ones((16, 80), bool)
     known[:, 10:70] = False
-    found = compare(Inpainter(Ramp()), [image], [known], [0], [1])
+    found = compare(Inpainter(Ramp()), [image], [known], [0], [1], ignore, FEATURES)
     errors = np.abs(np.linspace(0, 1, 80)[10:70] / 2).reshape(10, 6).mean(axis=1)
     np.testing.assert_allclose(found.error_by_uncertainty, errors, atol=0.005)
 
@@ -54,6 +60,5 @@ def test_kid_is_a_score_of_every_method() -> None:
     images = list(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8))
     known = np.ones((32, 32), bool)
     known[8:24, 8:24] = False
-    features = RandomConvFeatures(dim=16)
-    found = compare(Inpainter(Recorder()), images, [known] * 4, range(4), [1], features=features)
+    found = compare(Inpainter(Recorder()), images, [known] * 4, range(4), [1], ignore, FEATURES)
     assert all("kid[random-conv]" in scores for scores in found.scores.values())

@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -171,7 +172,7 @@ def make_demo_images(
             f"{size}, {num_train}, {num_test}"
         )
     output = Path(output_dir)
-    manifest = {
+    facts = {
         "recipe": _RECIPE,
         "size": size,
         "margin": MARGIN,
@@ -181,8 +182,17 @@ def make_demo_images(
         "seed": seed,
         "photos": [asdict(photo) for photo in PHOTOS],
     }
-    if _already_made(output, manifest):
+    manifest = (json.dumps(facts, indent=2) + "\n").encode()
+    made = output / _MANIFEST
+    if made.is_file() and made.read_bytes() == manifest:
         return
+    with suppress(OSError):
+        output.rmdir()  # an empty folder may be there already
+    if output.exists():
+        raise InputError(
+            f"{output}: holds something else than these demo images; remove it or choose another "
+            "folder"
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
         partial = Path(scratch) / "images"  # with the user's permissions
@@ -191,34 +201,8 @@ def make_demo_images(
         _write_all(partial / "train", num_train, painter, "train images", num_workers)
         tests = _test_images(test_photos(), size, num_test)
         _write_all(partial / "test", num_test, tests.__getitem__, "test images", num_workers)
-        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        if output.is_dir():
-            output.rmdir()  # empty, or _already_made would have refused it
+        (partial / _MANIFEST).write_bytes(manifest)
         os.replace(partial, output)
-
-
-def _already_made(output: Path, manifest: dict[str, object]) -> bool:
-    """Tell whether a folder was made with these arguments; refuse it if it holds anything else."""
-    if not output.exists():
-        return False
-    if not output.is_dir():
-        raise InputError(f"{output}: is a file; make_demo_images needs a folder to make")
-    path = output / _MANIFEST
-    if path.is_file():
-        try:
-            found = json.loads(path.read_text())
-        except ValueError as error:
-            raise InputError(f"{path}: is not valid JSON ({error}); remove {output}") from error
-        if found == manifest:
-            return True
-        changed = sorted(k for k in manifest if found.get(k) != manifest[k])
-        raise InputError(
-            f"{output}: holds demo images made with another {', '.join(changed)}; remove the "
-            "folder or choose another one"
-        )
-    if any(output.iterdir()):
-        raise InputError(f"{output}: is not empty and holds no {_MANIFEST}; choose a new folder")
-    return False
 
 
 def _write_all(

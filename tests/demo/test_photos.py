@@ -100,17 +100,17 @@ def test_made_folder_is_kept_and_anything_else_refused(tmp_path):
     times = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     make(folder, num_train=2, num_test=1)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == times
-    with pytest.raises(InputError, match="another seed"):
+    with pytest.raises(InputError, match="demo: holds something else"):
         make(folder, num_train=2, num_test=1, seed=5)
     (folder / "demo_images.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
+    with pytest.raises(InputError, match="demo: holds something else"):
         make(folder, num_train=2, num_test=1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="mine: holds something else"):
         make(tmp_path / "mine")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="file: holds something else"):
         make(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     make(tmp_path / "empty", num_train=1, num_test=1)

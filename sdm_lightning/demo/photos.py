@@ -91,6 +91,14 @@ PHOTOS: tuple[Photo, ...] = (
 )  # fmt: skip
 """Every photo that is used, with its split, licence and source."""
 
+DAMAGE = {
+    "astronaut": "an old print's scratches and dust",
+    "chelsea": "lettering over the picture",
+    "coffee": "a spoon to be removed",
+    "flower": "a large piece torn out",
+}
+"""Held-out photo -> what is wrong with it, in words."""
+
 MARGIN = 8
 """Extra pixels of a training image, so that random crops of it differ."""
 
@@ -117,6 +125,23 @@ def test_photos() -> dict[str, UInt8Array]:
 
 # pytest would otherwise take the name for a test wherever it is imported.
 test_photos.__test__ = False  # type: ignore[attr-defined]
+
+
+def damage_mask(name: str, photo: UInt8Array) -> UInt8Array:
+    """Load the mask of a held-out photo's damage.
+
+    Returns:
+        ``(H, W)``, 255 = known, 0 = hole.
+
+    Raises:
+        InputError: If the photo is not of the size that the mask was drawn for.
+    """
+    path = Path(__file__).with_name("masks") / f"{name}.png"
+    with Image.open(path) as image:
+        mask = np.array(image.convert("L"))
+    if mask.shape != photo.shape[:2]:
+        raise InputError(f"{path}: is not of {name}'s size, {photo.shape[1]}x{photo.shape[0]}")
+    return mask
 
 
 def _load(photo: Photo) -> UInt8Array:

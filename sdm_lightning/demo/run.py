@@ -215,13 +215,12 @@ def _write_pictures(
 
 def _write_photos(run: Path) -> None:
     """Write the held-out photos with typical damage, as files."""
-    from sdm_lightning.demo.masks import photo_mask
-    from sdm_lightning.demo.photos import test_photos
+    from sdm_lightning.demo.photos import damage_mask, test_photos
 
     for folder in ("photos", "photo-masks", "photo-inputs"):
         (run / folder).mkdir(parents=True, exist_ok=True)
     for name, photo in test_photos().items():
-        mask = photo_mask(name, photo.shape[0], photo.shape[1])
+        mask = damage_mask(name, photo)
         shown = np.where(mask[:, :, None] > 0, photo, np.uint8(128))
         Image.fromarray(photo).save(run / "photos" / f"{name}.png")
         Image.fromarray(mask).save(run / "photo-masks" / f"{name}.png")
@@ -237,8 +236,7 @@ def _facts(
     commands: list[dict[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
-    from sdm_lightning.demo.masks import DAMAGE
-    from sdm_lightning.demo.photos import PHOTOS
+    from sdm_lightning.demo.photos import DAMAGE, PHOTOS
     from sdm_lightning.evaluation.record import git_commit, hardware, versions
     from sdm_lightning.inference import load_generator
 

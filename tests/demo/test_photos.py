@@ -51,6 +51,17 @@ def test_every_photo_is_in_the_installed_wheels(training, held_out):
     assert not any(is_grey(image) for image in held_out.values())
 
 
+def test_every_held_out_photo_is_damaged(held_out):
+    assert set(photos.DAMAGE) == set(held_out)
+    for name, photo in held_out.items():
+        mask = photos.damage_mask(name, photo)
+        assert mask.shape == photo.shape[:2]
+        assert set(np.unique(mask)) == {0, 255}
+        assert 0.01 < (mask == 0).mean() < 0.25
+        with pytest.raises(InputError, match=rf"{name}\.png: is not of {name}'s size, \d+x99"):
+            photos.damage_mask(name, photo[:99])
+
+
 def test_split_shares_no_picture(training, held_out):
     def digest(image: np.ndarray) -> str:
         return hashlib.sha256(image.tobytes()).hexdigest()

@@ -2,21 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from sdm_lightning.demo.masks import DAMAGE, photo_mask
 from sdm_lightning.demo.run import run_demo
 from sdm_lightning.errors import InputError
-
-
-@pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_black_and_white_and_the_same_every_time(name: str) -> None:
-    mask = photo_mask(name, 300, 450)
-    assert mask.shape == (300, 450)
-    assert set(np.unique(mask)) == {0, 255}
-    assert 0.01 < (mask == 0).mean() < 0.25
-    np.testing.assert_array_equal(mask, photo_mask(name, 300, 450))
 
 
 def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

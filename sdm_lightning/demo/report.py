@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from sdm_lightning.demo.charts import bar_chart, line_chart
-from sdm_lightning.demo.report_data import DemoRun, read_run, stand_ins, verdict
+from sdm_lightning.demo.charts import bar_chart, line_chart, png
+from sdm_lightning.demo.photos import DAMAGE, PHOTOS
+from sdm_lightning.demo.report_data import DemoRun, read_run, verdict
 from sdm_lightning.files import write_atomically
 
 COLUMNS = {
@@ -51,6 +52,7 @@ def build_page(run: DemoRun) -> str:
     loader = PackageLoader("sdm_lightning.demo")
     pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     facts, scores = run.facts, run.scores
+    errors = facts["comparison"]["error_by_uncertainty"]
     tested = {name.split("/")[0]: float(value) for name, value in run.record["metrics"].items()}
     iterations = run.record.get("num_iterations")
     here = scores.get(f"SDM, {iterations} iteration{'' if iterations == 1 else 's'}")
@@ -58,15 +60,17 @@ def build_page(run: DemoRun) -> str:
     return pages.get_template("report.html").render(
         facts=facts,
         comparison=facts["comparison"],
+        errors=errors,
         record=run.record,
         scores=scores,
         folder=run.folder,
         images_seen=run.images_seen,
         verdict=verdict(scores, run.best_model),
-        stand_ins=stand_ins(run),
         tiles=_tiles(run),
         examples=_examples(run),
-        photos=sorted((run.folder / "inpainted").glob("*.png")),
+        inpainted=sorted((run.folder / "inpainted").glob("*.png")),
+        photos=PHOTOS,
+        damage=DAMAGE,
         columns=[
             {"score": score, "heading": heading, "digits": digits,
              "best": best(row[score] for row in scores.values())}
@@ -77,14 +81,12 @@ def build_page(run: DemoRun) -> str:
         tested=(tested["psnr_hole"], here["psnr_hole"]) if here and "psnr_hole" in tested else None,
         rank_correlation=tested.get("uncertainty_error_correlation"),
         curves=[
-            (title, name, lines)
+            (title, name, png(line_chart(*curve)))
             for start, title in CURVES.items()
-            for name, lines in run.curves.items()
+            for name, curve in run.curves.items()
             if name == start or name.startswith(f"{start}[")
         ],
-        shipped_curves=any(x.css == "before" for lines in run.curves.values() for x in lines),
-        bar_chart=bar_chart,
-        line_chart=line_chart,
+        error_chart=png(bar_chart(errors, "surest tenth", "least sure")),
         data_url=data_url,
     )  # fmt: skip
 
@@ -93,9 +95,8 @@ def _tiles(run: DemoRun) -> list[tuple[str, str]]:
     ours = run.scores[run.best_model]["psnr_hole"]
     tiles = [(f"{ours:.1f} dB", "PSNR in the hole, SDM")]
     for method in ("mean-colour fill", "OpenCV Telea"):
-        if method in run.scores:
-            gain = ours - run.scores[method]["psnr_hole"]
-            tiles.append((f"{gain:+.1f} dB", f"against {method}"))
+        gain = ours - run.scores[method]["psnr_hole"]
+        tiles.append((f"{gain:+.1f} dB", f"against {method}"))
     return [*tiles, (f"{run.images_seen:,}", "training images seen")]
 
 
@@ -116,7 +117,7 @@ def _examples(run: DemoRun) -> list[dict[str, Any]]:
     return examples
 
 
-def data_url(path: Path, lossy: bool = False) -> str:
+def data_url(path: Path | BytesIO, lossy: bool = False) -> str:
     """Return a ``data:`` address that holds the picture; JPEG, if lossy, is a tenth of the size."""
     kind = "jpeg" if lossy else "png"
     buffer = BytesIO()

@@ -2,16 +2,16 @@
 
 import csv
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdm_lightning.demo.charts import Curve
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.results import read_result_lines
-from sdm_lightning.shipped import ASSETS
+
+Curve = tuple[list[float], list[float]]
+"""Images seen, and a value at each."""
 
 METHODS = {
     "mean": "mean-colour fill",
@@ -19,8 +19,6 @@ METHODS = {
     "navier-stokes": "OpenCV Navier-Stokes",
 }
 """Headings of the classical methods."""
-
-STAND_INS = ("pixel-pyramid", "random")
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,13 @@ class DemoRun:
         folder: The run folder.
         facts: ``demo.json``.
         record: The last line of ``results.jsonl``.
-        curves: Name of a training term -> curves over images seen, packaged weights' own first.
+        curves: Name of a training term -> its curve over images seen.
     """
 
     folder: Path
     facts: dict[str, Any]
     record: dict[str, Any]
-    curves: dict[str, list[Curve]]
+    curves: dict[str, Curve]
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
@@ -66,18 +64,13 @@ def read_run(run: Path) -> DemoRun:
         if not (run / name).is_file():
             raise InputError(f"{run / name}: missing; the demo did not get that far")
     facts = json.loads((run / "demo.json").read_text(encoding="utf-8"))
-    curves: dict[str, list[Curve]] = {}
-    if facts.get("start") == "pretrained":
-        read_curves(ASSETS / "demo.metrics.csv", "before", curves)
-    read_curves(run / "metrics.csv", "now", curves)
-    return DemoRun(run, facts, read_result_lines(run / "results.jsonl")[-1], curves)
+    record = read_result_lines(run / "results.jsonl")[-1]
+    return DemoRun(run, facts, record, read_curves(run / "metrics.csv"))
 
 
-def read_curves(path: Path, css: str, curves: dict[str, list[Curve]]) -> None:
-    """Add the training columns of a metrics file; a missing file adds none."""
-    if not path.is_file():
-        return
-    found: dict[str, tuple[list[float], list[float]]] = {}
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read the training columns of a metrics file."""
+    curves: dict[str, Curve] = {}
     seen = ""
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -86,11 +79,10 @@ def read_curves(path: Path, css: str, curves: dict[str, list[Curve]]) -> None:
             for name, value in row.items():
                 kept = name.startswith("train/") or name == "val/psnr_hole"
                 if kept and value and seen:
-                    x, y = found.setdefault(name.removeprefix("train/"), ([], []))
+                    x, y = curves.setdefault(name.removeprefix("train/"), ([], []))
                     x.append(float(seen))
                     y.append(float(value))
-    for name, (x, y) in found.items():
-        curves.setdefault(name, []).append(Curve(x, y, css))
+    return curves
 
 
 # ---------------------------------------------------------------------- text
@@ -122,34 +114,3 @@ def _realism(scores: Mapping[str, Mapping[str, float]], model: str) -> str:
         if not method.startswith("SDM")
     )
     return f" {name} x 1000 (realism, less is better): {scores[model][name]:.0f}; {others}."
-
-
-def stand_ins(run: DemoRun) -> list[tuple[str, str]]:
-    """List what differs from the paper's set-up: a name each, and the rest of the sentence."""
-    found = []
-    for name in run.curves:
-        label = re.fullmatch(r"perceptual\[(.+)\]", name)
-        if label and any(mark in label[1] for mark in STAND_INS):
-            found.append((
-                name,
-                " stands in for the paper's perceptual network, a ResNet-50 whose weights are "
-                "a download.",
-            ))  # fmt: skip
-    names = {name.split("/")[0].split("[")[0] for name in run.record.get("metrics", {})}
-    needed = {"fid": "FID", "p_ids": "P-IDS", "u_ids": "U-IDS", "lpips": "LPIPS"}
-    missing = [label for name, label in needed.items() if name not in names]
-    if missing:
-        found.append((
-            f"No {', '.join(missing)}",
-            ": their networks' weights are downloads too, and "
-            f"{run.record.get('num_images')} images are few for them. Nothing replaces them.",
-        ))  # fmt: skip
-    started = "continued from weights trained on 218 photos, on "
-    found.append((
-        "A small model",
-        f" ({run.record.get('num_parameters', 0) / 1e6:.1f} M parameters, 64×64) "
-        f"{started if run.facts.get('start') == 'pretrained' else 'trained on '}about "
-        "a dozen photos and made-up scenes; the paper's has 74 M, 512×512, and millions of photos. "
-        "None of these numbers can be compared with the paper's.",
-    ))  # fmt: skip
-    return found

@@ -54,6 +54,7 @@ def run_demo(
     """
     from sdm_lightning.demo.photos import make_demo_images
     from sdm_lightning.features.networks import packaged_weights
+    from sdm_lightning.inference import load_generator
     from sdm_lightning.inference.locating import find_weights
 
     if minutes <= 0:
@@ -106,7 +107,19 @@ def run_demo(
     shell.sdm("inpaint", photos, masks, *target, "--weights", checkpoint)
 
     _say(7, "Report")
-    facts = _facts(start, minutes, seed, name, comparison, shell.log, time.perf_counter() - began)
+    facts: dict[str, Any] = {
+        "start": start,
+        "minutes": minutes,
+        "seed": seed,
+        "comparison": comparison,
+        "commands": shell.log,
+        "seconds": round(time.perf_counter() - began, 1),
+        "time": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    if start == "pretrained":
+        info = load_generator("demo")[1]
+        kept = ("images_seen", "sha256", "licence")
+        facts["weights"] = {name: getattr(info, name) for name in kept}
     write_atomically(folder / name / "demo.json", json.dumps(facts, indent=2))
     from sdm_lightning.demo.report import write_report
 
@@ -225,41 +238,3 @@ def _write_photos(run: Path) -> None:
         Image.fromarray(photo).save(run / "photos" / f"{name}.png")
         Image.fromarray(mask).save(run / "photo-masks" / f"{name}.png")
         Image.fromarray(shown).save(run / "photo-inputs" / f"{name}.png")
-
-
-def _facts(
-    start: str,
-    minutes: float,
-    seed: int,
-    name: str,
-    comparison: dict[str, Any],
-    commands: list[dict[str, Any]],
-    seconds: float,
-) -> dict[str, Any]:
-    from sdm_lightning.demo.photos import DAMAGE, PHOTOS
-    from sdm_lightning.evaluation.record import git_commit, hardware, versions
-    from sdm_lightning.inference import load_generator
-
-    weights: dict[str, Any] | None = None
-    if start == "pretrained":
-        info = load_generator("demo")[1]
-        weights = {
-            "images_seen": info.images_seen, "sha256": info.sha256, "licence": info.licence,
-            "data": info.data, "extra": info.extra,
-        }  # fmt: skip
-    return {
-        "start": start,
-        "minutes": minutes,
-        "seed": seed,
-        "run": name,
-        "comparison": comparison,
-        "commands": commands,
-        "seconds": round(seconds, 1),
-        "weights": weights,
-        "photos": [asdict(photo) for photo in PHOTOS],
-        "damage": DAMAGE,
-        "versions": versions(),
-        "hardware": hardware(),
-        "git_commit": git_commit(),
-        "time": time.strftime("%Y-%m-%d %H:%M"),
-    }

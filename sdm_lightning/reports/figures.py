@@ -103,7 +103,7 @@ def schedule_curves(
         curves: Name -> filled fraction at each progress.
         progress: t / T, from 0 to 1.
     """
-    figure, axes = _plot(4.2, 3.4)
+    figure, axes = plot(4.2, 3.4)
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
         axes.plot(progress, curve, color=colour, linewidth=2, label=name)
         thirds = np.interp([1 / 3, 2 / 3], progress, curve)
@@ -222,7 +222,8 @@ def row_dots(
     return figure
 
 
-def _plot(width: float, height: float) -> tuple[Figure, Axes]:
+def plot(width: float, height: float) -> tuple[Figure, Axes]:
+    """Make a figure of one plot in this module's style; sizes are in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=160, facecolor="white", layout="tight")

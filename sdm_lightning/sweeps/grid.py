@@ -21,7 +21,6 @@ from sdm_lightning.errors import InputError, parse_yaml
 from sdm_lightning.shipped import find_config, shipped_folder
 
 ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
-DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 PAPER_RUNS = "runs/paper/"
 """Where sweep files expect the runs of other sweeps."""
 
@@ -126,8 +125,7 @@ class Sweep:
         path: The file.
         name: Its ``name``, or the file's.
         method: ``grid``, ``random`` or ``bayes``.
-        program: What ``${program}`` stands for; what follows it is the command and its arguments.
-        command: Words with macros.
+        command: Words with macros; what follows ``${program}`` is the command and its arguments.
         values: Flag -> the values that it takes; only what has a list or a single value.
         searched: Flags with a distribution, which only a search can fill.
     """
@@ -135,7 +133,6 @@ class Sweep:
     path: Path
     name: str
     method: str
-    program: str
     command: tuple[str, ...]
     values: dict[str, list[Any]]
     searched: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -174,14 +171,19 @@ class Sweep:
         Raises:
             InputError: If the command does not run ``sdm``.
         """
-        words = agent_command(self.command, self.program, parameters, {"SDM_SCALE": scale})
-        if self.program not in words[:-1]:
+        if "${program}" not in self.command[:-1]:
             raise InputError(
                 f"{self.path}: command lacks the program followed by one of its commands, as in "
                 "['${env}', 'sh', '${program}', 'fit', ..., '${args}']"
             )
-        found = words[words.index(self.program) + 1 :]
-        return with_scaled_files(found, scale)
+        known = {**os.environ, "SDM_SCALE": scale}
+        given = [f"--{key}={value}" for key, value in parameters.items()]
+        words = []
+        for word in self.command[self.command.index("${program}") + 1 :]:
+            # An unknown variable's name stands for itself, as with wandb.
+            word = ENVIRONMENT_MACRO.sub(lambda macro: known.get(macro[1], macro[1]), word)
+            words += given if word == "${args}" else [word]
+        return with_scaled_files(words, scale)
 
     def refuse_missing_configs(
         self, cells: Sequence[Cell], scale: str, extra: Sequence[str] = ()
@@ -251,42 +253,10 @@ def read_sweep(path: str | Path) -> Sweep:
         path=file,
         name=str(content.get("name", file.stem)),
         method=str(content.get("method", "grid")),
-        program=str(content.get("program", "sdm")),
-        command=tuple(str(word) for word in content.get("command", DEFAULT_COMMAND)),
+        command=tuple(str(word) for word in content.get("command") or ()),
         values=values,
         searched=searched,
     )
-
-
-def agent_command(
-    command: Sequence[str],
-    program: str,
-    parameters: Mapping[str, Any],
-    environment: Mapping[str, str] | None = None,
-) -> list[str]:
-    """Build the command line that wandb's agent would start.
-
-    Args:
-        command: Words with the macros ``${env}``, ``${interpreter}``, ``${program}``, ``${args}``,
-            ``${args_no_equals}`` and ``${envvar:NAME}``.
-        program: For ``${program}``.
-        parameters: Flag -> value, printed as Python prints them (``--flag=True``).
-        environment: Looked up before the process's own for ``${envvar:NAME}``; an unknown name
-            stands for itself, as with wandb.
-    """
-    known = {**os.environ, **(environment or {})}
-    macros = {
-        "${env}": ["/usr/bin/env"],
-        "${interpreter}": ["python"],
-        "${program}": [program],
-        "${args}": [f"--{key}={value}" for key, value in parameters.items()],
-        "${args_no_equals}": [w for k, v in parameters.items() for w in (f"--{k}", str(v))],
-    }
-    words: list[str] = []
-    for word in command:
-        filled = ENVIRONMENT_MACRO.sub(lambda m: known.get(m.group(1), m.group(1)), word)
-        words += macros.get(filled, [filled])
-    return words
 
 
 def cell_name(parameters: Mapping[str, Any], varied: set[str]) -> str:

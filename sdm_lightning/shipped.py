@@ -24,7 +24,8 @@ def find_config(name: str) -> str:
     is returned as it is.
     """
     path = Path(name)
-    if path.exists() or path.is_absolute() or path.parts[:1] not in {(top,) for top in SHIPPED}:
+    # YAML in place of a name may be longer than the system lets it look for.
+    if path.is_absolute() or path.parts[:1] not in {(top,) for top in SHIPPED} or path.exists():
         return name
     shipped = shipped_folder(path.parts[0]).joinpath(*path.parts[1:])
     return str(shipped) if shipped.is_file() else name

@@ -55,7 +55,7 @@ class Cell:
         """
         words = [*self.argv, *extra]
         digest = hashlib.sha256(json.dumps(words).encode())
-        for file in _values_of(words, "--config"):
+        for file in _config_files(words):
             path = Path(find_config(file))
             digest.update(path.read_bytes() if path.is_file() else b"missing")
         for file in _values_of(words, "--ckpt_path"):
@@ -71,10 +71,19 @@ def _values_of(words: Sequence[str], flag: str) -> list[str]:
     return values + [value for word, value in itertools.pairwise(words) if word == flag]
 
 
+def _is_inline(config: str) -> bool:
+    """Return whether the value of ``--config`` is YAML itself, not a file."""
+    return config.lstrip().startswith("{")
+
+
+def _config_files(words: Sequence[str]) -> list[str]:
+    """List the config files that a command line names."""
+    return [config for config in _values_of(words, "--config") if not _is_inline(config)]
+
+
 def _missing_configs(words: Sequence[str]) -> list[str]:
     """List the config files of a command line that do not exist."""
-    files = [name for name in _values_of(words, "--config") if not name.lstrip().startswith("{")]
-    return [name for name in files if not Path(find_config(name)).is_file()]
+    return [name for name in _config_files(words) if not Path(find_config(name)).is_file()]
 
 
 def setting(words: Sequence[str], key: str) -> Any:
@@ -88,7 +97,7 @@ def setting(words: Sequence[str], key: str) -> Any:
         The value; None if the key is not set.
 
     Raises:
-        InputError: If a config file is not YAML.
+        InputError: If a config is not YAML.
     """
     found = None
     for word, following in itertools.pairwise([*words, ""]):
@@ -97,18 +106,20 @@ def setting(words: Sequence[str], key: str) -> Any:
         if flag == f"--{key}":
             found = parse_yaml(text)
         elif flag == "--config":
-            value = _read_yaml(Path(find_config(text)))
+            value = _read_yaml(text)
             for name in key.split("."):
                 value = value.get(name) if isinstance(value, dict) else None
             found = found if value is None else value
     return found
 
 
-def _read_yaml(file: Path) -> Any:
+def _read_yaml(config: str) -> Any:
+    """Read a config file, or YAML in its place."""
     try:
-        return _parsed(file.read_bytes().decode())
+        inline = _is_inline(config)
+        return _parsed(config if inline else Path(find_config(config)).read_bytes().decode())
     except ValueError as error:
-        raise InputError(f"{file}: not valid YAML: {error}") from None
+        raise InputError(f"{config}: not valid YAML: {error}") from None
 
 
 @functools.cache
@@ -215,8 +226,8 @@ def with_scaled_files(words: Sequence[str], scale: str) -> list[str]:
     found: list[str] = []
     for word in words:
         found.append(word)
-        if word.startswith("--config="):
-            path = Path(word.removeprefix("--config="))
+        for name in _config_files([word]):
+            path = Path(name)
             sibling = path.with_name(f"{path.stem}.{scale}{path.suffix}")
             if Path(find_config(str(sibling))).is_file():
                 found.append(f"--config={sibling}")
@@ -231,7 +242,7 @@ def read_sweep(path: str | Path) -> Sweep:
     """
     file = Path(find_config(str(path)))
     try:
-        content = _read_yaml(file)
+        content = _read_yaml(str(file))
     except FileNotFoundError:
         raise InputError(
             f"{file}: no such file; give a sweep file of experiments/sweeps/"

@@ -178,6 +178,8 @@ def test_seed_leads(build: Callable[..., SDMCommandLine]) -> None:
 def test_shipped_configs_are_found_from_anywhere(workdir: Path) -> None:
     assert shipped.find_config("configs/model/demo.yaml") == str(CONFIGS / "model" / "demo.yaml")
     assert shipped.find_config("configs/absent.yaml") == "configs/absent.yaml"
+    inline = f"{{model: {'x' * 300}}}"
+    assert shipped.find_config(inline) == inline, "longer than a file's name may be"
     row = CONFIGS.parent / "experiments" / "table1" / "A.yaml"
     assert shipped.find_config("experiments/table1/A.yaml") == str(row)
     mine = workdir / "configs" / "model" / "demo.yaml"

@@ -223,6 +223,22 @@ def test_the_last_config_or_flag_sets_a_key(workdir: Path) -> None:
     assert setting(words, "trainer.devices") == 4
     assert setting([*words, "--trainer.devices=[0, 2]"], "trainer.devices") == [0, 2]
     assert setting(words, "model.seed") is None
+    inline = [*words, "--config={trainer: {devices: 8}}", "--config", "{data: null}"]
+    assert setting(inline, "trainer.devices") == 8
+    with pytest.raises(InputError, match="not valid YAML"):
+        setting(["--config={trainer: 8"], "trainer.devices")
+
+
+def test_a_long_config_in_place_of_a_file(
+    fake_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Longer than a file's name may be, both in the sweep file and in the extra arguments."""
+    inline = [f"{{data: {{train: here, note: {letter * 300}}}}}" for letter in "ab"]
+    (fake_runs / "here").mkdir()
+    path = str(write_sweep(fake_runs, parameters={"config": {"values": inline}}))
+    runner.run_sweep(path, "tiny", "out", test=False, extra=[f"--config={inline[0]}"])
+    assert "four: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    runner.run_sweep(path, "tiny", "out", slurm="array.sh", extra=["--config", inline[1]])
 
 
 def test_missing_and_broken_files(workdir: Path) -> None:

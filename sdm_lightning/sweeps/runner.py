@@ -49,7 +49,6 @@ def run_sweep(
     workers: int = 1,
     extra: list[str] | None = None,
     test: bool = True,
-    again: bool = False,
     only: str | None = None,
     dry_run: bool = False,
     slurm: str | None = None,
@@ -68,7 +67,6 @@ def run_sweep(
         workers: Cells at a time, without devices.
         extra: More arguments for every run, such as '["--trainer.max_epochs=1"]'.
         test: Test each trained cell on its last checkpoint.
-        again: Run finished cells once more.
         only: Only these cells: names or parts of names, separated by commas; each has to match.
         dry_run: Print the commands and run nothing.
         slurm: Write a SLURM array script to this file instead of running; each cell is one task on
@@ -94,7 +92,7 @@ def run_sweep(
     if slurm is not None:
         from sdm_lightning.sweeps.slurm import write_array
 
-        here = {"devices": devices, "workers": workers != 1, "again": again}
+        here = {"devices": devices, "workers": workers != 1}
         if unused := [name for name, given in here.items() if given]:
             raise InputError(
                 f"{', '.join(unused)}: only for cells that run here; cannot be given with slurm"
@@ -102,11 +100,11 @@ def run_sweep(
         write_array(Path(slurm), sweep, cells, scale, folder, test, tuple(extra or ()))
         return
 
-    _refuse_missing_data(plans, again)
+    _refuse_missing_data(plans)
     places: list[str | None] = [d.strip() for d in devices.split(",") if d.strip()] or [None] * max(
         1, workers
     )
-    outcomes = _run_all(plans, places, again)
+    outcomes = _run_all(plans, places)
     all_plans = [replace(plans[0], cell=x, folder=folder / x.name) for x in sweep.cells(scale)]
     collect_results(folder, all_plans)
     _print_end(sweep, outcomes, folder)
@@ -187,9 +185,9 @@ class Plan:
         """Return whether an earlier call finished these command lines with these configs."""
         return self.state().get("status") == "done" and not self.remaining()
 
-    def remaining(self, again: bool = False) -> list[list[str]]:
-        """List the command lines that earlier calls did not finish; with ``again``, all."""
-        done = [] if again or self.is_changed() else self.state().get("stages", [])
+    def remaining(self) -> list[list[str]]:
+        """List the command lines that earlier calls did not finish."""
+        done = [] if self.is_changed() else self.state().get("stages", [])
         return [words for words in self.commands() if words[0] not in done]
 
     def is_changed(self) -> bool:
@@ -199,10 +197,10 @@ class Plan:
         return found is not None and str(found).partition("/")[0] != now
 
 
-def _refuse_missing_data(plans: Sequence[Plan], again: bool) -> None:
+def _refuse_missing_data(plans: Sequence[Plan]) -> None:
     """Refuse local data that are not there, on which every cell would fail by itself."""
     for plan in plans:
-        for words in plan.remaining(again):
+        for words in plan.remaining():
             for split in SPLITS.get(words[0], ()):
                 found = setting(words, f"data.{split}") or []
                 for place in found if isinstance(found, list) else [found]:
@@ -215,7 +213,7 @@ def _refuse_missing_data(plans: Sequence[Plan], again: bool) -> None:
                         )
 
 
-def _run_all(plans: Sequence[Plan], places: Sequence[str | None], again: bool) -> list[Outcome]:
+def _run_all(plans: Sequence[Plan], places: Sequence[str | None]) -> list[Outcome]:
     free: Queue[str | None] = Queue()
     for place in places:
         free.put(place)
@@ -226,7 +224,7 @@ def _run_all(plans: Sequence[Plan], places: Sequence[str | None], again: bool) -
     def one(index: int, plan: Plan) -> Outcome:
         place = free.get()
         try:
-            return _run_cell(plan, index, place, again, say, stop, running)
+            return _run_cell(plan, index, place, say, stop, running)
         finally:
             free.put(place)
 
@@ -259,7 +257,6 @@ def _run_cell(
     plan: Plan,
     index: int,
     place: str | None,
-    again: bool,
     say: Callable[[int, str], None],
     stop: threading.Event,
     running: set[subprocess.Popen[bytes]],
@@ -267,13 +264,13 @@ def _run_cell(
     name = plan.cell.name
     if stop.is_set():
         return Outcome(plan.cell, "preempted", PREEMPTED)
-    if plan.is_done() and not again:
+    if plan.is_done():
         say(index, f"{name}: done before, skipped")
         return Outcome(plan.cell, "skipped")
-    if again or plan.is_changed():
-        _set_aside(plan.folder)
-        if not again:
-            say(index, f"{name}: its recipe changed; the earlier run was set aside")
+    if plan.is_changed():  # nothing that was trained is ever deleted
+        folder = plan.folder
+        folder.rename(free_path(lambda number: folder.with_name(f".{name}.before{number}")))
+        say(index, f"{name}: its recipe changed; the earlier run was set aside")
     done_stages = plan.state().get("stages", [])
     plan.write_state(status="running", stages=done_stages)
     started = time.monotonic()
@@ -335,12 +332,6 @@ def _run_process(
             return process.wait()
         finally:
             running.discard(process)
-
-
-def _set_aside(folder: Path) -> None:
-    """Rename a run's folder: nothing that was trained is ever deleted."""
-    if folder.exists():
-        folder.rename(free_path(lambda number: folder.with_name(f".{folder.name}.before{number}")))
 
 
 def _tail(log: Path) -> str:

@@ -475,8 +475,6 @@ def test_missing_data_are_named_before_anything_starts(fake_runs: Path) -> None:
     runner.run_sweep(path, "tiny", "out", only="A-seed0")
     assert calls(fake_runs) == ["fit A-seed0 -", "test A-seed0 -"]
     runner.run_sweep(path, "tiny", "out", only="A-seed0", dry_run=True)
-    with pytest.raises(InputError, match=r"data\.test of cell A-seed0"):
-        runner.run_sweep(path, "tiny", "out", only="A-seed0", again=True)
 
 
 def test_slurm_array_requeues_by_exit_status(
@@ -527,7 +525,7 @@ def test_slurm_array_has_the_gpus_of_its_cells_and_names_the_table(
     assert "then: sdm table table2 --scale paper\n" in capsys.readouterr().out
     runner.run_sweep(path, "paper", "out", slurm="array.sh")
     assert """table2 --scale paper --results '["out"]'\n""" in capsys.readouterr().out
-    for option in ({"workers": 2}, {"devices": "0"}, {"again": True}):
+    for option in ({"workers": 2}, {"devices": "0"}):
         with pytest.raises(InputError, match=f"{next(iter(option))}: only for cells that run here"):
             runner.run_sweep(path, "paper", slurm="other.sh", **option)
     nodes = ["--config=configs/trainer/multinode.yaml"]

@@ -316,9 +316,7 @@ def _run_process(
     running: set[subprocess.Popen[bytes]],
     stop: threading.Event,
 ) -> int:
-    environment = dict(os.environ, SDM_SCALE=plan.scale)
-    # W&B reads these, online or offline: the run is found by sweep, cell and scale later.
-    environment["WANDB_TAGS"] = ",".join([plan.sweep.name, plan.scale, plan.cell.name])
+    environment = dict(os.environ)
     if place is not None:
         environment["CUDA_VISIBLE_DEVICES"] = place
     with (plan.folder / "log.txt").open("ab") as log:

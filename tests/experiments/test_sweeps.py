@@ -261,6 +261,7 @@ options = dict(word.removeprefix("--").split("=", 1) for word in rest)
 folder = pathlib.Path(options["runs_dir"]) / options["name"]
 with open("calls.txt", "a") as calls:
     calls.write(f"{command} {options['name']} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\\n")
+pathlib.Path("tags.txt").write_text(os.environ.get("WANDB_TAGS", ""))
 if command == "fit" and options["name"] in os.environ.get("FAIL", "").split(","):
     print("the disk is full")
     sys.exit(int(os.environ.get("CODE", "1")))
@@ -415,6 +416,12 @@ def test_devices_are_shared_out(fake_runs: Path) -> None:
     assert {device for _, _, device in made} == {"2", "5"}
     for cell in {name for _, name, _ in made}:
         assert len({device for _, name, device in made if name == cell}) == 1
+
+
+def test_runs_have_the_users_wandb_tags(fake_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_TAGS", "mine,small")
+    runner.run_sweep(str(write_sweep(fake_runs)), "tiny", "out", only="A-seed0")
+    assert (fake_runs / "tags.txt").read_text() == "mine,small"
 
 
 def test_dry_run_and_unknown_cells(fake_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,18 +27,11 @@ from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep, setting
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 """The data that each command reads."""
 
+Status = Literal["done", "skipped", "failed", "preempted"]
+"""How a cell ended."""
+
 KEPT_LINES = 12
 """Lines of a failed run's log that are shown."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a cell ended: ``done``, ``skipped``, ``failed`` or ``preempted``, and its exit status."""
-
-    cell: Cell
-    status: Literal["done", "skipped", "failed", "preempted"]
-    returncode: int = 0
-    seconds: float = 0.0
 
 
 def run_sweep(
@@ -104,13 +97,13 @@ def run_sweep(
     places: list[str | None] = [d.strip() for d in devices.split(",") if d.strip()] or [None] * max(
         1, workers
     )
-    outcomes = _run_all(plans, places)
+    statuses = _run_all(plans, places)
     all_plans = [replace(plans[0], cell=x, folder=folder / x.name) for x in sweep.cells(scale)]
     collect_results(folder, all_plans)
-    _print_end(sweep, outcomes, folder)
-    if any(outcome.status == "failed" for outcome in outcomes):
+    _print_end(sweep.name, plans, statuses, folder)
+    if "failed" in statuses:
         raise SystemExit(1)
-    if any(outcome.status == "preempted" for outcome in outcomes):
+    if "preempted" in statuses:
         raise SystemExit(PREEMPTED)
 
 
@@ -146,10 +139,6 @@ class Plan:
     extra: tuple[str, ...]
     test: bool
 
-    def fingerprint(self) -> str:
-        """Return the cell's fingerprint with the extra arguments."""
-        return self.cell.fingerprint(self.extra)
-
     def commands(self) -> list[list[str]]:
         """List the command lines after ``sdm``: the cell's own, and the test of what it trained."""
         words = [*self.cell.argv, f"--runs_dir={self.folder.parent}", f"--name={self.folder.name}"]
@@ -169,15 +158,16 @@ class Plan:
             return {}
         return state if isinstance(state, dict) else {}
 
-    def write_state(self, **facts: Any) -> None:
+    def write_state(self, status: str, stages: Sequence[str]) -> None:
         """Write ``cell.json``, whole or not at all."""
         state = {
             "sweep": self.sweep.name,
             "cell": self.cell.name,
             "scale": self.scale,
             "parameters": self.cell.parameters,
-            "fingerprint": self.fingerprint(),
-            **facts,
+            "fingerprint": self.cell.fingerprint(self.extra),
+            "status": status,
+            "stages": stages,
         }
         write_atomically(self.folder / "cell.json", json.dumps(state, indent=1))
 
@@ -192,9 +182,8 @@ class Plan:
 
     def is_changed(self) -> bool:
         """Return whether an earlier call ran another recipe in this folder."""
-        found, now = self.state().get("fingerprint"), self.fingerprint()
-        # Earlier versions appended other facts after a slash.
-        return found is not None and str(found).partition("/")[0] != now
+        now = self.cell.fingerprint(self.extra)
+        return bool(self.state().get("fingerprint", now) != now)
 
 
 def _refuse_missing_data(plans: Sequence[Plan]) -> None:
@@ -213,18 +202,22 @@ def _refuse_missing_data(plans: Sequence[Plan]) -> None:
                         )
 
 
-def _run_all(plans: Sequence[Plan], places: Sequence[str | None]) -> list[Outcome]:
+def _run_all(plans: Sequence[Plan], places: Sequence[str | None]) -> list[Status]:
     free: Queue[str | None] = Queue()
     for place in places:
         free.put(place)
-    say = _Counter(len(plans))
+    printing = threading.Lock()
     stop = threading.Event()
     running: set[subprocess.Popen[bytes]] = set()
 
-    def one(index: int, plan: Plan) -> Outcome:
+    def one(index: int, plan: Plan) -> Status:
+        def say(text: str) -> None:
+            with printing:
+                print(f"[{index:>{len(str(len(plans)))}}/{len(plans)}] {text}", flush=True)
+
         place = free.get()
         try:
-            return _run_cell(plan, index, place, say, stop, running)
+            return _run_cell(plan, place, say, stop, running)
         finally:
             free.put(place)
 
@@ -241,64 +234,50 @@ def _run_all(plans: Sequence[Plan], places: Sequence[str | None]) -> list[Outcom
         return list(pool.map(one, range(1, len(plans) + 1), plans))
 
 
-class _Counter:
-    """Numbers the cells as they end."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.lock = threading.Lock()
-
-    def __call__(self, index: int, text: str) -> None:
-        with self.lock:
-            print(f"[{index:>{len(str(self.total))}}/{self.total}] {text}", flush=True)
-
-
 def _run_cell(
     plan: Plan,
-    index: int,
     place: str | None,
-    say: Callable[[int, str], None],
+    say: Callable[[str], None],
     stop: threading.Event,
     running: set[subprocess.Popen[bytes]],
-) -> Outcome:
+) -> Status:
     name = plan.cell.name
     if stop.is_set():
-        return Outcome(plan.cell, "preempted", PREEMPTED)
+        return "preempted"
     if plan.is_done():
-        say(index, f"{name}: done before, skipped")
-        return Outcome(plan.cell, "skipped")
+        say(f"{name}: done before, skipped")
+        return "skipped"
     if plan.is_changed():  # nothing that was trained is ever deleted
         folder = plan.folder
         folder.rename(free_path(lambda number: folder.with_name(f".{name}.before{number}")))
-        say(index, f"{name}: its recipe changed; the earlier run was set aside")
+        say(f"{name}: its recipe changed; the earlier run was set aside")
     done_stages = plan.state().get("stages", [])
-    plan.write_state(status="running", stages=done_stages)
+    plan.write_state("running", done_stages)
     started = time.monotonic()
     for words in plan.commands():
         if words[0] in done_stages:
             continue
         if stop.is_set():  # the signal came after the last batch of the stage before
-            plan.write_state(status="preempted", stages=done_stages, returncode=PREEMPTED)
-            say(index, f"{name}: stopped before {words[0]}")
-            return Outcome(plan.cell, "preempted", PREEMPTED, time.monotonic() - started)
-        say(index, f"{name}: {words[0]} ..." + (f" on device {place}" if place else ""))
+            plan.write_state("preempted", done_stages)
+            say(f"{name}: stopped before {words[0]}")
+            return "preempted"
+        say(f"{name}: {words[0]} ..." + (f" on device {place}" if place else ""))
         code = _run_process(plan, words, place, running, stop)
         if code:
             seconds = time.monotonic() - started
             stopped = code == PREEMPTED or stop.is_set()
-            status: Literal["failed", "preempted"] = "preempted" if stopped else "failed"
-            plan.write_state(status=status, stages=done_stages, returncode=code)
-            say(index, f"{name}: {words[0]} {status} (exit status {code}) after {seconds:.0f} s; "
-                       f"log: {plan.folder / 'log.txt'}")  # fmt: skip
+            status: Status = "preempted" if stopped else "failed"
+            plan.write_state(status, done_stages)
+            say(f"{name}: {words[0]} {status} (exit status {code}) after {seconds:.0f} s; "
+                f"log: {plan.folder / 'log.txt'}")  # fmt: skip
             if status == "failed":
                 print(_tail(plan.folder / "log.txt"), flush=True)
-            return Outcome(plan.cell, status, code, seconds)
+            return status
         done_stages = [*done_stages, words[0]]
-        plan.write_state(status="running", stages=done_stages)
-    seconds = time.monotonic() - started
-    plan.write_state(status="done", stages=done_stages, seconds=round(seconds, 1))
-    say(index, f"{name}: done in {seconds:.0f} s")
-    return Outcome(plan.cell, "done", 0, seconds)
+        plan.write_state("running", done_stages)
+    plan.write_state("done", done_stages)
+    say(f"{name}: done in {time.monotonic() - started:.0f} s")
+    return "done"
 
 
 def start_process(
@@ -362,22 +341,22 @@ def collect_results(folder: Path, plans: Sequence[Plan]) -> Path:
     return target
 
 
-def _print_end(sweep: Sweep, outcomes: list[Outcome], folder: Path) -> None:
+def _print_end(name: str, plans: Sequence[Plan], statuses: Sequence[Status], folder: Path) -> None:
     from sdm_lightning.reports.paper import has_table
     from sdm_lightning.reports.tables import table_text
 
-    counts = {s: sum(o.status == s for o in outcomes) for s in ("done", "skipped", "failed")}
-    failed = [o.cell.name for o in outcomes if o.status == "failed"]
+    done, skipped = statuses.count("done"), statuses.count("skipped")
+    failed = [p.cell.name for p, s in zip(plans, statuses, strict=True) if s == "failed"]
     print(
-        f"\n{sweep.name}: {counts['done']} done, {counts['skipped']} skipped, "
-        f"{counts['failed']} failed" + (f" ({', '.join(failed)})" if failed else "")
+        f"\n{name}: {done} done, {skipped} skipped, {len(failed)} failed"
+        + (f" ({', '.join(failed)})" if failed else "")
     )
     results = folder / "results.jsonl"
     found = [label_of(x, "table") for x in read_result_lines(results)]
-    for name in dict.fromkeys(name for name in found if name and has_table(name)):
+    for table in dict.fromkeys(table for table in found if table and has_table(table)):
         print()
         try:
-            print(table_text(name, results=[str(results)]))
+            print(table_text(table, results=[str(results)]))
         except InputError as error:  # a search over a setting: its lines are no table's cells
             print(f"no table: {error}")
     print(f"\nresults: {results}")

@@ -28,7 +28,7 @@ RESERVED = frozenset(
         "masks_digest", "networks", "command", "checkpoint", "processes", "precision", "parameters",
         "num_parameters", "num_iterations", "train_iterations", "diffusion", "alpha", "schedule",
         "repredict", "uncertainty_scale", "uncertainty_channels", "seed", "training_seed",
-        "images_seen", "data", "wall_seconds", "versions", "hardware", "git_commit", "cell",
+        "images_seen", "data", "wall_seconds", "versions", "hardware", "git_commit",
     }
 )  # fmt: skip
 """What a record says by itself, under names that its other facts cannot take."""

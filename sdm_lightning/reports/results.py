@@ -1,7 +1,7 @@
 """Read what evaluations recorded: JSON lines from folders and files, or from a W&B project.
 
 Nothing here runs a model. A line is what `sdm test` appends (metrics under ``name/protocol``, and
-everything that they depend on); lines of a sweep also say which cell they came from.
+everything that they depend on).
 """
 
 import json
@@ -63,7 +63,7 @@ def _is_result(line: Any) -> bool:
     """Whether a parsed line is one that ``sdm test`` or ``sdm evaluate`` writes."""
     if not isinstance(line, dict) or not isinstance(line.get("metrics"), dict):
         return False
-    nested = ("cell", "counts", "checkpoint", "hardware")
+    nested = ("counts", "checkpoint", "hardware")
     if not all(isinstance(line.get(key) or {}, dict) for key in nested):
         return False
     if not isinstance((line.get("hardware") or {}).get("gpus") or [], list):
@@ -102,17 +102,7 @@ def gather(places: Sequence[str | Path] | None = None) -> list[ResultLine]:
             hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
             if not hidden:
                 lines += read_result_lines(file)
-    return unique(lines)
-
-
-def unique(lines: Iterable[ResultLine]) -> list[ResultLine]:
-    """Drop copies: the same line found again, or gathered by a sweep under its cell's label."""
-    kept: dict[str, ResultLine] = {}
-    for line in lines:
-        key = json.dumps({k: v for k, v in line.items() if k != "cell"}, sort_keys=True)
-        if key not in kept or ("cell" in line and "cell" not in kept[key]):
-            kept[key] = line
-    return list(kept.values())
+    return list({json.dumps(line): line for line in lines}.values())
 
 
 def read_wandb_project(name: str) -> list[ResultLine]:
@@ -156,18 +146,13 @@ def metric_values(line: ResultLine) -> dict[str, float]:
 def label_of(line: ResultLine, key: str) -> Any:
     """Return a fact of a line: ``row``, ``seed``, ``networks.features.sha256``, ...; None without.
 
-    A line's own facts come first, then its sweep cell's. The seed is that of the training, which a
-    test of a given checkpoint may not share. Points lead into a fact that has parts.
+    The seed is that of the training, which a test of a given checkpoint may not share. Points lead
+    into a fact that has parts.
     """
     if key == "seed" and line.get("training_seed") is not None:
         return line["training_seed"]
     if line.get(key) is not None:
         return line[key]
-    cell = line.get("cell") or {}
-    if key in cell and key != "parameters":  # options in a cell, ema or raw in a line
-        return cell[key]
-    if key == "table":
-        return cell.get("sweep")
     part: Any = line
     for name in key.split("."):
         part = part.get(name) if isinstance(part, dict) else None

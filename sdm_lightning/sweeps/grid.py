@@ -31,12 +31,10 @@ class Cell:
 
     Attributes:
         name: Unique in its sweep, fit for a folder name: ``A-seed0``.
-        parameters: Flag -> value.
         argv: What follows ``sdm``: the command and its arguments.
     """
 
     name: str
-    parameters: dict[str, Any]
     argv: tuple[str, ...]
 
     @property
@@ -169,7 +167,7 @@ class Sweep:
                 for key, value in zip(self.values, combination, strict=True)
             }
             name = cell_name(parameters, {k for k, v in self.values.items() if len(v) > 1})
-            cells.append(Cell(name, parameters, tuple(self.argv(parameters, scale))))
+            cells.append(Cell(name, tuple(self.argv(parameters, scale))))
         names = [cell.name for cell in cells]
         for name in names:
             if names.count(name) > 1:

@@ -22,7 +22,7 @@ from sdm_lightning.errors import PREEMPTED, InputError
 from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.reports.results import label_of, read_result_lines
 from sdm_lightning.signals import handled
-from sdm_lightning.sweeps.grid import Cell, Sweep, read_sweep, setting
+from sdm_lightning.sweeps.grid import Cell, read_sweep, setting
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 """The data that each command reads."""
@@ -74,9 +74,7 @@ def run_sweep(
     cells = select(sweep.cells(scale), only)
     sweep.refuse_missing_configs(cells, scale, extra or ())
     folder = Path(output or f"runs/{scale}/{sweep.name}")
-    plans = [
-        Plan(sweep, cell, folder / cell.name, scale, tuple(extra or ()), test) for cell in cells
-    ]
+    plans = [Plan(cell, folder / cell.name, tuple(extra or ()), test) for cell in cells]
     if dry_run:
         for plan in plans:
             for words in plan.commands():
@@ -132,10 +130,8 @@ def select(cells: Sequence[Cell], only: str | None) -> list[Cell]:
 class Plan:
     """What it takes to run one cell in its folder."""
 
-    sweep: Sweep
     cell: Cell
     folder: Path
-    scale: str
     extra: tuple[str, ...]
     test: bool
 
@@ -161,10 +157,6 @@ class Plan:
     def write_state(self, status: str, stages: Sequence[str]) -> None:
         """Write ``cell.json``, whole or not at all."""
         state = {
-            "sweep": self.sweep.name,
-            "cell": self.cell.name,
-            "scale": self.scale,
-            "parameters": self.cell.parameters,
             "fingerprint": self.cell.fingerprint(self.extra),
             "status": status,
             "stages": stages,
@@ -321,19 +313,17 @@ def _tail(log: Path) -> str:
 def collect_results(folder: Path, plans: Sequence[Plan]) -> Path:
     """Gather the result lines of all finished cells in ``folder/results.jsonl``.
 
-    Each line keeps what ``sdm test`` wrote and gains ``cell``: sweep, name, scale and parameters.
     Cells of another recipe than the sweep's present one are left out, with a line that says so.
     """
     lines, others = [], []
     for plan in plans:
-        state, results = plan.state(), plan.folder / "results.jsonl"
-        if state.get("status") != "done" or not results.is_file():
+        results = plan.folder / "results.jsonl"
+        if plan.state().get("status") != "done" or not results.is_file():
             continue
         if plan.is_changed():
             others.append(plan.cell.name)
             continue
-        label = {key: state[key] for key in ("sweep", "cell", "scale", "parameters")}
-        lines += [{**line, "cell": label} for line in read_result_lines(results)]
+        lines += read_result_lines(results)
     if others:
         print(f"left out of the results, as the recipe has changed since: {', '.join(others)}")
     target = folder / "results.jsonl"

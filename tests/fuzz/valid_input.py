@@ -145,5 +145,5 @@ def seeds(name: str) -> list[bytes]:
         bomb = b"a: &a [1,1,1,1]\nb: &b [*a,*a,*a]\nc: &c [*b,*b,*b]\nd: {<<: {x: 1e3}}\n"
         text = micro.read_bytes()
         return [text, tags, bomb, json.dumps(yaml.safe_load(text)).encode()]
-    line = {"metrics": {"fid/x": 1.5, "psnr/x": "inf"}, "seed": 0, "cell": {"sweep": "t"}}
+    line = {"metrics": {"fid/x": 1.5, "psnr/x": "inf"}, "seed": 0}
     return [(json.dumps(line) + "\n" + json.dumps({**line, "row": "B"}) + "\n").encode()]

@@ -256,13 +256,12 @@ def test_scale_is_a_filter(tmp_path: Path) -> None:
     assert "No run has scale tny; there are runs of scale paper, tiny." in text
 
 
-def test_a_sweeps_label_stands_in_for_facts(tmp_path: Path) -> None:
-    bare = line("A", 0)
-    gathered = {**bare, "cell": {"sweep": "table1", "scale": "tiny", "cell": "A-seed0"}}
-    assert results.unique([bare, gathered, bare]) == [gathered]
-    without = {k: v for k, v in gathered.items() if k not in ("scale", "table")}
-    assert results.label_of(without, "scale") == "tiny"
-    assert results.label_of(without, "table") == "table1"
+def test_each_line_counts_once(tmp_path: Path) -> None:
+    """A sweep's results hold those of its cells, which lie below it."""
+    (tmp_path / "A-seed0").mkdir()
+    for folder in (tmp_path, tmp_path / "A-seed0"):
+        write(folder / "results.jsonl", [line("A", 0)])
+    assert results.gather([tmp_path]) == [line("A", 0)]
 
 
 def test_all_formats_hold_the_same_cells(tmp_path: Path) -> None:

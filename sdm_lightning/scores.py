@@ -18,7 +18,7 @@ class Score(NamedTuple):
         better: Which values are better.
         unit: Unit of the values, if they have one.
         digits: Decimals to show.
-        heading: In tables; the score's name if empty.
+        heading: In the paper's tables; the score's name if empty.
         feature: Whether it compares sets by the features of a network, and so depends on their
             number of images.
     """
@@ -32,7 +32,7 @@ class Score(NamedTuple):
 
 SCORES = {
     "fid": Score("lower", digits=3, heading="FID", feature=True),
-    "kid": Score("lower", "x 1000", heading="KID x 1000", feature=True),
+    "kid": Score("lower", "x 1000", feature=True),
     "kid_deviation": Score("lower", "of one subset", feature=True),
     "feature_distance": Score("lower"),
     "p_ids": Score("higher", "%", digits=2, heading="P-IDS", feature=True),
@@ -98,13 +98,3 @@ def better_of(name: str) -> Better:
 def digits_of(name: str) -> int:
     """Return how many decimals of a score are shown."""
     return (find_score(name) or _UNKNOWN).digits
-
-
-def unit_of(name: str) -> str:
-    """Return the unit of a score's values; empty if they have none."""
-    return (find_score(name) or _UNKNOWN).unit
-
-
-def heading_of(name: str) -> str:
-    """Return a score's heading in tables."""
-    return (find_score(name) or _UNKNOWN).heading or name

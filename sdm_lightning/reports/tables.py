@@ -22,7 +22,7 @@ from sdm_lightning.reports.results import (
     metric_values,
 )
 from sdm_lightning.reports.seeds import Ours, change, ours
-from sdm_lightning.scores import better_of, digits_of, heading_of, split_metric, unit_of
+from sdm_lightning.scores import SCORES, better_of, digits_of, split_metric
 
 
 def print_table(
@@ -123,7 +123,8 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
     if len(places) > 1:
         grid[table.place_heading] = [_place_name(place) for _, place in keys]
     for metric in own:
-        name = heading_of(metric) + (f" ({unit})" if (unit := unit_of(metric)) else "")
+        score = SCORES[metric]
+        name = (score.heading or metric) + (f" ({score.unit})" if score.unit else "")
         grid[f"{name}, paper"] = [_number(paper(metric, *key), table.digits) for key in keys]
         grid[f"{name}, ours"] = [text(found(metric, *key), table.digits) for key in keys]
         grid["difference" if len(own) == 1 else f"{name}, difference"] = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sdm_lightning.scores import better_of, unit_of
+from sdm_lightning.scores import SCORES
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "experiments" / "paper"
@@ -72,5 +72,6 @@ def test_table1_switches(row, switch):
 def test_columns_say_what_they_are(name):
     table = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
     for metric in (column["metric"] for column in table["columns"]):
-        assert better_of(metric) == ("lower" if metric in ("fid", "lpips") else "higher")
-        assert unit_of(metric) == ("%" if metric in ("p_ids", "u_ids") else "")
+        score = SCORES[metric]
+        assert score.better == ("lower" if metric in ("fid", "lpips") else "higher")
+        assert score.unit == ("%" if metric in ("p_ids", "u_ids") else "")

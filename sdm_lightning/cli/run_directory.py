@@ -143,21 +143,20 @@ def set_aside(file: Path) -> None:
         file.rename(free_path(lambda n: file.with_name(f"{file.stem}-before{n}{file.suffix}")))
 
 
-def write_config(text: str, directory: Path, command: str, fresh: bool = False) -> Path:
-    """Write a config, never over that of a fit, and return the file that holds it."""
+def write_config(text: str, directory: Path, command: str, fresh: bool = False) -> None:
+    """Write a config, never over that of a fit."""
     header = f"# sdm-lightning {__version__}, commit {git_commit() or 'unknown'}\n"
     path = directory / ("config.yaml" if command == "fit" else f"config-{command}.yaml")
     number = 1
     while command == "fit" and path.exists():
         if _without_header(path.read_text(encoding="utf-8")) == _without_header(text):
-            return path
+            return
         if fresh:
             set_aside(path)
             break
         number += 1
         path = directory / f"config-{number}.yaml"
     write_atomically(path, header + text)
-    return path
 
 
 def _without_header(text: str) -> str:

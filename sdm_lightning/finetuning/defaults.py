@@ -17,14 +17,12 @@ class FinetuneDefaults:
         max_images: Training images.
         half_life_images: Half-life of the moving average, which starts from the weights.
         num_windows: Windows to cut from the training photos.
-        num_held_out: Windows to cut from the held-out photos.
     """
 
     learning_rate: float
     max_images: int
     half_life_images: int
     num_windows: int
-    num_held_out: int
 
 
 # Photos below, learning rate, training images, half-life: the fewer the photos, the smaller and
@@ -57,5 +55,4 @@ def defaults_for(
         half_life_images=row[3],
         # Each window is seen twice or so, every time with another crop, flip and mask.
         num_windows=max(min(images // 2, most), num_photos, 16),
-        num_held_out=256,
     )

@@ -4,7 +4,6 @@ A network sees the surroundings of a hole shrunk to the size it was trained at, 
 windows of photos at all scales, from one pixel per pixel to the whole photo.
 """
 
-import hashlib
 import json
 import math
 import shutil
@@ -27,6 +26,8 @@ from sdm_lightning.seeding import stable_rng
 
 LONGEST_SHORT_SIDE = 1600
 """Photos are reduced to it first: finer detail is mostly noise, and it costs time."""
+
+HELD_OUT_WINDOWS = 256
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def make_shards(
         train: Photos to train on.
         held_out: Photos to judge by; none makes no ``val``.
         side: Side of the crops that the network sees; training windows are a quarter larger.
-        defaults: Says how many windows.
+        defaults: Says how many windows to train on.
 
     Raises:
         InputError: If the folder was made from other photos or settings.
@@ -110,12 +111,11 @@ def make_shards(
         "val": [photo.sha256 for photo in held_out],
         "side": side,
         "num_windows": defaults.num_windows,
-        "num_held_out": defaults.num_held_out,
     }
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     done = folder / "photos.json"
     if done.is_file():
-        if json.loads(done.read_text(encoding="utf-8"))["digest"] == digest:
+        # Earlier versions wrote more.
+        if facts.items() <= json.loads(done.read_text(encoding="utf-8")).items():
             print(f"{folder}: windows of these photos already exist; reusing them")
             return
         raise InputError(
@@ -127,14 +127,14 @@ def make_shards(
             continue
         shutil.rmtree(windows / split, ignore_errors=True)  # of an interrupted run
         (windows / split).mkdir(parents=True)
-        count = defaults.num_windows if split == "train" else defaults.num_held_out
+        count = defaults.num_windows if split == "train" else HELD_OUT_WINDOWS
         _cut(photos, windows / split, side, math.ceil(count / len(photos)), split)
         pack_shards(
             str(windows / split), str(folder / split), shuffle=split == "train", overwrite=True,
             num_workers=0,
         )  # fmt: skip
     shutil.rmtree(windows)
-    write_atomically(done, json.dumps({"digest": digest, **facts}, indent=1) + "\n")
+    write_atomically(done, json.dumps(facts, indent=1) + "\n")
 
 
 def _cut(photos: Sequence[PhotoFile], folder: Path, side: int, each: int, split: str) -> None:

@@ -310,7 +310,7 @@ def _tail(log: Path) -> str:
     return "\n".join(f"    | {line}" for line in lines[max(starts, default=-1) + 1 :][-KEPT_LINES:])
 
 
-def collect_results(folder: Path, plans: Sequence[Plan]) -> Path:
+def collect_results(folder: Path, plans: Sequence[Plan]) -> None:
     """Gather the result lines of all finished cells in ``folder/results.jsonl``.
 
     Cells of another recipe than the sweep's present one are left out, with a line that says so.
@@ -326,9 +326,8 @@ def collect_results(folder: Path, plans: Sequence[Plan]) -> Path:
         lines += read_result_lines(results)
     if others:
         print(f"left out of the results, as the recipe has changed since: {', '.join(others)}")
-    target = folder / "results.jsonl"
-    write_atomically(target, "".join(json.dumps(line) + "\n" for line in lines))
-    return target
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    write_atomically(folder / "results.jsonl", text)
 
 
 def _print_end(name: str, plans: Sequence[Plan], statuses: Sequence[Status], folder: Path) -> None:

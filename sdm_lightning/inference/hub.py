@@ -31,24 +31,15 @@ def split_revision(name: str) -> tuple[str, str | None] | None:
     return repository, revision or None
 
 
-def download_weights(
-    repository: str,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-) -> Path:
-    """Fetch one safetensors file of a repository into the hub's cache, or find it there.
+def download_weights(name: str, revision: str | None) -> Path:
+    """Fetch the weights of a repository into the hub's cache, or find them there.
+
+    The cache, the token and whether the hub is asked at all are the hub's own settings:
+    ``HF_HOME``, ``HF_TOKEN`` (or ``hf auth login``) and ``HF_HUB_OFFLINE``.
 
     Args:
-        repository: ``user/repo``, with or without ``@revision``.
+        name: ``user/repo``.
         revision: Branch, tag or commit; the default branch if None. A commit is what pins weights.
-        cache_dir: Instead of the hub's own cache (``HF_HOME``).
-        token: For private repositories; by default the one that ``hf auth login`` stored.
-        force_download: Fetch it again even if it is in the cache.
-        local_files_only: Do not ask the hub; ``HF_HUB_OFFLINE=1`` says the same for everything.
 
     Raises:
         InputError: In one line, if there is no such repository, revision or file, or no connection
@@ -56,25 +47,9 @@ def download_weights(
     """
     from huggingface_hub import hf_hub_download
 
-    found = split_revision(repository)
-    if found is None:
-        raise InputError(f"{repository}: not the name of a repository; write user/repo")
-    name, pinned = found
-    if revision is not None and pinned is not None and revision != pinned:
-        raise InputError(f"{repository}: and revision {revision!r}: give one revision")
-    revision = revision or pinned
     with one_line_errors(name, revision):
         return Path(
-            hf_hub_download(
-                name,
-                WEIGHTS_NAME,
-                revision=revision,
-                library_name="sdm-lightning",
-                cache_dir=cache_dir,
-                token=token,
-                force_download=force_download,
-                local_files_only=local_files_only,
-            )
+            hf_hub_download(name, WEIGHTS_NAME, revision=revision, library_name="sdm-lightning")
         )
 
 
@@ -102,7 +77,7 @@ def one_line_errors(name: str, revision: str | None) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise InputError(
             f"{name}: no such file or folder here, and no such repository on the hub, or a private "
-            "one (hf auth login, or token=...)"
+            "one (hf auth login, or HF_TOKEN)"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(

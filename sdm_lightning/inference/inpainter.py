@@ -42,12 +42,7 @@ from sdm_lightning.inference.regions import (
     shrink,
 )
 from sdm_lightning.inference.results import Inpainting, RegionStep
-from sdm_lightning.inference.weights import (
-    Parameters,
-    WeightsInfo,
-    find_weights,
-    load_generator,
-)
+from sdm_lightning.inference.weights import Parameters, WeightsInfo, load_generator
 from sdm_lightning.seeding import stable_seed
 
 
@@ -130,21 +125,19 @@ class Inpainter:
         *,
         parameters: Parameters = "ema",
         trusted_packages: tuple[str, ...] = ("sdm_lightning",),
-        **hub: Any,
     ) -> "Inpainter":
         """Load weights that this package carries, that lie in a file, or that are on the hub.
 
         Args:
             weights: ``"photos-128"`` or ``"demo"``, which the package carries; a ``.safetensors``
-                file, a ``.ckpt`` of training, the directory of a run; ``"user/repo"`` on the
-                Hugging Face Hub, or a folder that :meth:`save_pretrained` wrote.
+                file, a ``.ckpt`` of training, the directory of a run; a folder that
+                :meth:`save_pretrained` wrote; ``"user/repo"`` on the Hugging Face Hub, or
+                ``"user/repo@REVISION"`` for a branch, a tag, or the commit that pins the weights.
             device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
             parameters: Weights of a checkpoint: the moving average (``"ema"``) or the ``"raw"``
                 ones.
             trusted_packages: Packages whose classes the file's configuration may name; the
                 environment variable ``SDM_TRUSTED_PACKAGES`` adds others, separated by commas.
-            hub: For a repository: ``revision`` (branch, tag, or the commit that pins the weights),
-                ``cache_dir``, ``token``, ``force_download``, ``local_files_only``.
 
         Returns:
             The inpainter, which works at the size that the weights were trained at.
@@ -153,7 +146,7 @@ class Inpainter:
             InputError: If the weights cannot be found, read, or trusted.
         """
         generator, info = load_generator(
-            find_weights(weights, **hub), parameters=parameters, trusted_packages=trusted_packages
+            weights, parameters=parameters, trusted_packages=trusted_packages
         )
         return cls(
             generator,

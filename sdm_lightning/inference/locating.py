@@ -1,7 +1,6 @@
 """Where weights are: in this package, in a file, in a run's directory, or on the hub."""
 
 from pathlib import Path
-from typing import Any
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.checkpoints import newest_checkpoint
@@ -12,7 +11,7 @@ DEFAULT_WEIGHTS = "photos-128"
 """The packaged weights that fill photos best."""
 
 
-def find_weights(weights: str | Path, **hub: Any) -> Path:
+def find_weights(weights: str | Path) -> Path:
     """Find the file behind a packaged name (such as ``"demo"``), a path, or a repository.
 
     Args:
@@ -20,7 +19,6 @@ def find_weights(weights: str | Path, **hub: Any) -> Path:
             ``sdm fit``, finished or not, which stands for its newest checkpoint that can be read;
             a folder of the hub's layout (with ``model.safetensors``); or ``user/repo`` on the hub,
             ``user/repo@revision`` for a branch, tag or commit of it. What is here comes first.
-        hub: Options of :func:`sdm_lightning.inference.hub.download_weights`, for a repository.
 
     Raises:
         InputError: If there is no such name, file or repository, or the directory has no weights.
@@ -41,8 +39,9 @@ def find_weights(weights: str | Path, **hub: Any) -> Path:
                 "run that has written one (checkpoint.every_n_batches says how often it does)"
             )
         return checkpoint
-    if path.suffix not in (".safetensors", ".ckpt") and split_revision(str(weights)):
-        return download_weights(str(weights), **hub)
+    repository = split_revision(str(weights))
+    if repository and path.suffix not in (".safetensors", ".ckpt"):
+        return download_weights(*repository)
     stems = sorted(file.stem for file in ASSETS.glob("*.safetensors"))
     names = [stem for stem in stems if not stem.endswith(".discriminator")]
     known = f"packaged: {', '.join(names)}" if names else "none are packaged with this installation"

@@ -162,6 +162,7 @@ def fake_hub(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FakeHub]:
     """A hub of its own, which the client talks to and caches in a folder of its own."""
+    import huggingface_hub.utils
     from huggingface_hub import constants
 
     server = FakeHub()
@@ -177,6 +178,8 @@ def fake_hub(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_tests")
+    # Before 1.0 a session once made keeps to what held then, such as being offline.
+    getattr(huggingface_hub.utils, "reset_sessions", lambda: None)()
     yield server
     server.shutdown()
     server.server_close()

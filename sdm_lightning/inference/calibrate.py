@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from tqdm import tqdm
 
+from sdm_lightning.data.decode import BadImageError, decode_image
 from sdm_lightning.data.masks.presets import free_form_mask
 from sdm_lightning.data.sources import is_image_name
+from sdm_lightning.data.windows import fixed_window, resized
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import atomic_file, check_writable
 from sdm_lightning.inference.certainty import (
@@ -23,7 +24,6 @@ from sdm_lightning.inference.certainty import (
 )
 from sdm_lightning.inference.inpainter import Inpainter
 from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
-from sdm_lightning.inference.pictures import open_image
 from sdm_lightning.seeding import stable_seed
 from sdm_lightning.shipped import ASSETS
 
@@ -55,8 +55,8 @@ def calibrate(
 
     Args:
         photos: Folder of photos that the weights were not trained on; each is cropped to its middle
-            square and resized to the training crops. Files NAME-0.png, NAME-1.png, ...
-            count as windows of one photo NAME.
+            square and shrunk to the training crops. Smaller ones are left out. Files NAME-0.png,
+            NAME-1.png, ... count as windows of one photo NAME.
         weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or its run's folder.
         masks: Mask presets, taken in turn; may be given several times. Default: mat256_small and
             mat256_large.
@@ -138,20 +138,26 @@ def calibrate(
 def score_window(
     inpainter: Inpainter, path: Path, known: npt.NDArray[np.bool_], seed: int
 ) -> list[tuple[float, float]]:
-    """Return mean deviation and mean absolute error, of values in [0, 1], of each hole."""
-    image = open_image(path).convert("RGB")
-    short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    image = image.crop((left, top, left + short, top + short))
-    if short != known.shape[0]:
-        image = image.resize(known.shape, Image.Resampling.LANCZOS)
-    truth = np.asarray(image)
+    """Return mean deviation and mean absolute error, of values in [0, 1], of each hole.
+
+    Raises:
+        InputError: If the photo cannot be read, or is smaller than the mask.
+    """
+    side = len(known)
+    try:
+        photo = decode_image(path.read_bytes())
+    except (BadImageError, OSError) as error:
+        raise InputError(f"{path}: {error}") from error
+    height, width = photo.shape[:2]
+    if min(height, width) < side:  # enlarged, it would lack the detail that is hard to fill
+        raise InputError(f"{path}: has {width}x{height} pixels (WxH); each side needs {side}")
+    truth = resized(fixed_window(photo, side, 0), side)
     deviations = HoleDeviations(known)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # large holes are meant
         result = inpainter(truth, known, seed=seed, keep_steps=False, on_step=deviations)
-    error = np.abs(result.array.astype(np.float64) - truth).mean(axis=2) / 255
-    sums = np.bincount(deviations.labels.ravel(), error.ravel())[1:]
+    errors = np.abs(result.array.astype(np.float64) - truth).mean(axis=2) / 255
+    sums = np.bincount(deviations.labels.ravel(), errors.ravel())[1:]
     return [
         (float(deviation), float(total / pixels))
         for deviation, total, pixels in zip(

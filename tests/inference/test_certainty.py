@@ -3,6 +3,7 @@ import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from PIL import Image
 from sdm_lightning.cli.main import main
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference import Inpainter, WeightsInfo, load_generator
-from sdm_lightning.inference.calibrate import calibrate, draw, fit
+from sdm_lightning.inference import Inpainter, Inpainting, WeightsInfo, load_generator
+from sdm_lightning.inference.calibrate import calibrate, draw, fit, score_window
 from sdm_lightning.inference.certainty import (
     Calibration,
     HoleDeviations,
@@ -215,10 +216,12 @@ def test_calibrate_and_the_json_of_inpaint(
             array = RNG.integers(0, 20 * number + 10, (*size, 3)).astype(np.uint8)
             Image.fromarray(array).save(photos / f"p{number}-{turn}.png")
     (photos / "p3-2.png").write_bytes(b"no picture")
+    Image.fromarray(array[:20]).save(photos / "p4-2.png")
     words = ["calibrate", photos, "--weights", weights, "--windows", 3, "--masks", "lama_medium"]
     main([*map(str, words), "--figure", str(tmp_path / "figure.png")])
     out, err = capsys.readouterr()
     assert f"left out: {photos / 'p3-2.png'}: " in err
+    assert f"left out: {photos / 'p4-2.png'}: has 32x20 pixels (WxH); each side needs 32\n" in err
     assert re.search(r"^\d+ holes in 1[012] photos$", out, re.MULTILINE)
     assert Image.open(tmp_path / "figure.png").width > 600
     written = json.loads((tmp_path / "own.safetensors.certainty.json").read_text())
@@ -239,6 +242,36 @@ def test_calibrate_and_the_json_of_inpaint(
             1 + np.exp(written["intercept"] + written["slope"] * np.log(hole["deviation"]))
         )
         assert hole["certainty"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_photos_are_read_as_a_viewer_shows_them(recorder: Recorder, tmp_path: Path) -> None:
+    """Grey of 16 bits, EXIF orientation, transparency; windows keep their pixels."""
+    seen: list[np.ndarray] = []
+    inpainter = Inpainter(recorder)
+
+    def fill(truth: np.ndarray, known: np.ndarray, **options: Any) -> Inpainting:
+        seen.append(truth)
+        return inpainter(truth, known, **options)
+
+    window = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    ramp = np.repeat(np.linspace(0, 65535, 32).astype(np.uint16)[None], 32, axis=0)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter to the right
+    clear = Image.fromarray(window)
+    clear.putalpha(0)
+    Image.fromarray(window).save(tmp_path / "window.png")
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    Image.fromarray(window).save(tmp_path / "turned.png", exif=turned)
+    clear.save(tmp_path / "clear.png")
+    known = np.ones((32, 32), bool)
+    known[8:20, 8:20] = False
+    for name in ("window", "ramp", "turned", "clear"):
+        score_window(cast(Inpainter, fill), tmp_path / f"{name}.png", known, 0)
+    grey = np.rint(ramp / 257).astype(np.uint8)
+    expected = [window, np.repeat(grey[:, :, None], 3, axis=2), np.rot90(window, -1),
+                np.full_like(window, 255)]  # fmt: skip
+    for found, wanted in zip(seen, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("windows", [1, 8])

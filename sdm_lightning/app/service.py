@@ -19,6 +19,7 @@ from sdm_lightning.app.photo import OpenPhoto, data_url, open_photo, read_hole, 
 from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.holes import opaque_in
+from sdm_lightning.inference.hub import WEIGHTS_NAME
 from sdm_lightning.inference.inpainter import Inpainter, Precision
 from sdm_lightning.inference.results import Inpainting
 from sdm_lightning.inference.weights import find_weights
@@ -106,9 +107,13 @@ class Service:
     def __init__(
         self, weights: Sequence[str], device: str, max_pixels: int, folder: str | Path
     ) -> None:
-        self.weights = {_label(name): name for name in weights}
+        labels = [_label(name) for name in weights]
+        self.weights = dict(zip(labels, weights, strict=True))
         if len(self.weights) < len(weights):
-            raise InputError(f"weights {', '.join(weights)}: each may be given once")
+            raise InputError(
+                f"weights {', '.join(weights)}: the page would call them {', '.join(labels)}; each "
+                "needs a name of its own"
+            )
         self.max_pixels = max_pixels
         self.folder = Path(folder)
         self.sessions: OrderedDict[str, Session] = OrderedDict()
@@ -303,6 +308,8 @@ class Service:
 
 
 def _label(weights: str) -> str:
-    """Return what the page calls weights: without folders, unless they only say ``last.ckpt``."""
+    """Return what the page calls weights: a file's stem, if that says which weights they are."""
     path = find_weights(weights)
-    return path.stem if path.suffix == ".safetensors" else str(Path(*path.parts[-3:]))
+    if path.suffix == ".safetensors" and path.name != WEIGHTS_NAME:
+        return path.stem
+    return str(Path(*Path(weights).parts[-3:]))

@@ -160,8 +160,19 @@ def test_settings_out_of_range(
 def test_weights_are_checked_before_the_page_opens(tmp_path: Path, tiny_weights: Path) -> None:
     with pytest.raises(InputError, match="no such weights"):
         Service(["absent"], "cpu", 1, tmp_path)
-    with pytest.raises(InputError, match="each may be given once"):
+    with pytest.raises(InputError, match="would call them demo, demo; each needs a name of its"):
         Service(["demo", "demo"], "cpu", 1, tmp_path)
+
+
+def test_the_hubs_weights_are_called_by_their_repository(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("me/holes", "me/other"):  # folders of the hub's layout, named like repositories
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").write_bytes(tiny_weights.read_bytes())
+    given = ["me/holes", "me/other", str(tiny_weights)]
+    assert list(Service(given, "cpu", 1, tmp_path).weights) == ["me/holes", "me/other", "tiny"]
 
 
 def test_a_run_can_be_stopped(service: Service, upload: Callable[..., Path]) -> None:

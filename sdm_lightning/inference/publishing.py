@@ -102,27 +102,21 @@ def push_to_hub(
     inpainter: "Inpainter",
     repository: str,
     *,
-    commit_message: str = "Upload weights",
     private: bool | None = None,
-    token: str | None = None,
-    branch: str | None = None,
-    create_pr: bool = False,
     **options: Any,
 ) -> str:
     """Upload weights and model card; see :func:`save_pretrained` for the other options.
 
+    The token is the one that ``hf auth login`` stored, or ``HF_TOKEN``.
+
     Args:
         inpainter: As for :func:`save_pretrained`.
         repository: ``user/repo``, made if it is not there.
-        commit_message: Commit message.
         private: Whether a repository that is made is private; the account's default if None.
-        token: With write access; by default the one that ``hf auth login`` stored.
-        branch: Made if missing; the default branch if None.
-        create_pr: Open a pull request instead of committing.
         options: Other options of :func:`save_pretrained`.
 
     Returns:
-        The address of the commit or pull request.
+        The address of the commit.
 
     Raises:
         InputError: In one line, if the hub refuses or cannot be reached.
@@ -132,16 +126,13 @@ def push_to_hub(
     require_repository(repository)
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(inpainter, folder, repository=repository, **options)
-        with one_line_errors(repository, branch):
-            api = HfApi(token=token, library_name="sdm-lightning")
+        with one_line_errors(repository, None):
+            api = HfApi(library_name="sdm-lightning")
             name = api.create_repo(repository, private=private, exist_ok=True).repo_id
-            if branch is not None:
-                api.create_branch(name, branch=branch, exist_ok=True)
             done = api.upload_folder(
-                repo_id=name, folder_path=folder, commit_message=commit_message, revision=branch,
-                create_pr=create_pr,
-            )  # fmt: skip
-    return str(done.pr_url if create_pr and done.pr_url else done.commit_url)
+                repo_id=name, folder_path=folder, commit_message="Upload weights"
+            )
+    return str(done.commit_url)
 
 
 def push_weights(
@@ -155,17 +146,15 @@ def push_weights(
     example_mask: str | None = None,
     half: bool = False,
     parameters: Parameters = "ema",
-    commit_message: str = "Upload weights",
     private: bool | None = None,
-    branch: str | None = None,
-    create_pr: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Publish weights with a model card on the Hugging Face Hub, or write them to a folder.
 
     The token is the one that 'hf auth login' stored, or HF_TOKEN. Others then load the weights with
     --weights USER/REPO or Inpainter.from_pretrained("USER/REPO"). An upload writes its own model
-    card; a folder whose card was edited is uploaded with 'hf upload USER/REPO FOLDER'.
+    card; a folder whose card was edited is uploaded with 'hf upload USER/REPO FOLDER', which can
+    also name a branch or open a pull request.
 
     Args:
         weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or runs/NAME.
@@ -179,10 +168,7 @@ def push_weights(
         example_mask: Its mask: white is kept, black is filled.
         half: Store the weights as float16.
         parameters: Weights of a .ckpt: the moving average (ema) or the raw ones.
-        commit_message: Commit message.
         private: Whether a repository that is made is private.
-        branch: Made if missing; the default branch if not given.
-        create_pr: Open a pull request instead of committing.
         overwrite: Replace the model card in --folder.
 
     Raises:
@@ -203,9 +189,4 @@ def push_weights(
         for path in sorted(target.iterdir()):
             print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
         return
-    print(
-        push_to_hub(
-            inpainter, repository, commit_message=commit_message, private=private,
-            branch=branch, create_pr=create_pr, **options,
-        )
-    )  # fmt: skip
+    print(push_to_hub(inpainter, repository, private=private, **options))

@@ -97,10 +97,6 @@ class _Handler(BaseHTTPRequestHandler):
             files = [{**f, "uploadMode": "regular", "shouldIgnore": False}
                      for f in json.loads(body)["files"]]  # fmt: skip
             self._json({"files": files})
-        elif verb == "branch":
-            heads = self.server.branches[name]
-            heads.setdefault(rest, heads["main"])
-            self._json({})
         elif verb == "commit":
             lines = [json.loads(line) for line in body.splitlines()]
             files = {line["value"]["path"]: base64.b64decode(line["value"]["content"])

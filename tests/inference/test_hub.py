@@ -140,7 +140,7 @@ def test_a_folder_of_a_network_from_elsewhere(
 
 def test_push_and_load_again(fake_hub: FakeHub, tiny_weights: Path) -> None:
     inpainter = Inpainter.from_pretrained(tiny_weights)
-    address = inpainter.push_to_hub("me/holes", commit_message="First")
+    address = inpainter.push_to_hub("me/holes")
     assert address.startswith(f"{fake_hub.address}/me/holes/commit/")
     assert set(fake_hub.commits["me/holes"][-1]) >= {"model.safetensors", "config.json"}
     loaded = Inpainter.from_pretrained("me/holes")
@@ -223,10 +223,9 @@ def test_the_command(
     main(["push", str(tiny_weights), "me/holes", "--folder", str(tmp_path / "look")])
     assert "model.safetensors" in capsys.readouterr().out
     assert not fake_hub.requests
-    main(["push", str(tiny_weights), "me/holes", "--branch", "v2"])
+    main(["push", str(tiny_weights), "me/holes", "--private", "true"])
     assert "/me/holes/commit/" in capsys.readouterr().out
-    assert "v2" in fake_hub.branches["me/holes"]
-    main(["export", "me/holes@v2", str(tmp_path / "again.safetensors")])
+    main(["export", "me/holes@main", str(tmp_path / "again.safetensors")])
     assert "largest relative difference of a weight 0.00e+00" in capsys.readouterr().out
 
 

@@ -87,9 +87,7 @@ def model_card(
     info: WeightsInfo,
     num_parameters: int,
     num_iterations: int,
-    scores: Scores = Scores(),
-    example: str | None = None,
-    example_text: str = "",
+    scores: Scores,
 ) -> str:
     """Fill in the card.
 
@@ -99,8 +97,6 @@ def model_card(
         num_parameters: Number of the generator's parameters.
         num_iterations: T.
         scores: What they were measured to do.
-        example: File name of a picture beside the card.
-        example_text: What it shows.
 
     Returns:
         Markdown with the hub's metadata at its head.
@@ -146,8 +142,6 @@ def model_card(
         protocol=scores.protocol,
         num_images=scores.num_images,
         scores=[(score, f"{value:.4g}") for score, value in scores.values.items()],
-        example=example,
-        example_text=example_text,
     )
     return str(card)
 

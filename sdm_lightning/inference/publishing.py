@@ -23,8 +23,6 @@ from sdm_lightning.inference.weights import FORMAT, Parameters, save_weights
 if TYPE_CHECKING:
     from sdm_lightning.inference.inpainter import Inpainter
 
-EXAMPLE_NAME = "example.png"
-
 
 def save_pretrained(
     inpainter: "Inpainter",
@@ -84,26 +82,20 @@ def save_pretrained(
         "data": info.data,
     }
     write_atomically(target / CONFIG_NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
-    write_atomically(target / EXAMPLE_NAME, picture)
+    write_atomically(target / "example.png", picture)  # as model_card.md names it
     card = model_card(
         repository or target.resolve().name,
         replace(info, path=path, sha256=sha256_of_file(path)),
         sum(parameter.numel() for parameter in inpainter.generator.parameters()),
         inpainter.diffusion.num_iterations,
         scores,
-        EXAMPLE_NAME,
-        "Input, filling, and where the network is unsure",
     )
     write_atomically(target / CARD_NAME, card)
     return target
 
 
 def push_to_hub(
-    inpainter: "Inpainter",
-    repository: str,
-    *,
-    private: bool | None = None,
-    **options: Any,
+    inpainter: "Inpainter", repository: str, *, private: bool | None = None, **options: Any
 ) -> str:
     """Upload weights and model card; see :func:`save_pretrained` for the other options.
 

@@ -187,20 +187,17 @@ def fit(
     from scipy.stats import spearmanr
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
     bad_error = float(np.quantile(errors, BAD_QUANTILE))
     bad = errors > bad_error
     logs = np.log(np.maximum(deviations, 1e-6))[:, None]
-    folds = groups.astype(int) % FOLDS
+    folds = PredefinedSplit(groups.astype(int) % FOLDS)
     alike = len(np.unique(deviations)) < 2
-    if alike or any(len(np.unique(bad[folds != fold])) < 2 for fold in range(FOLDS)):
+    if alike or any(len(np.unique(bad[others])) < 2 for others, _ in folds.split()):
         raise InputError(f"{len(errors)} holes are too few or too alike to calibrate on")
-    probability = np.zeros(len(errors))
-    for fold in range(FOLDS):
-        model = LogisticRegression(C=100).fit(logs[folds != fold], bad[folds != fold])
-        if (folds == fold).any():
-            probability[folds == fold] = model.predict_proba(logs[folds == fold])[:, 1]
     model = LogisticRegression(C=100).fit(logs, bad)
+    probability = cross_val_predict(model, logs, bad, cv=folds, method="predict_proba")[:, 1]
     differences = [
         abs(predicted.mean() - found.mean()) for predicted, found in bins(probability, bad)
     ]

@@ -289,6 +289,7 @@ class Inpainter:
                 deviations = standard_deviation_map(step.log_variance, channels)
                 deviation = _plane(deviations, height, width)
                 mask = _plane(step.state.mask, height, width)
+                filling = _plane(step.completed, height, width)
                 if index == 0:
                     canvas.put_deviation(region, deviation)
                 if on_step is not None:
@@ -296,19 +297,17 @@ class Inpainter:
                         RegionStep(
                             **vars(place),
                             iteration=step.state.step,
-                            completed=_plane(step.completed, height, width),
-                            uncertainty=_plane(step.uncertainty, height, width),
+                            completed=filling,
                             deviation=deviation,
                             mask=mask > 0.5,
                         )
                     )
-                if not last and not canvas.steps:
-                    continue
-                filling = _plane(step.completed, height, width)
                 if last:
                     filling = finish(filling, (small, small_known), (image, known))
-                else:
+                elif canvas.steps:
                     filling = enlarge(filling, *known.shape)
+                else:
+                    continue
                 canvas.put(region, index, filling, deviation, mask, last)
 
     def _network(self, rng: torch.Generator, truncation: float) -> Network:

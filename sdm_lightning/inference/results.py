@@ -96,8 +96,6 @@ class RegionStep:
         region: Where it lies in the picture, and which pixels are filled from it.
         completed: ``(h, w, 3)``, about [-1, 1], known pixels included; predictions are not
             clamped.
-        uncertainty: ``(h, w)`` in [0, 1]; stretched over the hole in this cut-out if
-            ``uncertainty_scale`` of the diffusion is ``"minmax"``.
         deviation: ``(h, w)``, the predicted standard deviation of a colour in units of the range
             [-1, 1], one for the three channels as ``uncertainty_channels`` of the diffusion says;
             comparable between pictures.
@@ -111,7 +109,6 @@ class RegionStep:
     num_iterations: int
     region: Region
     completed: FloatArray
-    uncertainty: FloatArray
     deviation: FloatArray
     mask: BoolArray
 

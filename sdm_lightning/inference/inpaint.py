@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,7 @@ from sdm_lightning.inference.locating import DEFAULT_WEIGHTS
 from sdm_lightning.inference.pictures import open_image
 from sdm_lightning.inference.precision import Precision
 from sdm_lightning.inference.results import Inpainting, InpaintingSample
+from sdm_lightning.inference.weights import Parameters
 from sdm_lightning.inference.writing import LOSSY, encoded, save_picture, side_by_side
 
 
@@ -57,7 +58,7 @@ def inpaint_files(
     grow: int | None = None,
     json: bool = False,
     overwrite: bool = False,
-    parameters: Literal["ema", "raw"] = "ema",
+    parameters: Parameters = "ema",
     device: str = "auto",
     precision: Precision = "32-true",
 ) -> None:

@@ -235,18 +235,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
             f"{path}: no sdm_lightning configuration inside ({one_line(error)}); was it written "
             "by sdm export?"
         ) from error
-    info = WeightsInfo(
-        generator,
-        diffusion,
-        path,
-        resolution=config.get("resolution"),
-        images_seen=config.get("images_seen"),
-        parameters=config.get("parameters", "ema"),
-        licence=config.get("licence", "not stated"),
-        data=config.get("data", "not stated"),
-        sha256=checksum,
-        extra=config.get("extra") or {},
-    )
+    optional = ("resolution", "images_seen", "parameters", "licence", "data", "extra")
+    facts = {name: config[name] for name in optional if config.get(name) is not None}
+    info = WeightsInfo(generator, diffusion, path, sha256=checksum, **facts)
     floats = {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in state.items()
@@ -265,7 +256,7 @@ def _check_facts(config: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} is no text")
     if config.get("parameters", "ema") not in ("ema", "raw"):
         raise ValueError("parameters is neither ema nor raw")
-    if not isinstance(config.get("extra") or {}, dict):
+    if not isinstance(config.get("extra"), dict | None):
         raise TypeError("extra is no mapping")
 
 

@@ -39,15 +39,16 @@ def refuse_old_torch() -> None:
 
 
 def refuse_missing_packages() -> None:
-    """Check that the packages that write ONNX are installed.
+    """Check that the packages that write ONNX and run it for the comparison are installed.
 
     Raises:
         InputError: If not, with the command that installs them.
     """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    needed = ("onnx", "onnxscript", "onnxruntime")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"an .onnx file needs {' and '.join(missing)}: pip install '.[onnx]' in a checkout of "
+            f"an .onnx file needs {', '.join(missing)}: pip install '.[onnx]' in a checkout of "
             "sdm_lightning"
         )
 
@@ -58,7 +59,7 @@ def write_onnx(
     path: Path,
     size: tuple[int, int] | None = None,
     half: bool = False,
-) -> Callable[..., list[Tensor]] | None:
+) -> Callable[..., list[Tensor]]:
     """Write the loop as ONNX, its facts in the file's metadata under ``sdm_lightning``.
 
     Args:
@@ -71,7 +72,7 @@ def write_onnx(
             file is loaded, and everything is computed in float32.
 
     Returns:
-        A function that runs the file in onnxruntime, or None where onnxruntime is not installed.
+        A function that runs the file in onnxruntime.
 
     Raises:
         InputError: If a weight does not fit into float16.
@@ -120,9 +121,7 @@ def _free_shapes(stride: int) -> tuple[dict[int, Any], ...]:
     return planes, planes, {0: batch}, {0: batch, 3: stride * rows, 4: stride * columns}
 
 
-def _runner(path: Path) -> Callable[..., list[Tensor]] | None:
-    if importlib.util.find_spec("onnxruntime") is None:
-        return None
+def _runner(path: Path) -> Callable[..., list[Tensor]]:
     # By name: an optional package that type checkers need not have.
     onnxruntime = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

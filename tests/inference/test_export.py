@@ -102,6 +102,6 @@ def test_onnx_without_its_package_is_refused(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        InputError, match=r"needs onnx and onnxscript: pip install '\.\[onnx\]' in a"
+        InputError, match=r"needs onnx, onnxscript, onnxruntime: pip install '\.\[onnx\]' in a"
     ):
         export_model(str(tiny_weights), str(tmp_path / "model.onnx"))

@@ -48,11 +48,6 @@ STYLE = """
 """
 
 
-def build_page(service: Service) -> gr.Blocks:
-    """Lay the page out and connect it to the server's side."""
-    return Page(service).blocks
-
-
 class Page:
     """The page's components, and what their events call.
 

@@ -22,7 +22,6 @@ from sdm_lightning.inference.holes import opaque
 from sdm_lightning.inference.pictures import (
     Picture,
     eight_bits,
-    open_image,
     read_mask,
     read_picture,
 )
@@ -95,8 +94,7 @@ def open_photo(path: Path, max_pixels: int) -> OpenPhoto:
     """
     try:
         check_size(path, max_pixels)
-        image = open_image(path)
-        picture = read_picture(image)
+        picture = read_picture(path)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from error
     _, hole = opaque(picture)
@@ -133,7 +131,7 @@ def noted(path: Path) -> Iterator[list[str]]:
         yield notes
     for warning in caught:
         name, _, text = str(warning.message).rpartition(": ")
-        if name not in (str(path), "the image"):
+        if name != str(path):
             continue
         for technical, plain in IN_WORDS_OF_THE_PAGE.items():
             text = re.sub(technical, plain, text)

@@ -58,7 +58,7 @@ def serve_app(
             from starlette.middleware import Middleware
 
             from sdm_lightning.app.origins import OwnPageOnly
-            from sdm_lightning.app.page import STYLE, THEME, build_page
+            from sdm_lightning.app.page import STYLE, THEME, Page
         except ModuleNotFoundError as error:
             if error.name not in ("gradio", "starlette"):
                 raise
@@ -71,7 +71,7 @@ def serve_app(
         # A large painted hole is intended, and the page itself warns about mask files.
         warnings.filterwarnings("ignore", "the mask array")
         service = Service(weights or [DEFAULT_WEIGHTS], device, max_megapixels * 1_000_000, folder)
-        page = build_page(service)
+        page = Page(service).blocks
         try:
             _, url, _ = page.launch(
                 server_name=host,

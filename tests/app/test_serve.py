@@ -113,9 +113,9 @@ class TestPage:
         assert capsys.readouterr().out == "ended\n"
 
     def test_what_the_page_is_made_of(self, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: F811
-        from sdm_lightning.app.page import STYLE, THEME, build_page
+        from sdm_lightning.app.page import STYLE, THEME, Page
 
-        page = build_page(Service([str(tiny_weights), "demo"], "cpu", 1, tmp_path))
+        page = Page(Service([str(tiny_weights), "demo"], "cpu", 1, tmp_path)).blocks
         config = page.get_config_file()
         by_label = {
             part["props"].get("label"): part["props"]
@@ -164,6 +164,6 @@ REQUEST = SimpleNamespace(session_hash="a")
 
 def functions(service: Service) -> dict[str, Callable[..., Any]]:
     """What the page calls, by name."""
-    from sdm_lightning.app.page import build_page
+    from sdm_lightning.app.page import Page
 
-    return {one.name: one.fn for one in build_page(service).fns.values() if one.fn is not None}
+    return {one.name: one.fn for one in Page(service).blocks.fns.values() if one.fn is not None}

@@ -7,23 +7,22 @@ from sdm_lightning.arrays import BoolArray, FloatArray
 
 DAMPING = 0.5
 """Weight of each coarser level of the interpolation relative to the finer one."""
+SIGMA = 1.0
+"""Standard deviation, in pixels, of the averages along the rim."""
 
 
-def close_seams(
-    filling: FloatArray, image: FloatArray, known: BoolArray, sigma: float = 1.0
-) -> FloatArray:
+def close_seams(filling: FloatArray, image: FloatArray, known: BoolArray) -> FloatArray:
     """Add a smooth offset by which the filling meets the known pixels around it.
 
     At the hole's rim the offset is the difference between the known pixels just outside and the
-    filled ones just inside, both averaged over about ``sigma`` pixels; from there it is
-    interpolated into the hole. That is the membrane of gradient-domain cloning with the gradient
-    across the seam set to zero, computed on an image pyramid, so in time linear in the pixels.
+    filled ones just inside, both averaged over about a pixel; from there it is interpolated into
+    the hole. That is the membrane of gradient-domain cloning with the gradient across the seam set
+    to zero, computed on an image pyramid, so in time linear in the pixels.
 
     Args:
         filling: ``(H, W, 3)``, read where ``known`` is False.
         image: ``(H, W, 3)``, read where ``known`` is True.
         known: ``(H, W)``.
-        sigma: Standard deviation, in pixels, of the averages along the rim.
 
     Returns:
         ``(H, W, 3)``, the image where known.
@@ -34,23 +33,23 @@ def close_seams(
     if known.all() or not known.any():
         return np.where(known[:, :, None], image, filling)
     # Only the hole and what is averaged around it take part.
-    margin = round(4 * sigma) + 2
+    margin = round(4 * SIGMA) + 2
     (rows, columns) = (np.flatnonzero(~known.all(axis=axis)) for axis in (1, 0))
     tight = tuple(
         slice(max(int(found[0]) - margin, 0), int(found[-1]) + 1 + margin)
         for found in (rows, columns)
     )
     result = np.where(known[:, :, None], image, filling)
-    result[tight] = _joined(filling[tight], image[tight], known[tight], sigma)
+    result[tight] = _joined(filling[tight], image[tight], known[tight])
     return np.asarray(result, np.float32)
 
 
-def _joined(filling: FloatArray, image: FloatArray, known: BoolArray, sigma: float) -> FloatArray:
+def _joined(filling: FloatArray, image: FloatArray, known: BoolArray) -> FloatArray:
     hole = ~known
     near = np.ones((3, 3), np.uint8)
     inside = (hole & cv2.dilate(known.astype(np.uint8), near).astype(bool)).astype(np.float32)
     outside = (known & cv2.dilate(hole.astype(np.uint8), near).astype(bool)).astype(np.float32)
-    step = _average(image, outside, sigma) - _average(filling, inside, sigma)
+    step = _average(image, outside) - _average(filling, inside)
     offset = spread(step, inside)
     return np.where(known[:, :, None], image, filling + offset).astype(np.float32)
 
@@ -77,10 +76,10 @@ def spread(values: FloatArray, weights: FloatArray) -> FloatArray:
     return np.asarray(total / np.maximum(weight, 1e-12)[:, :, None], np.float32)
 
 
-def _average(values: FloatArray, weights: FloatArray, sigma: float) -> FloatArray:
+def _average(values: FloatArray, weights: FloatArray) -> FloatArray:
     chosen = np.where(weights[:, :, None] > 0, values, np.float32(0))
-    total = cv2.GaussianBlur(chosen, (0, 0), sigma)
-    weight = cv2.GaussianBlur(weights, (0, 0), sigma)
+    total = cv2.GaussianBlur(chosen, (0, 0), SIGMA)
+    weight = cv2.GaussianBlur(weights, (0, 0), SIGMA)
     return np.asarray(total / np.maximum(weight, 1e-6)[:, :, None], np.float32)
 
 

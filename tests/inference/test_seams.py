@@ -39,9 +39,10 @@ def test_a_step_at_one_side_fades_into_the_hole(known: np.ndarray) -> None:
 
 def test_texture_that_meets_its_like_is_left_alone(known: np.ndarray) -> None:
     image = np.random.default_rng(0).normal(0, 0.2, (64, 96, 3)).astype(np.float32)
-    result = close_seams(image, image, known, sigma=8.0)
+    result = close_seams(image, image, known)
     middle = (slice(24, 40), slice(30, 60))
-    assert np.abs(result - image)[middle].max() < 0.1
+    assert np.abs(result - image)[middle].mean() < 0.04
+    assert np.abs(result - image).max() < 0.5, "pixels at the rim are averaged"
 
 
 @pytest.mark.parametrize("fill", [0.0, 1.0])

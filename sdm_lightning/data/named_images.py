@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from sdm_lightning.arrays import UInt8Array
@@ -97,19 +95,3 @@ class NamedImages:
             return decode_mask(self.read(key), convention)
         except BadImageError as error:
             raise InputError(f"{self.label(key)}: {error}") from error
-
-    def manifest(self, keys: Sequence[str]) -> str:
-        """Compute a SHA-256 over keys and the hashes of their files' contents.
-
-        A file that cannot be read counts as such: whoever decodes it reports or skips it.
-        """
-        with ThreadPoolExecutor(8) as pool:
-            hashes = pool.map(self._hash, keys)
-            lines = [f"{digest}  {key}\n" for key, digest in zip(keys, hashes, strict=True)]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    def _hash(self, key: str) -> str:
-        try:
-            return hashlib.sha256(self.read(key)).hexdigest()
-        except InputError:
-            return "unreadable"

@@ -20,10 +20,10 @@ from sdm_lightning.files import atomic_file
 class RealFeatureCache:
     """Feature rows by the pixels that they came from.
 
-    A file is named by a hash of the set's description (manifest of the data, crop, resolution,
-    extractor and its weights' hash). Inside, each row is found by the hash of the 8-bit pixels that
-    went into the network, so a row is never used for an image that has changed, even where the
-    description does not show the change.
+    A file is named by a hash of the set's description (where the images are, crop, extractor, its
+    weights' hash). Inside, each row is found by the hash of the 8-bit pixels that went into the
+    network, so a row is never used for an image that has changed, even where the description does
+    not show the change.
 
     Args:
         folder: Folder of the files; None keeps the rows in memory only.

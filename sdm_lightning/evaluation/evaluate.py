@@ -117,10 +117,14 @@ def evaluate_folders(
     calibrated = None
     if lpips is not None:
         calibrated = LPIPS(lpips, lpips_weights, lpips_weights_sha256, download)
-    description = pairs.description()
     store = None
     if extractor is not None and cache is not None:
-        identity = {**description, "extractor": extractor.name, "weights": extractor.sha256}
+        identity = {
+            "path": str(Path(real).resolve()),
+            "crop": crop,
+            "extractor": extractor.name,
+            "weights": extractor.sha256,
+        }
         store = RealFeatureCache(Path(cache).expanduser(), identity, extractor.dim)
     evaluator = Evaluator(
         extractor,
@@ -154,13 +158,12 @@ def evaluate_folders(
         facts = {
             "command": "evaluate",
             "method": method,
-            "real": {"path": real, **description},
-            "fake": {"path": fake, "manifest": pairs.fake.manifest(pairs.keys)},
+            "real": {"path": real, "crop": crop},
+            "fake": {"path": fake},
             "masks": None
             if masks is None
             else {
                 "path": masks,
-                "manifest": pairs.masks_manifest(),
                 "convention": mask_convention or "known-white",
                 "set": mask_set,
             },

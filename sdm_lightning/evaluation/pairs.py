@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -193,14 +192,6 @@ class PairedFolders(Dataset):
 
     def _fit(self, image: UInt8Array) -> UInt8Array:
         return image if self.crop is None else center_crop(pad_to(image, self.crop), self.crop)
-
-    def description(self) -> dict[str, Any]:
-        """Describe the originals, for the record and the feature cache."""
-        return {"manifest": self.real.manifest(self.keys), "crop": self.crop, "pad": "symmetric"}
-
-    def masks_manifest(self) -> str | None:
-        """Compute a SHA-256 over the mask files' names and contents."""
-        return None if self.masks is None else self.masks.manifest(self.keys)
 
 
 def _size(image: UInt8Array) -> str:

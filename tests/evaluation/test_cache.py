@@ -5,7 +5,7 @@ import torch
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation import RealFeatureCache
 
-DESCRIPTION = {"manifest": "abc", "crop": 64, "extractor": "random-conv", "weights": "123"}
+DESCRIPTION = {"path": "abc", "crop": 64, "extractor": "random-conv", "weights": "123"}
 
 
 def test_rows_come_back_by_pixels_from_disk(tmp_path):
@@ -24,7 +24,7 @@ def test_rows_come_back_by_pixels_from_disk(tmp_path):
     assert len(RealFeatureCache(tmp_path, DESCRIPTION, 4)) == 4
 
 
-@pytest.mark.parametrize("changed", ["manifest", "crop", "extractor", "weights"])
+@pytest.mark.parametrize("changed", ["path", "crop", "extractor", "weights"])
 def test_another_description_is_another_file(tmp_path, changed):
     cache = RealFeatureCache(tmp_path, DESCRIPTION, 2)
     cache.add(torch.tensor([1]), torch.ones(1, 2))

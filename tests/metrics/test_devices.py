@@ -6,7 +6,6 @@ from torch import nn
 
 from sdm_lightning.evaluation.convention_guard import ConventionGuard
 from sdm_lightning.features.extractors import ImageNetworkFeatures, RandomConvFeatures
-from sdm_lightning.metrics import paired
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.metrics.paired import paired_scores
@@ -34,14 +33,6 @@ def test_scores_are_kept_without_float64_on_the_device(monkeypatch: pytest.Monke
         guard.update(images(), images(), images()[:, :1])
         scores.update(["a", "b"], {"lpips": torch.empty(2, device=DEVICE)})
     assert scores.values[0].dtype == torch.float64
-
-
-def test_ranks_are_taken_where_float64_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    moved: list[torch.Tensor] = []  # the choice of hole pixels needs values, so no device here
-    monkeypatch.setattr(paired, "where_float64_is", lambda tensor: moved.append(tensor) or tensor)
-    maps = torch.rand(4, 1, 3, 8, 8)
-    paired.uncertainty_error_correlation(maps[0, :, :1], maps[1], maps[2], maps[3, :, :1])
-    assert len(moved) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sdm_lightning.metrics.paired import (
     hole_ratio,
     l1,
     psnr,
-    spearman,
     ssim,
     uncertainty_error_correlation,
 )
@@ -74,14 +72,6 @@ def test_identical_images_and_images_without_hole():
     assert l1(image, image, torch.ones(1, 1, 16, 16)).isnan().all()
 
 
-def test_spearman_is_scipys_with_ties():
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randint(0, 5, (60,), generator=generator).float()
-    b = a + torch.randint(0, 4, (60,), generator=generator).float()
-    assert spearman(a, b).item() == pytest.approx(spearmanr(a, b).statistic, rel=1e-12)
-    assert spearman(a, torch.zeros(60)).isnan()
-
-
 def test_uncertainty_correlation_looks_at_the_hole_of_each_image():
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 6, 6, generator=generator) * 2 - 1
@@ -93,3 +83,22 @@ def test_uncertainty_correlation_looks_at_the_hole_of_each_image():
     first, second = uncertainty_error_correlation(uncertainty, mean, image, mask)
     assert first.item() == pytest.approx(1)
     assert second.isnan()
+
+
+@pytest.mark.filterwarnings("error")
+def test_uncertainty_correlation_shares_ranks_and_is_nan_where_there_is_no_order():
+    image = torch.zeros(5, 3, 2, 4)
+    mean = torch.tensor([1.0, 2, 3, 3, 5, 6, 7, 8]).view(1, 1, 2, 4).expand(5, 3, 2, 4) / 8
+    uncertainty = torch.tensor([1.0, 1, 2, 3, 5, 4, 7, 7]).view(1, 1, 2, 4).repeat(5, 1, 1, 1)
+    uncertainty[1] = 0.5  # constant
+    mask = torch.zeros(5, 1, 2, 4)
+    mask[2], mask[3].view(-1)[1:], mask[4].view(-1)[2:] = 1, 1, 1  # none, one and two hole pixels
+    uncertainty[4].view(-1)[1] = 0.5
+    found = uncertainty_error_correlation(uncertainty, mean, image, mask)
+    # Ranks 1.5 1.5 3 4 6 5 7.5 7.5 and 1 2 3.5 3.5 5 6 7 8.
+    expected = 39.5 / (41 * 41.5) ** 0.5
+    assert found[0].item() == pytest.approx(expected, rel=1e-12)
+    assert found[1:4].isnan().all()
+    assert found[4].item() == pytest.approx(-1)
+    nothing = (maps[:0] for maps in (uncertainty, mean, image, mask))
+    assert uncertainty_error_correlation(*nothing).shape == (0,)

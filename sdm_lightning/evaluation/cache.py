@@ -3,18 +3,17 @@
 import hashlib
 import json
 import logging
-import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import atomic_file
+from sdm_lightning.files import write_atomically
 
 
 class RealFeatureCache:
@@ -48,7 +47,7 @@ class RealFeatureCache:
         self._rows: dict[int, Tensor] = {}
         self._changed = False
         if self.folder is not None:
-            for file in sorted(self.folder.glob(f"{self.key}-*.npz")):
+            for file in sorted(self.folder.glob(f"{self.key}-*.safetensors")):
                 self._read(file)
 
     def __len__(self) -> int:
@@ -56,24 +55,24 @@ class RealFeatureCache:
 
     def _read(self, file: Path) -> None:
         try:
-            with file.open("rb") as content:
-                _refuse_bomb(content)
-                with np.load(content, allow_pickle=False) as data:
-                    digests, features = data["digests"], data["features"]
-                    stored = str(data["description"])
-            if digests.dtype != np.int64 or features.dtype != np.float32:
+            with safe_open(file, "pt") as content:
+                stored = content.metadata()["description"]
+                # Copies: some systems cannot replace a file that tensors are mapped from.
+                digests = content.get_tensor("digests").clone()
+                features = content.get_tensor("features").clone()
+            if digests.dtype != torch.int64 or features.dtype != torch.float32:
                 raise ValueError("digests or features are of another type")
             if digests.ndim != 1 or features.shape != (len(digests), self.dim):
                 raise ValueError("digests and features do not fit each other")
-            if not np.isfinite(features).all():
+            if not features.isfinite().all():
                 raise ValueError("a feature is not finite")
-        except Exception as error:  # what zipfile, zlib and NumPy raise for headers that lie
+        except Exception as error:  # of safetensors, of a missing name and of the checks above
             raise InputError(
                 f"{file}: damaged feature cache ({type(error).__name__}); delete it"
             ) from error
         if stored != json.dumps(self.description, sort_keys=True):
             raise InputError(f"{file}: belongs to another data set; delete it")
-        self._rows.update(zip(digests.tolist(), torch.from_numpy(features), strict=True))
+        self._rows.update(zip(digests.tolist(), features, strict=True))
 
     def lookup(self, digests: Tensor) -> Tensor | None:
         """Return rows ``(B, D)`` of these images, or None if one of them is not known.
@@ -102,13 +101,14 @@ class RealFeatureCache:
         """
         if self.folder is None or not self._changed or not self._rows:
             return None
-        path = self.folder / f"{self.key}-{self.rank}.npz"
-        digests = np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
-        features = torch.stack(list(self._rows.values())).numpy()
-        text = np.array(json.dumps(self.description, sort_keys=True))
+        path = self.folder / f"{self.key}-{self.rank}.safetensors"
+        rows = {
+            "digests": torch.tensor(list(self._rows)),
+            "features": torch.stack([*self._rows.values()]),
+        }
+        text = json.dumps(self.description, sort_keys=True)
         try:
-            with atomic_file(path) as file:
-                np.savez(file, digests=digests, features=features, description=text)
+            write_atomically(path, save(rows, {"description": text}))
         except OSError as error:
             logging.getLogger(__name__).warning(
                 "%s: features are not kept (%s)", self.folder, error.strerror or error
@@ -116,14 +116,3 @@ class RealFeatureCache:
             return None
         self._changed = False
         return path
-
-
-def _refuse_bomb(content: IO[bytes]) -> None:
-    """Refuse a zip whose members are larger than itself; ``save`` compresses nothing."""
-    with zipfile.ZipFile(content) as archive:
-        members = archive.infolist()
-    size = content.seek(0, os.SEEK_END)
-    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-    if not stored or sum(member.file_size for member in members) > size:
-        raise ValueError("its members are larger than the file")
-    content.seek(0)

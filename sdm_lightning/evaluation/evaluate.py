@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader
@@ -22,7 +23,7 @@ from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import check_writable
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.ids import MIN_PAIRS
-from sdm_lightning.metrics.lpips import LPIPS, LpipsName
+from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.workers import default_workers
 
 
@@ -40,7 +41,7 @@ def evaluate_folders(
     features: str | None = "inception-v3-compat",
     features_weights: str | None = None,
     features_weights_sha256: str | None = None,
-    lpips: LpipsName | None = "alex",
+    lpips: Literal["alex"] | None = "alex",
     lpips_weights: str | None = None,
     lpips_weights_sha256: str | None = None,
     distance: str | None = None,
@@ -77,7 +78,7 @@ def evaluate_folders(
             random-conv) is named in every score.
         features_weights: Local path of its weights; default: torch hub's cache.
         features_weights_sha256: First digits of another weights file's hash, to allow it.
-        lpips: Network for LPIPS; null leaves it out; random-alex is a stand-in.
+        lpips: Network for LPIPS; null leaves it out.
         lpips_weights: Local path of AlexNet's weights; default: torch hub's cache.
         lpips_weights_sha256: First digits of another weights file's hash, to allow it.
         distance: Network for the uncalibrated feature distance, such as efficientnet-lite2.
@@ -116,7 +117,7 @@ def evaluate_folders(
     extractor = build_features(features, features_weights, features_weights_sha256, download)
     calibrated = None
     if lpips is not None:
-        calibrated = LPIPS(lpips, lpips_weights, lpips_weights_sha256, download)
+        calibrated = LPIPS(lpips_weights, lpips_weights_sha256, download)
     store = None
     if extractor is not None and cache is not None:
         identity = {

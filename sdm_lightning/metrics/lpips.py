@@ -2,27 +2,19 @@
 
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.images import full_float32
-from sdm_lightning.features.weights import (
-    PublishedWeights,
-    find_published,
-    load_state,
-    sha256_of_state,
-)
-
-LpipsName = Literal["alex", "random-alex"]
+from sdm_lightning.features.weights import PublishedWeights, find_published, load_state
 
 ALEXNET = PublishedWeights(
     url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     sha256="7be5be79",
     argument="lpips_weights",
-    stand_in="lpips=random-alex, whose scores carry its name",
+    stand_in="lpips=null, with distance=efficientnet-lite2 in its place",
 )
 
 
@@ -34,7 +26,6 @@ class LPIPS(nn.Module):
         sha256: Hash of the backbone's weights.
 
     Args:
-        backbone: ``alex``, or ``random-alex``: fixed random convolutions as a stand-in.
         weights: Local path of ``alexnet-owt-7be5be79.pth``; None looks in torch hub's cache.
         weights_sha256: First digits of another file's hash, to allow it; scores carry them.
         download: Fetch the published file into torch hub's cache if it is not there.
@@ -47,7 +38,6 @@ class LPIPS(nn.Module):
 
     def __init__(
         self,
-        backbone: LpipsName = "alex",
         weights: str | Path | None = None,
         weights_sha256: str | None = None,
         download: bool = False,
@@ -55,37 +45,17 @@ class LPIPS(nn.Module):
         super().__init__()
         from lpips import LPIPS as Network
 
-        file: Path | None = None
-        if backbone == "alex":
-            file, self.sha256 = find_published(ALEXNET, weights, weights_sha256, download)
-            state = load_state(file, ALEXNET)
-            self.label = "" if self.sha256.startswith(ALEXNET.sha256) else f"alex-{self.sha256[:8]}"
-        elif backbone == "random-alex":
-            if weights is not None:
-                raise InputError("lpips_weights: random-alex takes no weights; leave it out")
-            self.label = backbone
-        else:
-            raise InputError(f"lpips: {backbone!r} is unknown; choose alex or random-alex")
+        file, self.sha256 = find_published(ALEXNET, weights, weights_sha256, download)
+        state = load_state(file, ALEXNET)
+        self.label = "" if self.sha256.startswith(ALEXNET.sha256) else f"alex-{self.sha256[:8]}"
         # The package would download the backbone itself; pnet_rand prevents that.
         # Its random initial weights must not advance the generator that a model starts from.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about renamed arguments of torchvision
             self.network = Network(net="alex", pnet_rand=True, verbose=False)
-        if file is None:
-            self._draw_backbone()
-            self.sha256 = sha256_of_state(self.network.net.state_dict())
-        else:
-            self._copy_backbone(state, file)
+        self._copy_backbone(state, file)
         self.requires_grad_(False)
         self.eval()
-
-    def _draw_backbone(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        for name, parameter in sorted(self.network.net.named_parameters()):
-            values = torch.randn(parameter.shape, generator=generator)
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
-            scale = (2 / fan_in) ** 0.5 if name.endswith("weight") else 0.0
-            parameter.data.copy_(values * scale)
 
     def _copy_backbone(self, state: dict[str, Tensor], file: Path) -> None:
         # slice1.0.weight here is features.0.weight there: layers keep their numbers.

@@ -46,7 +46,7 @@ def with_bases(path: Path) -> list[Any]:
             words += ["--config", CONFIGS / folder / f"{name}.yaml"]
     words += ["--config", path, "--trainer.accelerator=cpu"]
     if path.parent.name == "evaluation":  # without the networks' weights
-        words += ["--evaluation.features=random-conv", "--evaluation.lpips=random-alex"]
+        words += ["--evaluation.features=random-conv", "--evaluation.lpips=null"]
     return words
 
 

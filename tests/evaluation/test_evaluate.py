@@ -209,7 +209,7 @@ def test_few_pairs(folders):
 def test_missing_weights_and_empty_folders(folders, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(folders.root))
     assert "features=random-conv" in refused(folders, features="inception-v3-compat")
-    assert "lpips=random-alex" in refused(folders, lpips="alex")
+    assert "lpips=null" in refused(folders, lpips="alex")
     Path(folders.root, "empty").mkdir()
     assert "no images in it" in refused(folders, masks=str(folders.root / "empty"))
     assert "does not exist" in refused(folders, masks=str(folders.root / "nowhere"))

@@ -1,11 +1,15 @@
 """Scores are computed where the images lie, on a device that has shapes only."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from sdm_lightning.evaluation.convention_guard import ConventionGuard
 from sdm_lightning.features.extractors import ImageNetworkFeatures, RandomConvFeatures
+from sdm_lightning.files import sha256_of_file
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.metrics.paired import paired_scores
@@ -38,15 +42,17 @@ def test_scores_are_kept_without_float64_on_the_device(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "build",
     [
-        RandomConvFeatures,
-        lambda: ImageNetworkFeatures("efficientnet-lite0"),
-        lambda: FeatureDistance("efficientnet-lite0"),
-        lambda: LPIPS("random-alex"),
+        lambda _: RandomConvFeatures(),
+        lambda _: ImageNetworkFeatures("efficientnet-lite0"),
+        lambda _: FeatureDistance("efficientnet-lite0"),
+        lambda file: LPIPS(file, sha256_of_file(file)),
     ],
     ids=["random-conv", "network", "distance", "lpips"],
 )
-def test_networks(monkeypatch: pytest.MonkeyPatch, build: type[nn.Module]) -> None:
-    network = build()
+def test_networks(
+    monkeypatch: pytest.MonkeyPatch, alexnet_file: Path, build: Callable[[Path], nn.Module]
+) -> None:
+    network = build(alexnet_file)
     with shapes_only(monkeypatch):
         to_device(network)
         extract = getattr(network, "extract", None)

@@ -19,7 +19,7 @@ def pair():
 def test_distance_is_torchmetrics_with_the_same_weights(alexnet_file, pair):
     from torchmetrics.functional.image.lpips import _LPIPS
 
-    network = LPIPS("alex", alexnet_file, sha256_of_file(alexnet_file)[:8])
+    network = LPIPS(alexnet_file, sha256_of_file(alexnet_file)[:8])
     reference = _LPIPS(pretrained=True, net="alex", pnet_rand=True)
     state = torch.load(alexnet_file)
     for name, parameter in reference.net.named_parameters():
@@ -38,22 +38,22 @@ def test_distance_is_torchmetrics_with_the_same_weights(alexnet_file, pair):
 
 def test_names_and_refusals(alexnet_file, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(InputError, match=r"7be5be79\.pth: no such file.*lpips=random-alex"):
-        LPIPS("alex")
+    with pytest.raises(
+        InputError, match=r"7be5be79\.pth: no such file.*lpips=null, with distance="
+    ):
+        LPIPS()
     with pytest.raises(InputError, match="expected 7be5be79"):
-        LPIPS("alex", alexnet_file)
+        LPIPS(alexnet_file)
     other = tmp_path / "x.pth"
     torch.save({"w": torch.zeros(1)}, other)
     with pytest.raises(InputError, match="not the state dict of torchvision's AlexNet"):
-        LPIPS("alex", other, sha256_of_file(other)[:8])
+        LPIPS(other, sha256_of_file(other)[:8])
     digest = sha256_of_file(alexnet_file)
-    assert LPIPS("alex", alexnet_file, digest[:8]).label == f"alex-{digest[:8]}"
+    assert LPIPS(alexnet_file, digest[:8]).label == f"alex-{digest[:8]}"
 
 
-def test_stand_in_is_fixed_named_and_orders_distortions(pair):
-    network = LPIPS("random-alex")
-    assert network.label == "random-alex"
-    assert network.sha256 == LPIPS("random-alex").sha256
+def test_distance_orders_distortions_and_stays_in_evaluation_mode(alexnet_file, pair):
+    network = LPIPS(alexnet_file, sha256_of_file(alexnet_file))
     none, part, whole = network(*pair).tolist()
     assert none == 0 < part < whole
     assert not network.train().network.training

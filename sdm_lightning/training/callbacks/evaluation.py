@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -22,7 +22,7 @@ from sdm_lightning.evaluation.record import (
 from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import check_writable, sha256_of_file
 from sdm_lightning.metrics.feature_distance import FeatureDistance
-from sdm_lightning.metrics.lpips import LPIPS, LpipsName
+from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.scores import quick_name
 from sdm_lightning.training.callbacks.preemption import validation_cut_short
 
@@ -71,7 +71,7 @@ class EvaluationCallback(pl.Callback):
         features: str | None = None,
         features_weights: str | None = None,
         features_weights_sha256: str | None = None,
-        lpips: LpipsName | None = None,
+        lpips: Literal["alex"] | None = None,
         lpips_weights: str | None = None,
         lpips_weights_sha256: str | None = None,
         distance: str | None = None,
@@ -94,7 +94,7 @@ class EvaluationCallback(pl.Callback):
         # Built now, so that missing weights are reported before a run starts, not at its end.
         self.evaluator = Evaluator(
             build_features(features, features_weights, features_weights_sha256),
-            LPIPS(lpips, lpips_weights, lpips_weights_sha256) if lpips is not None else None,
+            LPIPS(lpips_weights, lpips_weights_sha256) if lpips is not None else None,
             FeatureDistance(distance) if distance is not None else None,
             ids=ids,
             kid=kid,

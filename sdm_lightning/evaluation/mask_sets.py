@@ -201,30 +201,6 @@ def set_digest(files: Iterable[MaskFile]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any] | None:
-    """Read the manifest of a mask set; None for a folder without one.
-
-    Raises:
-        InputError: If it is damaged or not a manifest of masks.
-    """
-    file = Path(folder) / MANIFEST_NAME
-    if not file.is_file():
-        return None
-    again = "write the mask set again"
-    try:
-        manifest = parse_json(file.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{file}: damaged ({error}); {again}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{file}: not a manifest of masks; `sdm masks` writes one")
-    if missing := {"convention", "files", *DESCRIBED} - manifest.keys():
-        raise InputError(f"{file}: damaged (no {min(missing)}); {again}")
-    if manifest["convention"] != "known-white":
-        said = manifest["convention"]
-        raise InputError(f"{file}: damaged (convention {said!r}, not 'known-white'); {again}")
-    return manifest
-
-
 def verified_mask_set(masks: str, convention: MaskConvention | None) -> dict[str, Any] | None:
     """Check masks that are a frozen set, and describe the set; None for other masks.
 
@@ -235,9 +211,9 @@ def verified_mask_set(masks: str, convention: MaskConvention | None) -> dict[str
     Raises:
         InputError: If a file has changed, or the given convention is not the set's.
     """
-    if read_manifest(masks) is None:
-        return None
     manifest = check_mask_set(masks)
+    if manifest is None:
+        return None
     if convention not in (None, manifest["convention"]):
         raise InputError(
             f"{masks}/{MANIFEST_NAME}: says {manifest['convention']}, mask_convention says "
@@ -246,37 +222,50 @@ def verified_mask_set(masks: str, convention: MaskConvention | None) -> dict[str
     return {name: manifest[name] for name in DESCRIBED}
 
 
-def check_mask_set(folder: str | Path) -> dict[str, Any]:
+def check_mask_set(folder: str | Path) -> dict[str, Any] | None:
     """Check every file of a mask set against its manifest.
 
     Returns:
-        The manifest.
+        The manifest; None for a folder without one.
 
     Raises:
-        InputError: If there is no manifest, or a file is missing, changed or new.
+        InputError: If the manifest is damaged or not one of masks, or a file is missing, changed or
+            new.
     """
     root = Path(folder)
-    manifest = read_manifest(root)
-    if manifest is None:
-        raise InputError(f"{root}: no {MANIFEST_NAME}; `sdm masks` writes mask sets with one")
+    manifest_file = root / MANIFEST_NAME
+    if not manifest_file.is_file():
+        return None
+    again = "write the mask set again"
+    try:
+        manifest = parse_json(manifest_file.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{manifest_file}: damaged ({error}); {again}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{manifest_file}: not a manifest of masks; `sdm masks` writes one")
+    if missing := {"convention", "files", *DESCRIBED} - manifest.keys():
+        raise InputError(f"{manifest_file}: damaged (no {min(missing)}); {again}")
+    if manifest["convention"] != "known-white":
+        said = manifest["convention"]
+        raise InputError(
+            f"{manifest_file}: damaged (convention {said!r}, not 'known-white'); {again}"
+        )
     try:
         files = [MaskFile(**entry) for entry in manifest["files"]]
         names = [Path(file.file).name for file in files]
         if names != [file.file for file in files]:
             raise ValueError
     except (TypeError, ValueError):
-        raise InputError(f"{root}/{MANIFEST_NAME}: damaged; write the mask set again") from None
+        raise InputError(f"{manifest_file}: damaged; {again}") from None
     for file in files:
         path = root / file.file
         if not path.is_file():
-            raise InputError(
-                f"{path}: missing, but the manifest lists it; write the mask set again"
-            )
+            raise InputError(f"{path}: missing, but the manifest lists it; {again}")
         if hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
             raise InputError(f"{path}: changed since the manifest was written")
     extra = {path.name for path in root.glob("*.png")} - {file.file for file in files}
     if extra:
         raise InputError(f"{root}/{min(extra)}: not in the manifest; remove it")
     if set_digest(files) != manifest["digest"]:
-        raise InputError(f"{root}/{MANIFEST_NAME}: its digest is not that of its files")
+        raise InputError(f"{manifest_file}: its digest is not that of its files")
     return manifest

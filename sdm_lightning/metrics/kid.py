@@ -12,23 +12,19 @@ MIN_IMAGES = 4
 
 
 def kernel_distance(
-    real: Tensor,
-    fake: Tensor,
-    subsets: int = SUBSETS,
-    subset_size: int = SUBSET_SIZE,
-    seed: int = 0,
+    real: Tensor, fake: Tensor, subsets: int = SUBSETS, seed: int = 0
 ) -> tuple[float, float]:
     """Estimate the kernel inception distance and how far a subset's estimate lies from it.
 
     The unbiased estimate of the squared maximum mean discrepancy with the kernel
-    ``(x . y / D + 1)^3``, averaged over random subsets. Its expectation does not depend on the
-    number of images, so that it can be negative for sets that hardly differ.
+    ``(x . y / D + 1)^3``, averaged over random subsets of 1,000 rows, or of half the smaller set.
+    Its expectation does not depend on the number of images, so that it can be negative for sets
+    that hardly differ.
 
     Args:
         real: ``(N, D)`` features of the originals.
         fake: ``(M, D)`` features of the completed images.
         subsets: Number of random subsets.
-        subset_size: Rows in each; at most half of the smaller set is drawn, so that subsets differ.
         seed: Seed of the subsets.
 
     Returns:
@@ -41,7 +37,7 @@ def kernel_distance(
         Binkowski et al. 2018, Sec. 4.
     """
     fewest = min(len(real), len(fake))
-    size = min(subset_size, fewest // 2)
+    size = min(SUBSET_SIZE, fewest // 2)  # at most half, so that subsets differ
     if fewest < MIN_IMAGES:
         raise InputError(f"KID needs at least {MIN_IMAGES} images per side, got {fewest}")
     first, second = real.float(), fake.float()

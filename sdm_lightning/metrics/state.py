@@ -120,9 +120,7 @@ class PerImageScores(ExactMetric):
         self.add_rows("values", len(self.names), dtype=torch.float64)
         self.add_rows("digests", 2, dtype=torch.int64)
 
-    def update(
-        self, keys: Sequence[str], scores: dict[str, Tensor], digests: Tensor | None = None
-    ) -> None:
+    def update(self, keys: Sequence[str], scores: dict[str, Tensor], digests: Tensor) -> None:
         """Add a batch.
 
         Args:
@@ -141,8 +139,6 @@ class PerImageScores(ExactMetric):
         ]
         self.ids.append(row_hashes(keys))
         self.values.append(torch.stack(columns, dim=1))
-        if digests is None:
-            digests = torch.zeros((len(keys), 2), dtype=torch.int64)
         self.digests.append(digests)
 
     def table(self) -> tuple[Tensor, Tensor, Tensor]:

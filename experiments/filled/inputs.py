@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sdm_lightning.cli.figures import read_examples
 from sdm_lightning.diffusion import SpatialDiffusion
+from sdm_lightning.features.images import to_uint8
 from sdm_lightning.inference import load_generator
 from sdm_lightning.metrics.paired import psnr
 from sdm_lightning.training.styles import draw_styles, styled_network
@@ -81,8 +82,7 @@ def main(
                 filled = diffusion(
                     lambda inputs, n=network, c=change: n(c(inputs)), image, mask, generator=seeds
                 )
-            levels = ((filled.completed.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-            scores = psnr(levels, original, mask)
+            scores = psnr(to_uint8(filled.completed), original, mask)
             cells.append(f"{scores[scores.isfinite()].mean():.2f}")
         print(f"| {total} | {' | '.join(cells)} |", flush=True)
 

@@ -14,7 +14,6 @@ weights have there::
 """
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +26,7 @@ from sdm_lightning.diffusion import DiffusionState, DiffusionStep, Network, Spat
 from sdm_lightning.diffusion.process import predict
 from sdm_lightning.inference import load_generator
 from sdm_lightning.metrics.paired import uncertainty_error_correlation
+from sdm_lightning.training.styles import draw_styles, styled_network
 
 FEEDS = ("picked pixels", "true pixels", "random pixels")
 
@@ -42,8 +42,7 @@ def iterate(
 ) -> tuple[list[DiffusionStep], Network]:
     """Run all iterations from fixed noise; return them and the network with its styles."""
     noise = [torch.Generator().manual_seed(index) for index in range(len(image))]
-    codes = torch.stack([torch.randn(network.latent_dim, generator=g) for g in noise])
-    call = partial(network.eval(), styles=network.mapping(codes))
+    call = styled_network(network, draw_styles(network, len(image), generator=noise))
     return list(loop.iterate(call, image, mask, num_iterations=total, generator=noise)), call
 
 

@@ -35,6 +35,7 @@ from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.kid import kernel_distance
 from sdm_lightning.metrics.paired import psnr
 from sdm_lightning.seeding import stable_seed
+from sdm_lightning.training.styles import draw_styles, styled_network
 
 NETWORKS = ("efficientnet-lite0", "efficientnet-lite2")
 BATCH = 32
@@ -72,18 +73,15 @@ class Scores:
 def model(weights: str, num_iterations: int, diffusion: SpatialDiffusion | None = None) -> Fill:
     """Return a filling by the model's averaged generator, one latent code for each image."""
     network, info = load_generator(weights)
-    network.eval()
     loop = diffusion or info.build_diffusion()
 
     @torch.inference_mode()
     def fill(image: Tensor, mask: Tensor, first: int) -> Tensor:
         noise = [torch.Generator().manual_seed(first + index) for index in range(len(image))]
-        codes = torch.stack([torch.randn(network.latent_dim, generator=g) for g in noise])
-        styles = network.mapping(codes)
+        styled = styled_network(network, draw_styles(network, len(image), generator=noise))
         step = loop(
-            lambda inputs: network(inputs, styles), image.float() / 127.5 - 1, mask,
-            num_iterations=num_iterations, generator=noise,
-        )  # fmt: skip
+            styled, image.float() / 127.5 - 1, mask, num_iterations=num_iterations, generator=noise
+        )
         return torch.where(mask.bool(), image, to_uint8(step.completed))
 
     return fill

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -15,18 +16,23 @@ from sdm_lightning.signals import STOP_SIGNALS
 
 
 def outlive_signals(worker: int) -> None:
-    """Let a worker live through Ctrl-C and the first SIGTERM or SIGUSR1.
+    """Let a worker live through the signals that ask a process to end.
 
     Terminals and clusters send signals to all processes of a job. The training process finishes its
     batch and saves; it cannot where a worker that owes it a batch has died.
     """
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
 
-    def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in STOP_SIGNALS:
-        signal.signal(number, first)
+@atexit.register
+def _end_workers() -> None:
+    """Kill the workers that still live; Python would send a SIGTERM and wait for ever."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler reports killed workers
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 class StreamLoader(DataLoader[Any]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -173,6 +175,23 @@ def test_spawned_workers_know_their_rank(tmp_path: Path):
     for place, (raw, number) in enumerate(raws):
         assert torch.equal(batch["image"][place], make(raw, number)["image"])
         assert torch.equal(batch["mask"][place], make(raw, number)["mask"])
+
+
+def test_a_program_ends_after_any_error_of_a_worker():
+    code = (
+        "from torch.utils.data import IterableDataset\n"
+        "from sdm_lightning.data.loader import StreamLoader\n"
+        "class Broken(IterableDataset):\n"
+        "    def __iter__(self):\n"
+        "        raise RuntimeError('boom')\n"
+        "batches = iter(StreamLoader(Broken(), num_workers=1))\n"
+        "next(batches)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.rstrip().endswith("RuntimeError: boom")
 
 
 # -- crops, flips and masks ------------------------------------------------------------------

@@ -156,7 +156,7 @@ class TrainStream(_Stream):
         self.max_bad_images = max_bad_images
         self.reader = ShardReader() if reader is None else reader
         self._pass: tuple[int, list[Shard]] = (-1, [])
-        self._bad = 0
+        self._bad: set[tuple[str, str]] = set()
 
     def shard_at(self, position: int) -> tuple[Shard, int]:
         """Return the shard at a position of the endless sequence, and the number of its pass."""
@@ -223,12 +223,12 @@ class TrainStream(_Stream):
         try:
             return self.preprocess(raw, number)
         except BadImageError as error:
-            self._bad += 1
-            if self._bad > self.max_bad_images:
+            self._bad.add((raw.origin, raw.key))  # it comes again in every pass
+            if len(self._bad) > self.max_bad_images:
                 raise _bad_image(raw, error) from error
             _log.warning(
                 "%s: image %s %s; another one replaces it (%d of at most %d)",
-                raw.origin, raw.key, error, self._bad, self.max_bad_images,
+                raw.origin, raw.key, error, len(self._bad), self.max_bad_images,
             )  # fmt: skip
             return None
 

@@ -22,7 +22,7 @@ from webdataset.tariterators import group_by_keys
 from sdm_lightning.data.archives import READ_ERRORS, tar_files
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS
 from sdm_lightning.data.shards.index import Shard, ShardIndex, check_local_shard
-from sdm_lightning.data.shards.remote import cached_copy, local_path, open_url
+from sdm_lightning.data.shards.remote import Unavailable, cached_copy, local_path, open_url
 from sdm_lightning.data.sources import is_image_name
 from sdm_lightning.errors import InputError
 
@@ -208,8 +208,11 @@ class ShardReader:
             try:
                 return self._fetch(shard)
             except InputError as error:
-                # A missing file stays missing; a broken connection may recover.
-                if attempt >= self.attempts or isinstance(error.__cause__, FileNotFoundError):
+                # A file that cannot be had stays so; a connection that broke may recover.
+                final = isinstance(error, Unavailable) or isinstance(
+                    error.__cause__, FileNotFoundError
+                )
+                if final or attempt >= self.attempts:
                     raise
                 _log.warning("%s; reading it again", error)
             time.sleep(2.0**attempt)

@@ -30,6 +30,10 @@ _TIMEOUT_SECONDS = 60.0
 _ATTEMPTS = 4
 
 
+class Unavailable(InputError):
+    """A server does not give a file; it has been asked as often as makes sense."""
+
+
 def scheme_of(url: str) -> str:
     """Return the scheme of a URL, ``""`` for a path; a Windows drive letter is no scheme."""
     match = _SCHEME.match(url)
@@ -86,7 +90,7 @@ def _open_http(url: str) -> IO[bytes]:
             if error.code in (404, 410):
                 raise FileNotFoundError(errno.ENOENT, "not found on the server", url) from error
             if error.code < 500 and error.code != 429:
-                raise InputError(
+                raise Unavailable(
                     f"{url}: the server replies {error.code} {error.reason}"
                 ) from error
             reason: object = f"{error.code} {error.reason}"
@@ -94,7 +98,7 @@ def _open_http(url: str) -> IO[bytes]:
             reason = getattr(error, "reason", error)
         if attempt + 1 < _ATTEMPTS:
             time.sleep(2.0**attempt)
-    raise InputError(f"{url}: cannot be reached ({reason}); tried {_ATTEMPTS} times")
+    raise Unavailable(f"{url}: cannot be reached ({reason}); tried {_ATTEMPTS} times")
 
 
 def open_url(url: str) -> IO[bytes]:

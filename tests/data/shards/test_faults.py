@@ -338,20 +338,25 @@ def test_a_server_that_falls_silent(tmp_path: Path, server, monkeypatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("script", "says"),
+    ("script", "says", "requests"),
     [
-        (answer(b"", status="404 Not Found"), "missing"),
-        (answer(b"", status="403 Forbidden"), "the server replies 403 Forbidden"),
-        (answer(b"", status="500 Oops"), r"cannot be reached \(500 Oops\); tried 4 times"),
-        (lambda connection: connection.sendall(b"\x16\x03 not HTTP\r\n"), "shards/shard-"),
-        (lambda connection: None, r"cannot be reached"),
+        (answer(b"", status="404 Not Found"), "not found on the server", 1),
+        (answer(b"", status="403 Forbidden"), "the server replies 403 Forbidden", 1),
+        (answer(b"", status="500 Oops"), r"cannot be reached \(500 Oops\); tried 4 times", 4),
+        (answer(b"", status="429 Slow"), r"cannot be reached \(429 Slow\); tried 4 times", 4),
+        (lambda connection: connection.sendall(b"\x16\x03 not HTTP\r\n"), "shards/shard-", 3),
+        (lambda connection: None, r"cannot be reached .*; tried 4 times", 4),
     ],
 )
-def test_what_a_server_may_answer(tmp_path: Path, server, script, says: str) -> None:
+@pytest.mark.parametrize("cache", [False, True])
+def test_what_a_server_may_answer(
+    tmp_path: Path, server, script, says: str, requests: int, cache: bool
+) -> None:
     index, _ = remote(tmp_path, server)
     server.scripts = [script]
     with pytest.raises(InputError, match=says):
-        read(index, attempts=1)
+        read(index, cache_dir=str(tmp_path / "cache") if cache else None)
+    assert server.requests == requests
 
 
 # -- disk full -------------------------------------------------------------------------------

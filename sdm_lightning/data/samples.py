@@ -92,7 +92,7 @@ def open_samples(place: str | list[str], reader: ShardReader) -> SampleSource:
 def _are_shards(path: str) -> bool:
     if os.path.isdir(path):
         names = os.listdir(path)
-        return INDEX_NAME in names or any(is_tar_name(name) for name in names)
+        return INDEX_NAME in names or any(is_tar_name(os.path.join(path, name)) for name in names)
     if os.path.basename(path) == INDEX_NAME or ("{" in path and not os.path.exists(path)):
         return True
     return is_tar_name(path) and os.path.exists(os.path.join(os.path.dirname(path), INDEX_NAME))

@@ -5,11 +5,8 @@ A source lists its images once and can be sent to other processes, which read th
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import struct
-import sys
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -17,15 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
-from sdm_lightning.data.archives import (
-    READ_ERRORS,
-    Bounded,
-    checked_tar,
-    tar_files,
-    uncompressed,
-)
+from sdm_lightning.data.archives import READ_ERRORS, checked_tar
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS, MAX_ENCODED_BYTES
 from sdm_lightning.errors import InputError
 
@@ -199,15 +188,6 @@ class ZipSource(ImageSource):
             raise OSError(f"cannot be unpacked ({error})") from error
 
 
-def is_compressed_tar(path: str | Path) -> bool:
-    """Return whether a file is a tar archive inside gzip, bzip2 or xz."""
-    try:
-        with open(path, "rb") as file, checked_tar(stream := uncompressed(file), "r|"):
-            return isinstance(stream, Bounded)
-    except READ_ERRORS:
-        return False
-
-
 def open_source(path: str | Path) -> ImageSource:
     """Open a folder, a zip or an uncompressed tar of images.
 
@@ -227,47 +207,5 @@ def open_source(path: str | Path) -> ImageSource:
     except READ_ERRORS:
         raise InputError(
             f"{text}: neither a folder nor a readable tar or zip of images; "
-            "unpack it and give the folder"
+            "unpack it and give the folder or the .tar"
         ) from None
-
-
-def unpack_tar(archive: str, folder: Path) -> str:
-    """Unpack the images of a compressed tar, which cannot be read at random.
-
-    Args:
-        archive: The tar file.
-        folder: Made for it; what an interrupted unpacking left there is removed, and so is what
-            was unpacked from an archive that is refused or does not fit on the disk.
-
-    Returns:
-        The folder with the images.
-
-    Raises:
-        InputError: If the archive is damaged.
-        OSError: If the disk is full.
-    """
-    done = folder / "complete"
-    if done.exists():
-        return str(folder / "images")
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "images").mkdir(parents=True)
-    changed = os.stat(archive).st_mtime
-    try:
-        with open(archive, "rb") as file:
-            files = tar_files(file, is_image_name)
-            for name, content in tqdm(files, desc=f"unpack {Path(archive).name}", file=sys.stderr):
-                parts = PurePosixPath(name).parts
-                if ".." in parts:
-                    continue
-                target = folder.joinpath("images", *[p for p in parts if p != "/"])
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with open(target, "wb") as out:
-                    shutil.copyfileobj(content, out)
-                os.utime(target, (changed, changed))  # as old as the archive, not as this copy
-    except READ_ERRORS as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise
-        raise InputError(f"{archive}: cannot be unpacked to its end ({error})") from error
-    done.touch()
-    return str(folder / "images")

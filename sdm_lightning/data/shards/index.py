@@ -38,7 +38,7 @@ _MOST = 1 << 53  # JSON numbers are exact up to here
 
 _PLAIN_NAME = re.compile(r"(?!\.{1,2}$)[^/\\:\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
-_TAR_NAME = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$")
+_COMPRESSED_TAR = re.compile(r"\.(tgz|tar\.(gz|bz2|xz|zst))$")
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,14 @@ def check_local_shard(shard: Shard, path: str) -> None:
 
 
 def is_tar_name(name: str) -> bool:
-    """Return whether a file name is that of a shard."""
-    return _TAR_NAME.search(name) is not None
+    """Return whether a file name is that of a shard.
+
+    Raises:
+        InputError: It is that of a compressed tar.
+    """
+    if _COMPRESSED_TAR.search(name):
+        raise InputError(f"{name}: a compressed tar; unpack it and give the folder or the .tar")
+    return name.endswith(".tar")
 
 
 def expand_braces(spec: str) -> list[str]:

@@ -89,7 +89,7 @@ def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool
     folder = Path(local_path(shards) or "")
     if not folder.is_dir():
         raise InputError(f"{shards}: not a local folder; give the folder that holds the tar files")
-    paths = sorted(str(path) for path in folder.iterdir() if is_tar_name(path.name))
+    paths = sorted(str(path) for path in folder.iterdir() if is_tar_name(str(path)))
     if not paths:
         raise InputError(f"{shards}: no tar files in it")
     target = folder / INDEX_NAME

@@ -31,13 +31,7 @@ from sdm_lightning.data.shards.building import (
 )
 from sdm_lightning.data.shards.index import INDEX_NAME, parse_index
 from sdm_lightning.data.shards.indexing import write_index
-from sdm_lightning.data.sources import (
-    Entry,
-    ImageSource,
-    is_compressed_tar,
-    open_source,
-    unpack_tar,
-)
+from sdm_lightning.data.sources import Entry, ImageSource, open_source
 from sdm_lightning.errors import InputError, parse_json
 from sdm_lightning.files import write_atomically
 from sdm_lightning.locking import lock
@@ -160,27 +154,22 @@ def pack_shards(
     if out == Path(os.path.abspath(source)):
         raise InputError(f"{output}: is the source itself; choose another folder")
     partial = out.with_name(out.name + ".partial")
-    compressed = os.path.isfile(source) and is_compressed_tar(source)
-    if not compressed:
-        open_source(source)  # report its faults before a folder is created
+    images = open_source(source)  # report its faults before a folder is created
     out.parent.mkdir(parents=True, exist_ok=True)
-    fresh, stopped = not partial.exists(), False
+    fresh = not partial.exists()
     (partial / WORK).mkdir(parents=True, exist_ok=True)
     try:
         with _locked(partial):
-            place = unpack_tar(source, partial / WORK / "unpacked") if compressed else source
             _pack(
-                open_source(place), out, partial,
+                images, out, partial,
                 masks=None if masks is None else open_source(masks),
                 mask_convention=mask_convention, shard_size=shard_size, max_samples=max_samples,
                 order=seed if shuffle else None, num_workers=num_workers, overwrite=overwrite,
             )  # fmt: skip
     except KeyboardInterrupt:
-        stopped = True
         print(f"interrupted; the same command continues from {partial}", file=sys.stderr)
         raise
     except OSError as error:
-        stopped = True
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(
                 f"{partial}: no space left on this disk; free some and run the same command again"
@@ -188,10 +177,7 @@ def pack_shards(
         raise
     finally:
         # Nothing was built yet if the input itself was refused: leave no trace of it.
-        begun = stopped or (partial / WORK / "plan.json").exists()
-        unpacked = begun and (partial / WORK / "unpacked").exists()
-        started = unpacked or any(partial.glob("*.tar"))
-        if fresh and not started:
+        if fresh and not any(partial.glob("*.tar")):
             shutil.rmtree(partial, ignore_errors=True)
 
 

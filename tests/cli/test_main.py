@@ -322,7 +322,7 @@ class TestRun:
         assert found == {
             "config.yaml", "metrics.csv", "samples/000000008.png", "checkpoints/last.ckpt",
             "checkpoints/000000004.ckpt", "checkpoints/000000008.ckpt",
-            ".lock", "checkpoints/.written.json",
+            ".lock",
         }  # fmt: skip
 
     def test_saved_config_builds_the_same_run(self, run: tuple[Path, list[str]]) -> None:

@@ -6,14 +6,13 @@ import shutil
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 
 from sdm_lightning.errors import DivergedError, InputError
 from sdm_lightning.inference.checkpoints import newest_checkpoint
 from sdm_lightning.inference.weights import find_weights
 from sdm_lightning.training.callbacks import ImageBudget
 from sdm_lightning.training.callbacks.checkpoint import RunCheckpoint, score_direction
-from sdm_lightning.training.callbacks.retention import WrittenCheckpoints
 from tests.training.test_callbacks import trainer_in
 
 pytestmark = pytest.mark.filterwarnings(
@@ -57,33 +56,21 @@ def test_diverged_training_keeps_its_good_checkpoints(make_module, make_loader, 
     assert kept(tmp_path) == ["000000004.ckpt", "000000008.ckpt"]
 
 
-def test_files_that_the_run_did_not_write_stay(tmp_path):
-    written = WrittenCheckpoints(tmp_path)
-    for number in range(3):
-        name = f"{number:09d}.ckpt"
-        written.expect(name)
-        (tmp_path / name).write_bytes(b"ours")
-        os.utime(tmp_path / name, (number, number))
-        written.add(name)
-    (tmp_path / "000000003.ckpt").write_bytes(b"of the same name pattern, from elsewhere")
-    (tmp_path / "000000000.ckpt").write_bytes(b"copied over one of ours")
-    assert written.remove_old("000000002.ckpt", keep=1) == [tmp_path / "000000001.ckpt"]
-    left = ["000000000.ckpt", "000000002.ckpt", "000000003.ckpt"]
-    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == left
-
-
-def test_a_crash_between_file_and_list_leaves_no_orphan(tmp_path):
-    written = WrittenCheckpoints(tmp_path)
-    written.expect("000000001.ckpt")
-    (tmp_path / "000000001.ckpt").write_bytes(b"written, and then the process was killed")
-    written.expect("000000002.ckpt")  # killed before it was written
-    written.expect("000000003.ckpt")
-    (tmp_path / "000000003.ckpt").write_bytes(b"x")
-    written.add("000000003.ckpt")
-    (tmp_path / ".000000003.ckpt.77.partial").write_bytes(b"cut short by a kill")
-    written.remove_partial()
-    written.remove_old("000000003.ckpt", keep=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".written.json", "000000003.ckpt"]
+def test_only_numbered_checkpoints_and_what_a_kill_left_are_deleted(
+    make_module, make_loader, tmp_path
+):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    stay = ["000000004-good.ckpt", "4.ckpt", "best.ckpt", "000000004.ckpt.bak"]
+    go = ["000000001.ckpt", "000000002-v1.ckpt", ".000000003.ckpt.77.partial"]
+    for name in stay + go:
+        (folder / name).write_bytes(b"x")
+        os.utime(folder / name, (0, 0))
+    trainer_in(tmp_path, [ImageBudget(8), RunCheckpoint(2, keep=1)], enable_checkpointing=True).fit(
+        make_module(), make_loader()
+    )
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == sorted([*stay, "000000008.ckpt", "last.ckpt"])
 
 
 class Scores(Callback):
@@ -117,32 +104,6 @@ def test_the_best_checkpoint_is_kept_and_outlives_restarts(make_module, make_loa
     run([2.5], 24, **monitor)
     assert torch.load(best, weights_only=True)["images_seen"] == 24
     assert kept(tmp_path) == ["000000024.ckpt", "best.ckpt", "best.json", "last.ckpt"]
-
-
-def test_a_validation_that_a_kill_cut_off_is_run_when_the_run_goes_on(
-    make_module, make_loader, tmp_path
-):
-    """Once, with its score, best checkpoint and early stopping."""
-
-    def run(name, values, checkpoint=None):
-        scores, stopping = Scores(values), EarlyStopping("val/fid_quick[x]", patience=9)
-        keep = RunCheckpoint(2, keep=9, monitor="val/fid_quick[x]")
-        trainer = trainer_in(
-            tmp_path / name, [scores, ImageBudget(20), stopping, keep], enable_checkpointing=True,
-            check_val_every_n_epoch=None, val_check_interval=2, num_sanity_val_steps=0,
-        )  # fmt: skip
-        if checkpoint is not None:
-            checkpoint = tmp_path / "whole" / "checkpoints" / checkpoint
-        trainer.fit(make_module(), make_loader(), make_loader(length=2), ckpt_path=checkpoint)
-        assert not scores.values
-        best = tmp_path / name / "checkpoints" / "best.json"
-        return json.loads(best.read_text())["images_seen"], stopping.wait_count
-
-    assert run("whole", [3.0, 5.0, 6.0]) == (8, 2)  # after 8, 16 and, at the end, 20 images
-    assert run("during", [3.0, 5.0, 6.0], "000000008.ckpt") == (8, 2)
-    assert run("after", [5.0, 6.0], "best.ckpt") == (16, 2)
-    assert run("whole", [6.0], "last.ckpt") == (8, 2)
-    assert run("whole", [], "last.ckpt") == (8, 2)
 
 
 def test_a_score_that_is_not_there_is_named(make_module, make_loader, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +15,15 @@ from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.checkpoints import CHECKPOINTS
 from sdm_lightning.scores import find_score
 from sdm_lightning.training.callbacks.preemption import validation_cut_short
-from sdm_lightning.training.callbacks.retention import WrittenCheckpoints
+
+_NUMBERED = re.compile(r"\d{9,}(-v\d+)?\.ckpt")
 
 
 class RunCheckpoint(ModelCheckpoint):
     """Keeps the newest checkpoints, named by images seen, the best one, and a run's last state.
 
-    Two are kept, so that a file that turns out damaged leaves the one before it. Files that the
-    run did not write are never deleted.
+    Two are kept, so that a file that turns out damaged leaves the one before it. Files with other
+    names than ``000500000.ckpt`` are never deleted.
 
     Args:
         every_n_batches: Batches between two checkpoints.
@@ -56,7 +58,6 @@ class RunCheckpoint(ModelCheckpoint):
         self.every_n_batches = every_n_batches
         self.keep = keep
         self._ended_at = -1  # batch after which last.ckpt was written
-        self._validated_at = 0  # batch after which the last whole validation was run
         self.score = monitor
         self.score_mode = (mode or score_direction(monitor)) if monitor is not None else None
 
@@ -66,7 +67,8 @@ class RunCheckpoint(ModelCheckpoint):
             self.dirpath = str(Path(trainer.default_root_dir).resolve() / CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero:
-            WrittenCheckpoints(self.folder).remove_partial()
+            for path in self.folder.glob(".*.ckpt.*.partial"):  # a killed process left them
+                path.unlink(missing_ok=True)
 
     @property
     def folder(self) -> Path:
@@ -84,40 +86,15 @@ class RunCheckpoint(ModelCheckpoint):
                 # Networks in doubt must not push out good ones.
                 rank_zero_info(f"{name} not written: the last {health.in_a_row} batches were bad")
                 return
-        written = WrittenCheckpoints(self.folder)
-        if trainer.is_global_zero:
-            written.expect(name)
         super()._save_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
-            written.add(name)
-            for path in written.remove_old(name, self.keep):
+            # By time, not by images seen: a run that went back to an earlier checkpoint must not
+            # lose its new ones to those that it left behind.
+            found = [path for path in self.folder.iterdir() if _NUMBERED.fullmatch(path.name)]
+            found.sort(key=lambda path: (path.name == name, path.lstat().st_mtime_ns, path.name))
+            for path in found[: -self.keep]:
+                path.unlink(missing_ok=True)
                 self.best_k_models.pop(str(path), None)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Run the validation that was due when a resumed checkpoint was written, and not yet done.
-
-        A checkpoint is written before the validation of its batch, so that one that fails costs no
-        training; Lightning goes on with the next batch.
-        """
-        super().on_train_start(trainer, pl_module)
-        by_batches = trainer.check_val_every_n_epoch is None
-        if not by_batches or trainer.global_step in (0, self._validated_at):
-            return
-        loop = trainer.fit_loop.epoch_loop
-        assert trainer.fit_loop._data_fetcher is not None
-        if loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
-            trainer.validating = True
-            loop.val_loop.run()
-            trainer.training = True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Add the last validation to Lightning's state."""
-        return {**super().state_dict(), "validated_at": self._validated_at}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up Lightning's state and the last validation."""
-        self._validated_at = state_dict.get("validated_at", 0)
-        super().load_state_dict(state_dict)
 
     def on_train_batch_end(
         self,
@@ -158,7 +135,6 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if trainer.sanity_checking or trainer.state.fn != "fit" or validation_cut_short(trainer):
             return
-        self._validated_at = trainer.global_step
         if self.score is not None:
             self._save_best(trainer, pl_module)
         if trainer.should_stop:  # by early stopping, after this validation

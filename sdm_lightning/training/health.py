@@ -1,10 +1,10 @@
 """Noticing in the step what is not finite, so that no optimizer applies it.
 
 Whether a batch is bad is decided on the device, so that the host need not wait for a GPU. The flag
-goes to the fused Adam kernel, which then leaves weights, moments and step counts as they are; of
-another optimizer the gradients are dropped, which has the same effect. A step that was taken before
-the first bad term is kept: the generator's, where only the discriminator's loss was bad. What
-happened is read back at the logging interval, and always before a checkpoint is written.
+goes to the fused Adam kernel, which then leaves weights, moments and step counts as they are. A
+step that was taken before the first bad term is kept: the generator's, where only the
+discriminator's loss was bad. What happened is read back at the logging interval, and always before
+a checkpoint is written.
 """
 
 import itertools
@@ -107,10 +107,7 @@ class StepHealth:
             bad = all_reduce(trainer, bad, "sum").clamp(max=1.0)
         batch.skipped = bad
         bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        if all(group.get("fused") for group in bare.param_groups):
-            bare.found_inf = bad  # type: ignore[attr-defined]
-        elif bool(bad):
-            bare.zero_grad(set_to_none=True)
+        bare.found_inf = bad  # type: ignore[attr-defined]
 
     # ------------------------------------------------------------------ reading
 

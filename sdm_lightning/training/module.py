@@ -41,7 +41,6 @@ from sdm_lightning.training.objectives import (
     supervised_image,
     weighted_sum,
 )
-from sdm_lightning.training.optimizers import adam_options, align_adam
 from sdm_lightning.training.replay import stopped_by_divergence
 from sdm_lightning.training.settings import AdamSettings, LossSettings
 from sdm_lightning.training.styles import draw_styles, styled_network
@@ -143,14 +142,18 @@ class SDMModule(InpaintingModule):
         ]
 
     def _adam_options(self) -> list[dict[str, Any]]:
-        return adam_options(self.optimizer_g, self.optimizer_d, self.losses)
+        # Fused, so that a flag on the device can leave a step out; see training.health.
+        interval = self.losses.r1_interval if self.losses.r1_gamma else None  # extra steps
+        corrected = self.optimizer_g.corrected(None), self.optimizer_d.corrected(interval)
+        return [{**options, "fused": True} for options in corrected]
 
     def on_train_start(self) -> None:
         """Take learning rates from the config, not from the checkpoint that a run resumes."""
         reduce_trained_network_only(self.trainer)
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer, options in zip(optimizers, self._adam_options(), strict=True):  # type: ignore[arg-type]
-            align_adam(optimizer, options)
+            for group in optimizer.param_groups:
+                group.update(options)
 
     def setup(self, stage: str) -> None:
         """Refuse what would train wrongly.

@@ -34,7 +34,6 @@ from sdm_lightning.training.distributed import (
 from sdm_lightning.training.health import GRADIENTS, StepHealth, largest_gradient
 from sdm_lightning.training.inpainting import InpaintingModule
 from sdm_lightning.training.objectives import (
-    TermMeans,
     generator_objective,
     mean_deviation,
     micro_batches,
@@ -215,7 +214,7 @@ class SDMModule(InpaintingModule):
         """Back-propagate Eq. 10; return the T outputs of each chunk for the discriminator."""
         total = self.num_iterations(self.images_seen)
         fakes: list[list[Tensor]] = []
-        logged = TermMeans()
+        logged: list[dict[str, Tensor]] = []
         mapped: list[Tensor] = []
         for chunk, (image, mask) in enumerate(chunks):
             last_chunk = chunk == len(chunks) - 1
@@ -235,7 +234,8 @@ class SDMModule(InpaintingModule):
                 )  # fmt: skip
                 losses.append(weighted_sum(terms, self.losses) / len(chunks))
                 outputs.append(supervised.detach())
-                logged.add(terms | {"deviation": mean_deviation(step, mask)})
+                logged.append({name: term.detach() for name, term in terms.items()})
+                logged[-1]["deviation"] = mean_deviation(step, mask)
                 if self.diffusion.detach:
                     # One backward pass per iteration: the memory is that of one.
                     last = step.state.step == total
@@ -245,7 +245,7 @@ class SDMModule(InpaintingModule):
             mapped.append(styles.mean())
             fakes.append(outputs)
         self._update_mapping_average(torch.stack(mapped).mean(dim=0))
-        self._log_terms(logged.means())
+        self._log_terms({n: torch.stack([row[n] for row in logged]).mean() for n in logged[0]})
         return fakes
 
     def step_seed(self, images_seen: int) -> int:

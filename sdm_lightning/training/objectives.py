@@ -97,12 +97,7 @@ def generator_objective(
 
 def weighted_sum(terms: dict[str, Tensor], losses: LossSettings) -> Tensor:
     """Compute Eq. 10 for one iteration; scalar."""
-    weights = {
-        "adversarial": losses.adversarial,
-        "perceptual": losses.perceptual,
-        "likelihood": losses.likelihood,
-    }
-    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    return torch.stack([getattr(losses, name) * term for name, term in terms.items()]).sum()
 
 
 def mean_deviation(step: DiffusionStep, mask: Tensor) -> Tensor:
@@ -110,22 +105,6 @@ def mean_deviation(step: DiffusionStep, mask: Tensor) -> Tensor:
     deviation = standard_deviation_map(step.log_variance.detach())
     hole = (1 - mask).sum().clamp_min(1)
     return (deviation * (1 - mask)).sum() / hole
-
-
-class TermMeans:
-    """Gathers scalars over iterations and micro-batches, for the log."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, list[Tensor]] = {}
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """Add one value of each term; gradients are dropped."""
-        for name, value in terms.items():
-            self._values.setdefault(name, []).append(value.detach())
-
-    def means(self) -> dict[str, Tensor]:
-        """Return the mean of each term's values."""
-        return {name: torch.stack(values).mean() for name, values in self._values.items()}
 
 
 def micro_batches(image: Tensor, mask: Tensor, number: int) -> list[tuple[Tensor, Tensor]]:

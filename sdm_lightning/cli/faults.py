@@ -35,16 +35,16 @@ def _explain(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if _is(error, "torch", "OutOfMemoryError"):
         return (
-            f"out of GPU memory ({_allocation(text)}): raise model.num_micro_batches (the same "
-            "training, a fraction of the memory), lower data.batch_size or data.eval_batch_size, "
-            "set trainer.precision to bf16-mixed, or set "
+            f"out of GPU memory ({_allocation(text)}): lower data.batch_size (with "
+            "data.global_batch_size set, it is the same training in a fraction of the memory) or "
+            "data.eval_batch_size, set trainer.precision to bf16-mixed, or set "
             "--model.generator.init_args.checkpoint_blocks true (less memory, more time); for sdm "
             "inpaint lower --work_size"
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return (
-            "out of memory: lower data.num_workers, data.shuffle_shards or data.batch_size, or "
-            "raise model.num_micro_batches"
+            "out of memory: lower data.num_workers, data.shuffle_shards or data.batch_size (with "
+            "data.global_batch_size set, it is the same training)"
         )
     if isinstance(error, OSError) and error.errno in FULL:
         where = f"{error.filename}: " if error.filename else ""

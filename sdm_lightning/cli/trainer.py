@@ -365,7 +365,7 @@ def refuse_trainer_settings(trainer: Namespace) -> None:
         raise InputError("trainer.gradient_clip_val is not for GANs; use model.gradient_clip")
     if trainer.accumulate_grad_batches not in (None, 1):
         raise InputError(
-            "trainer.accumulate_grad_batches is not for GANs; use model.num_micro_batches"
+            "trainer.accumulate_grad_batches is not for GANs; use data.global_batch_size"
         )
 
 

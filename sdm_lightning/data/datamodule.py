@@ -124,7 +124,7 @@ class InpaintingDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.most_at_once = batch_size
         self.global_batch_size = global_batch_size
-        self.num_parts: int | None = None
+        self.num_parts = 1  # in which the training module takes each batch
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.num_workers = num_workers
         self.seed = seed

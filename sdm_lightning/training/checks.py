@@ -30,7 +30,7 @@ def refuse_unfit_settings(module: "SDMModule") -> None:
             "model.losses: no loss is left to train by; give adversarial, perceptual or "
             "(with decoupled) likelihood a weight above 0"
         )
-    for name in ("test_iterations", "num_micro_batches", "losses.r1_interval"):
+    for name in ("test_iterations", "losses.r1_interval"):
         if (value := attrgetter(name)(module)) < 1:
             raise InputError(f"model.{name} is {value}; it must be at least 1")
     if (skipped := module.health.max_skipped) < 0:

@@ -61,9 +61,6 @@ class SDMModule(InpaintingModule):
         augment: Adaptive discriminator augmentation; None = off.
         style_mixing_probability: Chance that a batch's styles change at a random layer; 0 = off.
         decoupled: Decoupled probabilistic modeling; False is Table 1 D.
-        num_micro_batches: Splits each batch and accumulates gradients, one optimizer step each:
-            memory of a batch this many times smaller, with ``global_step`` still one per batch.
-            At 1, ``data.global_batch_size`` sets it.
         gradient_clip: Largest gradient norm of either network; None = no clipping. The step of
             the R1 penalty is not clipped.
         seed: Seed of latents, noise and augmentation.
@@ -91,7 +88,6 @@ class SDMModule(InpaintingModule):
         augment: AdaptiveAugment | None = None,
         style_mixing_probability: float = 0.5,
         decoupled: bool = True,
-        num_micro_batches: int = 1,
         gradient_clip: float | None = None,
         seed: int = 0,
         compile_generator: bool = False,
@@ -118,13 +114,13 @@ class SDMModule(InpaintingModule):
         self.average = average
         self.style_mixing_probability = style_mixing_probability
         self.decoupled = decoupled
-        self.num_micro_batches = num_micro_batches
         self.gradient_clip = gradient_clip
         self.seed = seed
         self.random_iterations = random_iterations
         self.health = StepHealth(max_skipped_batches)
         checks.refuse_unfit_settings(self)
         self.training_seed: int | None = seed  # of a loaded checkpoint, if it says so
+        self.num_micro_batches = 1  # equal parts of a batch, whose gradients are accumulated
         self.images_seen = self.images_before = 0
         # Sum of sign(D(real)) and number of logits since ADA's last update.
         self.real_signs: Tensor
@@ -161,9 +157,8 @@ class SDMModule(InpaintingModule):
             InputError: See :func:`refuse_unfit_trainer` and :func:`refuse_unfit_parts`.
         """
         checks.refuse_unfit_trainer(self.trainer, stage == "fit")
-        parts = getattr(getattr(self.trainer, "datamodule", None), "num_parts", None)
-        if parts is not None and self.num_micro_batches == 1:
-            self.num_micro_batches = parts
+        data = getattr(self.trainer, "datamodule", None)
+        self.num_micro_batches = getattr(data, "num_parts", self.num_micro_batches)
         if stage == "fit" and self.perceptual is not None and self.losses.perceptual:
             self.perceptual.prepare()  # so that missing weights are reported before training
         for part in self._pretrained_parts() if stage == "fit" and self.losses.adversarial else ():

@@ -114,8 +114,5 @@ def micro_batches(image: Tensor, mask: Tensor, number: int) -> list[tuple[Tensor
         InputError: If the batch does not split equally; the parts would not weigh the same.
     """
     if image.shape[0] % number:
-        raise InputError(
-            f"a batch of {image.shape[0]} does not split into "
-            f"model.num_micro_batches = {number} equal parts"
-        )
+        raise InputError(f"a batch of {image.shape[0]} does not split into {number} equal parts")
     return list(zip(image.chunk(number), mask.chunk(number), strict=True))

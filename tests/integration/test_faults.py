@@ -54,7 +54,7 @@ def test_out_of_gpu_memory(sdm, monkeypatch, capsys):
     at(monkeypatch, SDMModule, "_generator_phase", full, call=2)
     status, line = status_and_line(lambda: sdm("fit"), capsys)
     assert status == 1
-    assert line.startswith("error: out of GPU memory (tried to allocate 2.00 GiB): raise model.num")
+    assert line.startswith("error: out of GPU memory (tried to allocate 2.00 GiB): lower data.b")
 
 
 def test_disk_full_in_a_checkpoint(sdm, room_for, capsys):

@@ -78,12 +78,12 @@ def test_micro_batches_give_the_same_generator_gradient(make_module, make_loader
 
     def after_one_step(parts):
         module = make_module(
-            num_micro_batches=parts,
             style_mixing_probability=0.0,
             network={"latent_dim": 1},
             diffusion=SpatialDiffusion(num_iterations=2, alpha=0.0),
             losses=LossSettings(adversarial=0.0),
         )
+        module.num_micro_batches = parts
         with torch.no_grad():
             module.generator.mapping(torch.ones(1, 1))
             for p in module.generator.mapping.parameters():
@@ -235,8 +235,10 @@ def test_signs_of_real_logits_of_all_processes_are_kept_once(make_module, monkey
 
 
 def test_batch_that_does_not_split_is_named(make_module, make_loader):
-    with pytest.raises(InputError, match="does not split"):
-        fit(make_module(num_micro_batches=3), make_loader(), steps=1)
+    module = make_module()
+    module.num_micro_batches = 3
+    with pytest.raises(InputError, match="a batch of 4 does not split into 3 equal parts"):
+        fit(module, make_loader(), steps=1)
 
 
 def test_checkpoint_holds_no_modules_and_loads_safely(make_module, make_loader, tmp_path):
@@ -296,7 +298,7 @@ def test_random_iterations_out_of_order_are_refused(make_module):
 
 
 def test_a_shared_global_batch_is_taken_in_parts(make_module, make_loader):
-    """What ``data.global_batch_size`` does to a module whose own number is 1."""
+    """What ``data.global_batch_size`` does to a module."""
 
     class Data(pl.LightningDataModule):
         num_parts = 2
@@ -304,11 +306,10 @@ def test_a_shared_global_batch_is_taken_in_parts(make_module, make_loader):
         def train_dataloader(self):
             return make_loader()
 
-    for own, expected in ((1, 2), (4, 4)):
-        module = make_module(num_micro_batches=own)
-        fit(module, Data(), steps=1)
-        assert module.num_micro_batches == expected
-        assert module.images_seen == 4
+    module = make_module()
+    fit(module, Data(), steps=1)
+    assert module.num_micro_batches == 2
+    assert module.images_seen == 4
 
 
 class OwnGenerator(nn.Module):
@@ -402,7 +403,6 @@ def test_micro_batches_give_the_same_discriminator_gradients(make_module, make_l
     for parts in (1, 2):
         torch.manual_seed(0)
         module = make_module(
-            num_micro_batches=parts,
             style_mixing_probability=0.0,
             network={"latent_dim": 1},
             discriminator=Discriminator(32, base_channels=8, max_channels=16, mbstd_group=0),
@@ -410,6 +410,7 @@ def test_micro_batches_give_the_same_discriminator_gradients(make_module, make_l
             losses=LossSettings(r1_interval=1),
             optimizer_d=AdamSettings(lr=1e-9),
         )
+        module.num_micro_batches = parts
         with torch.no_grad():
             for p in module.generator.mapping.parameters():
                 p.zero_()
@@ -430,9 +431,9 @@ def test_each_step_reduces_its_gradients_once_and_at_its_end(detach, make_module
     """Over two micro-batches of two iterations: the generator, the discriminator, the penalty."""
     module = make_module(
         diffusion=SpatialDiffusion(num_iterations=2, detach=detach),
-        num_micro_batches=2,
         losses=LossSettings(r1_interval=1),
     )
+    module.num_micro_batches = 2
     backward, reduces = module._backward, []
     module._backward = lambda loss, sync: (reduces.append(sync), backward(loss, sync))
     fit(module, make_loader(), steps=1)

@@ -41,7 +41,7 @@ def user_errors() -> Iterator[None]:
     except InputError as error:
         if os.environ.get("SDM_DEBUG"):
             raise
-        print(f"error: {final_message(str(error))}", file=sys.stderr)
+        print(f"error: {final_message(error)}", file=sys.stderr)
         raise SystemExit(error.exit_status) from error
     except KeyboardInterrupt:
         if os.environ.get("SDM_DEBUG"):
@@ -60,9 +60,9 @@ def user_errors() -> Iterator[None]:
         raise SystemExit(1) from error
 
 
-def final_message(message: str) -> str:
-    """Return the last ``InputError`` of a message; a data worker's comes inside a traceback."""
-    return " ".join(message.rpartition("InputError: ")[2].split())
+def final_message(error: InputError) -> str:
+    """Return an error's own message; torch puts a data worker's at the end of a traceback."""
+    return " ".join(str(error).rpartition(f"{type(error).__name__}: ")[2].split())
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:

@@ -10,8 +10,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from sdm_lightning.data.stream import Batch, EvalStream, Failure, TrainStream
-from sdm_lightning.errors import InputError
+from sdm_lightning.data.stream import Batch, EvalStream, TrainStream
 from sdm_lightning.signals import STOP_SIGNALS
 
 
@@ -36,7 +35,7 @@ def _end_workers() -> None:
 
 
 class StreamLoader(DataLoader[Any]):
-    """A DataLoader that raises a worker's error as one line.
+    """A DataLoader of batches, whose workers live through signals.
 
     Args:
         dataset: A stream.
@@ -47,12 +46,6 @@ class StreamLoader(DataLoader[Any]):
         kwargs["batch_size"] = None
         kwargs.setdefault("worker_init_fn", outlive_signals)
         super().__init__(dataset, **kwargs)
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, Failure):
-                raise InputError(batch.message)
-            yield batch
 
 
 class TrainLoader(StreamLoader):

@@ -19,7 +19,6 @@ import itertools
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 
 from torch import Tensor
@@ -66,13 +65,6 @@ Preprocess = Callable[[RawSample, int], Example]
 """Turns a sample and the number of its pass into tensors; raises BadImageError."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What a worker sends instead of a batch, so that the error arrives as one line."""
-
-    message: str
-
-
 def _worker() -> tuple[int, int]:
     info = get_worker_info()
     return (0, 1) if info is None else (info.id, info.num_workers)
@@ -83,7 +75,7 @@ def _bad_image(raw: RawSample, error: BadImageError) -> InputError:
 
 
 class _Stream(IterableDataset[Batch]):
-    """The batches of one process, ended in a worker by a :class:`Failure` if the input is bad."""
+    """The batches of one process."""
 
     def __init__(self, preprocess: Preprocess, batch_size: int, rank: int, world_size: int) -> None:
         super().__init__()
@@ -93,18 +85,6 @@ class _Stream(IterableDataset[Batch]):
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
-
-    def _batches(self) -> Iterator[Batch]:
-        raise NotImplementedError
-
-    def __iter__(self) -> Iterator[Batch | Failure]:  # type: ignore[override]
-        try:
-            yield from self._batches()
-        except InputError as error:
-            # From a worker, torch would raise it again with the worker's traceback in its message.
-            if get_worker_info() is None:
-                raise
-            yield Failure(str(error))
 
 
 class TrainStream(_Stream):
@@ -192,7 +172,7 @@ class TrainStream(_Stream):
             yield from samples[skip:]
             skip = 0
 
-    def _batches(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:
         worker, workers = _worker()
         # A DataLoader always takes from worker 0 first, also when a run resumes in the middle.
         logical = (worker + self.start_batch) % workers
@@ -283,7 +263,7 @@ class EvalStream(_Stream):
         ranges = [self._range(worker, workers) for worker in range(workers)]
         return sum(-(-(stop - start) // self.batch_size) for start, stop in ranges)
 
-    def _batches(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:
         start, stop = self._range(*_worker())
         samples = iter(self.source.read(start, stop) if start < stop else ())
         while raws := list(itertools.islice(samples, self.batch_size)):

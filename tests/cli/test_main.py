@@ -284,8 +284,8 @@ class TestOneLineErrors:
             "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent "
             'call last):\n  File "x.py", line 1\nsdm_lightning.errors.InputError: a.tar: cut off\n'
         )
-        assert final_message(message) == "a.tar: cut off"
-        assert final_message("plain\nmessage") == "plain message"
+        assert final_message(InputError(message)) == "a.tar: cut off"
+        assert final_message(InputError("plain\nmessage")) == "plain message"
 
     def test_nearest(self) -> None:
         assert nearest("fti", ["fit", "test"]) == "fit"

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 from sdm_lightning.cli.faults import explain_fault
 from sdm_lightning.cli.run_directory import only_fit
 from sdm_lightning.cli.trainer import SDMCommandLine
+from sdm_lightning.data.shards.reading import ShardReader
+from sdm_lightning.data.shards.remote import Unavailable
+from sdm_lightning.errors import InputError
 from sdm_lightning.inference.checkpoints import newest_checkpoint
 from sdm_lightning.training import SDMModule, loggers
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
@@ -98,6 +102,21 @@ def test_a_data_worker_killed(sdm, monkeypatch, capsys):
     )
     assert status == 1
     assert line.startswith("error: a data worker died (DataLoader worker (pid")
+
+
+@pytest.mark.parametrize("kind", [InputError, Unavailable])
+def test_bad_input_in_a_data_worker_is_the_line_of_the_main_process(sdm, monkeypatch, capsys, kind):
+    def refuse(reader, shard):
+        raise kind(f"{shard.url}: no good")
+
+    monkeypatch.setattr(ShardReader, "read", refuse)
+    without, within = (
+        status_and_line(lambda n=number: sdm("fit", f"--data.num_workers={n}"), capsys)
+        for number in (0, 1)
+    )
+    assert without == within
+    assert without[0] == 2
+    assert re.fullmatch(r"error: \S+\.tar: no good", without[1])
 
 
 def hold(directory, held, release):

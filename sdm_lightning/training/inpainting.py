@@ -1,13 +1,12 @@
 """The half of the LightningModule that does not train: inpainting, and what a checkpoint holds."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sdm_lightning.diffusion import DiffusionStep, SpatialDiffusion
+from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.seeding import stable_seed
 from sdm_lightning.training.checkpointing import fitting_weights, require_finite
 from sdm_lightning.training.styles import draw_styles, styled_network
@@ -39,39 +38,10 @@ class InpaintingModule(pl.LightningModule):
         """All buffers: DDP would overwrite ADA's sums, and send frozen networks in each step."""
         return [name for name, _ in self.named_buffers()]
 
-    def inpaint(
-        self,
-        image: Tensor,
-        mask: Tensor,
-        seeds: Sequence[int] | None = None,
-        num_iterations: int | None = None,
-    ) -> list[DiffusionStep]:
-        """Run all iterations with the averaged generator.
-
-        Args:
-            image: ``(B, 3, H, W)`` in [-1, 1].
-            mask: ``(B, 1, H, W)``, 1 = known.
-            seeds: One per image; an image's result then depends on its own seed alone. None: the
-                module's ``seed`` for every image.
-            num_iterations: T; ``test_iterations`` if None.
-
-        Returns:
-            T steps; the last one's ``completed`` is the result.
-        """
-        seeds = seeds if seeds is not None else [self.seed] * image.shape[0]
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        styles = draw_styles(self.generator_ema, image.shape[0], generator=generators).to(image)
-        network = styled_network(self.generator_ema, styles)
-        total = num_iterations or self.test_iterations
-        with torch.no_grad():
-            return list(
-                self.diffusion.iterate(
-                    network, image, mask, num_iterations=total, generator=generators
-                )
-            )
-
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Inpaint a batch; callbacks measure and draw it.
+        """Inpaint a batch with the averaged generator; callbacks measure and draw it.
+
+        An image's result depends on the module's seed and its own key alone.
 
         Returns:
             ``image``, ``completed`` and ``mean`` ``(B, 3, H, W)``, about [-1, 1] (predictions are
@@ -79,7 +49,15 @@ class InpaintingModule(pl.LightningModule):
             iteration 1), ``key``, and all ``steps``.
         """
         image, mask, keys = batch["image"], batch["mask"], batch["key"]
-        steps = self.inpaint(image, mask, [stable_seed(self.seed, key) for key in keys])
+        generators = [torch.Generator().manual_seed(stable_seed(self.seed, key)) for key in keys]
+        styles = draw_styles(self.generator_ema, len(keys), generator=generators)
+        network = styled_network(self.generator_ema, styles)
+        with torch.no_grad():
+            steps = list(
+                self.diffusion.iterate(
+                    network, image, mask, num_iterations=self.test_iterations, generator=generators
+                )
+            )
         return {
             "completed": steps[-1].completed,
             "image": image,

@@ -40,11 +40,6 @@ class Styles:
         assert self._last_mean is not None, "mapped() has not been called"
         return self._last_mean
 
-    def to(self, like: Tensor) -> "Styles":
-        """Return the same codes on the device of ``like``."""
-        second = None if self.second is None else self.second.to(like.device)
-        return Styles(self.latent.to(like.device), second, self.crossover)
-
 
 def draw_styles(
     generator_network: nn.Module,
@@ -61,10 +56,10 @@ def draw_styles(
         generator: One random generator per image; the global one if None.
     """
     size = int(generator_network.latent_dim)  # type: ignore[arg-type]
+    device = next(generator_network.parameters()).device
     if generator is not None:
         rows = [torch.randn(size, generator=g, device=g.device) for g in generator]
-        return Styles(torch.stack(rows))
-    device = next(generator_network.parameters()).device
+        return Styles(torch.stack(rows).to(device))
     latent = torch.randn(batch_size, size, device=device)
     if not mixing_probability or torch.rand(()).item() >= mixing_probability:
         return Styles(latent)

@@ -26,23 +26,16 @@ class MaskPreset(ABC):
 
     Attributes:
         size: Nominal side in pixels; lengths given in pixels hold at this size.
-        hole_range: A mask is drawn again unless its hole ratio lies strictly between these two.
         variants: The same setting published for other nominal sizes; the one nearest to the
             requested size (in ratio) is drawn.
     """
 
     size: int
-    hole_range: tuple[float, float] = (0.0, 1.0)
     variants: tuple[MaskPreset, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        low, high = self.hole_range
         if self.size < 1:
             raise InputError(f"mask preset: size must be at least 1, got {self.size}")
-        if not 0.0 <= low < high <= 1.0:
-            raise InputError(
-                f"mask preset: hole_range must satisfy 0 <= low < high <= 1, got {self.hole_range}"
-            )
 
     def for_size(self, size: int) -> MaskPreset:
         """Return this preset or the variant of it whose nominal size is nearest in ratio."""
@@ -63,14 +56,12 @@ class MaskPreset(ABC):
 class RectanglesAndStrokes(MaskPreset):
     """The CoModGAN and MAT family: rectangles and brush strokes over each other.
 
-    Each count is uniform on ``0 .. n - 1`` after ``n`` was multiplied by the sum of
-    ``hole_range`` where that is below 1, so that a narrow range does not reject every draw.
-    Rectangle sides are uniform from 0 to half the mask side (``small_rectangles``) or the whole
-    side (``large_rectangles``); a rectangle may hang over the edge by half its side. A brush
-    stroke starts anywhere and zigzags: its headings alternate around +-``mean_angle``, its
-    segments are normal around an eighth of the diagonal (standard deviation one sixteenth,
-    clipped to [0, a quarter]), its joints stay inside the mask. All strokes are mirrored together
-    at random, horizontally and vertically.
+    Each count is uniform on ``0 .. n - 1``. Rectangle sides are uniform from 0 to half the mask
+    side (``small_rectangles``) or the whole side (``large_rectangles``); a rectangle may hang over
+    the edge by half its side. A brush stroke starts anywhere and zigzags: its headings alternate
+    around +-``mean_angle``, its segments are normal around an eighth of the diagonal (standard
+    deviation one sixteenth, clipped to [0, a quarter]), its joints stay inside the mask. All
+    strokes are mirrored together at random, horizontally and vertically.
 
     Attributes:
         small_rectangles: Exclusive bound on the number of rectangles up to half the side.
@@ -93,14 +84,13 @@ class RectanglesAndStrokes(MaskPreset):
     def draw(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
         """Draw the holes of one mask; see :meth:`MaskPreset.draw`."""
         side = canvas.shape[0]
-        share = min(sum(self.hole_range), 1.0)
         for bound, longest in (
             (self.small_rectangles, side // 2),
             (self.large_rectangles, side),
         ):
-            for _ in range(_below(rng, int(bound * share))):
+            for _ in range(_below(rng, bound)):
                 self._rectangle(canvas, longest, rng)
-        paths = [self._stroke(side, rng) for _ in range(_below(rng, int(self.strokes * share)))]
+        paths = [self._stroke(side, rng) for _ in range(_below(rng, self.strokes))]
         mirror_x, mirror_y = rng.random(2) < 0.5
         widths = rng.random(len(paths)).tolist()
         if not paths:

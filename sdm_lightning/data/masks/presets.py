@@ -123,8 +123,8 @@ def free_form_mask(
         uint8 ``(size, size)``, 1 = known, 0 = hole; never all of one kind.
 
     Raises:
-        InputError: If the preset is unknown, size or seed is out of range, or the preset cannot
-            reach its own hole range at this size.
+        InputError: If the preset is unknown, size or seed is out of range, or the preset draws
+            only hole, or none, at this size.
     """
     chosen = get_preset(preset) if isinstance(preset, str) else preset
     if size < 2:
@@ -138,17 +138,16 @@ def free_form_mask(
     # Centres of the `size` cells of the larger drawing: thin strokes keep their share of the area
     # that drawing at a few pixels' width would round away.
     cells = None if side == size else ((np.arange(size) + 0.5) * side / size).astype(np.intp)
-    low, high = chosen.hole_range
     for _ in range(_MAX_DRAWS):
         mask = np.ones((side, side), np.uint8)
         chosen.draw(mask, scale, rng)
         if cells is not None:
             mask = mask[cells[:, None], cells]
-        if low < hole_ratio(mask.view(np.bool_)) < high:  # booleans are counted ten times as fast
+        if 0 < hole_ratio(mask.view(np.bool_)) < 1:  # booleans are counted ten times as fast
             return mask
     raise InputError(
-        f"free_form_mask: none of {_MAX_DRAWS} draws of size {size} had a hole ratio between "
-        f"{low} and {high}; widen hole_range or choose another preset"
+        f"free_form_mask: none of {_MAX_DRAWS} draws of size {size} had both hole and known "
+        "pixels; choose another preset"
     )
 
 

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -41,9 +40,6 @@ def leave_when_signalled() -> Iterator[None]:
     For start-up and the time after training: there is nothing to save. In the training loop the
     callback ``Preemption`` has handlers of its own.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def leave(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

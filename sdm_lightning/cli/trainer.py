@@ -333,7 +333,6 @@ def quieten() -> None:
         ".*Experiment logs directory .* exists and is not empty.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*isinstance.treespec, LeafSpec.*",
-        ".*Your `IterableDataset` has `__len__` defined.*",  # ours counts per process
         ".*Found .* module.s. in eval mode at the start of training.*",  # the averaged generator
         ".*Total length of .* across ranks is zero.*",  # no validation images
     ):

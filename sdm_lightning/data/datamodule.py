@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import cached_property
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -143,8 +144,6 @@ class InpaintingDataModule(pl.LightningDataModule):
         self.reader = ShardReader(cache_dir=cache_dir, verify_checksums=verify_checksums)
         self.batches_done = 0
         self._resumed: dict[str, Any] | None = None
-        self._index: ShardIndex | None = None
-        self._train_preprocess: TrainPreprocess | None = None
 
     # -- what is where -------------------------------------------------------------------------
 
@@ -160,21 +159,17 @@ class InpaintingDataModule(pl.LightningDataModule):
             raise InputError(f"data.{split} is not set; name shards, for instance a folder of them")
         return place
 
-    @property
+    @cached_property
     def train_index(self) -> ShardIndex:
         """The index of the training shards, read once."""
-        if self._index is None:
-            self._index = ShardIndex.load(self._require("train"))
-        return self._index
+        return ShardIndex.load(self._require("train"))
 
-    @property
+    @cached_property
     def train_preprocess(self) -> TrainPreprocess:
         """What makes training samples, with the names of all masks, read once."""
-        if self._train_preprocess is None:
-            self._train_preprocess = TrainPreprocess(
-                self.resolution, self.train_masks, self.seed, self.flip, self.mask_convention
-            )
-        return self._train_preprocess
+        return TrainPreprocess(
+            self.resolution, self.train_masks, self.seed, self.flip, self.mask_convention
+        )
 
     def eval_source(self, split: Literal["val", "test", "predict"]) -> SampleSource:
         """Open the samples of a split: shards, or a folder, zip or tar of images."""

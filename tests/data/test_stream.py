@@ -52,9 +52,6 @@ class FakeReader:
         keys = [f"{shard.url}/{i}" for i in range(shard.samples)]
         return [RawSample(k, b"bad" if k in self.bad else b"", None, shard.url) for k in keys]
 
-    def read_range(self, index: ShardIndex, start: int, stop: int) -> list[RawSample]:
-        return [raw for shard in index.shards for raw in self.read(shard)][start:stop]
-
 
 def fake_index(counts: list[int]) -> ShardIndex:
     return ShardIndex(tuple(Shard(f"s{i}", n, 0, f"{i:02d}") for i, n in enumerate(counts)))

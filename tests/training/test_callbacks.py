@@ -19,7 +19,6 @@ from sdm_lightning.training.callbacks import (
     Preemption,
     SampleGrid,
 )
-from sdm_lightning.training.callbacks.pictures import paste_grid
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
 from tests.trainers import quiet_trainer
 
@@ -71,15 +70,6 @@ def test_pixels_are_rounded():
     assert to_array(image * 3)[0, [0, -1], 0].tolist() == [0, 255]
 
 
-def test_grid_places_tiles():
-    tiles = [[np.full((4, 5, 3), 10 * (2 * row + column), np.uint8) for column in range(2)]
-             for row in range(2)]  # fmt: skip
-    sheet = np.asarray(paste_grid(tiles))
-    assert sheet.shape == (4 + 2 + 4, 5 + 2 + 5, 3)
-    assert [sheet[0, 0, 0], sheet[0, 7, 0], sheet[6, 0, 0], sheet[6, 7, 0]] == [0, 10, 20, 30]
-    assert (sheet[4:6] == 255).all()
-
-
 def test_samples_and_predictions_are_written(make_module, make_loader, tmp_path):
     module = make_module()
     trainer = trainer_in(tmp_path, [SampleGrid(num_images=3), PredictionWriter()], max_steps=2,
@@ -87,7 +77,7 @@ def test_samples_and_predictions_are_written(make_module, make_loader, tmp_path)
     trainer.fit(module, make_loader(), make_loader(length=8))
     sheet = Image.open(tmp_path / "samples" / "000000008.png")
     tiles = 1 + module.test_iterations + 2
-    assert sheet.size == (tiles * (32 + 2) - 2, 3 * (32 + 2) - 2)
+    assert sheet.size == (tiles * (32 + 2) + 2, 3 * (32 + 2) + 2)
 
     loader = make_loader(length=2)
     trainer.predict(module, loader, return_predictions=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import multiprocessing
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 from tqdm import tqdm
@@ -78,18 +77,6 @@ class Built:
     mostly_hole: int = 0
 
 
-class _HashingFile:
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-        self.count = 0
-
-    def write(self, block: bytes) -> int:
-        self.digest.update(block)
-        self.count += len(block)
-        return self._file.write(block)
-
-
 def _mask_png(data: bytes, convention: MaskConvention) -> tuple[bytes, bool]:
     """Return the mask as a PNG, white = known, and whether nearly all of it is hole."""
     known = decode_mask(data, convention)
@@ -121,8 +108,7 @@ def build_shard(task: Task) -> Built:
         return done
     partial = task.tar.with_suffix(".part")
     skipped, samples, mostly_hole = [], 0, 0
-    with open(partial, "wb") as raw:
-        out = _HashingFile(raw)
+    with open(partial, "wb") as out:
         # mtime 0 and no user name: the same images give the same bytes.
         with TarWriter(
             out, user="", group="", mode=0o644, encoder=False, mtime=0, format="PAX_FORMAT"
@@ -144,15 +130,14 @@ def build_shard(task: Task) -> Built:
                     continue
                 writer.write(sample)
                 samples += 1
-        raw.flush()
-        os.fsync(raw.fileno())
+        out.flush()
+        os.fsync(out.fileno())
+    size, sha256 = partial.stat().st_size, sha256_of_file(partial)
     if samples:
         os.replace(partial, task.tar)
     else:
         partial.unlink()
-    built = Built(
-        task.number, samples, out.count, out.digest.hexdigest(), tuple(skipped), mostly_hole
-    )
+    built = Built(task.number, samples, size, sha256, tuple(skipped), mostly_hole)
     write_atomically(task.record, json.dumps(asdict(built)))
     return built
 

@@ -21,7 +21,7 @@ from webdataset.tariterators import group_by_keys
 
 from sdm_lightning.data.archives import READ_ERRORS, tar_files
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS
-from sdm_lightning.data.shards.index import Shard, ShardIndex, check_local_shard
+from sdm_lightning.data.shards.index import Shard, check_local_shard
 from sdm_lightning.data.shards.remote import Unavailable, cached_copy, local_path, open_url
 from sdm_lightning.data.sources import is_image_name
 from sdm_lightning.errors import InputError
@@ -59,10 +59,6 @@ class RawSample:
     origin: str
 
 
-class _TooLong(OSError):
-    """A server keeps sending after the end of a shard."""
-
-
 class _Meter:
     """Counts, and on demand hashes, the bytes that pass through a stream, and ends an endless one.
 
@@ -82,7 +78,7 @@ class _Meter:
         block = self._stream.read(size)
         self.count += len(block)
         if self._most is not None and self.count > self._most:
-            raise _TooLong(f"more than {self._most} bytes")
+            raise OSError(f"more than {self._most} bytes")
         if self.digest is not None:
             self.digest.update(block)
         return block
@@ -255,16 +251,3 @@ class ShardReader:
                 "copy it again or pack the images again"
             )
         return samples
-
-    def read_range(self, index: ShardIndex, start: int, stop: int) -> Iterator[RawSample]:
-        """Yield samples ``start .. stop - 1`` of a data set, reading only the shards they are in.
-
-        Raises:
-            InputError: As :meth:`read`.
-        """
-        first = 0
-        for shard in index.shards:
-            last = first + shard.samples
-            if first < stop and start < last:
-                yield from self.read(shard)[max(start - first, 0) : stop - first]
-            first = last

@@ -5,14 +5,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
+from torchvision.utils import make_grid
 
 from sdm_lightning.data.transforms import to_array
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import atomic_file
-
-GAP = 2
 
 
 def grid_rows(output: dict[str, Any], limit: int) -> list[list[np.ndarray]]:
@@ -29,18 +29,6 @@ def grid_rows(output: dict[str, Any], limit: int) -> list[list[np.ndarray]]:
         tiles += [output["uncertainty"][i].expand(3, -1, -1) * 2 - 1, image]
         rows.append([to_array(tile) for tile in tiles])
     return rows
-
-
-def paste_grid(rows: list[list[np.ndarray]]) -> Image.Image:
-    """Paste tiles of one size, in rows, on white."""
-    height, width = rows[0][0].shape[:2]
-    columns = max(len(row) for row in rows)
-    size = (columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
-    sheet = Image.new("RGB", size, "white")
-    for y, row in enumerate(rows):
-        for x, tile in enumerate(row):
-            sheet.paste(Image.fromarray(tile), (x * (width + GAP), y * (height + GAP)))
-    return sheet
 
 
 class SampleGrid(pl.Callback):
@@ -86,7 +74,9 @@ class SampleGrid(pl.Callback):
         rows, self._rows = self._rows, []
         if not rows or trainer.sanity_checking:
             return
-        sheet = paste_grid(rows)
+        tiles = torch.from_numpy(np.stack([tile for row in rows for tile in row]))
+        grid = make_grid(tiles.movedim(-1, 1), nrow=len(rows[0]), padding=2, pad_value=255)
+        sheet = Image.fromarray(grid.movedim(0, -1).numpy())
         path = Path(trainer.default_root_dir) / self.folder / file_name
         with atomic_file(path) as file:
             sheet.save(file, "PNG")

@@ -84,7 +84,7 @@ def build_page(run: DemoRun) -> str:
             (title, name, png(line_chart(*curve)))
             for start, title in CURVES.items()
             for name, curve in run.curves.items()
-            if name == start or name.startswith(f"{start}[")
+            if (name == start or name.startswith(f"{start}[")) and len(curve[0]) > 1
         ],
         error_chart=png(bar_chart(errors, "surest tenth", "least sure")),
         data_url=data_url,

@@ -116,6 +116,7 @@ def test_the_page_says_what_the_files_say(run: Path, tmp_path: Path) -> None:
         "Stefan van der Walt", "1.5 M parameters, 64×64) trained on about a dozen",
     ):  # fmt: skip
         assert expected in text, expected
+    assert "Validation" not in text  # one point is no curve
 
 
 def test_verdict_names_ahead_behind_and_level(run: Path) -> None:

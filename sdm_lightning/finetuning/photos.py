@@ -28,6 +28,7 @@ LONGEST_SHORT_SIDE = 1600
 """Photos are reduced to it first: finer detail is mostly noise, and it costs time."""
 
 HELD_OUT_WINDOWS = 256
+"""Windows to cut from the held-out photos together."""
 
 
 @dataclass(frozen=True)

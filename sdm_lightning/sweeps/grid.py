@@ -95,14 +95,17 @@ def setting(words: Sequence[str], key: str) -> Any:
         The value; None if the key is not set.
 
     Raises:
-        InputError: If a config is not YAML.
+        InputError: If a config or the flag's value is not YAML.
     """
     found = None
     for word, following in itertools.pairwise([*words, ""]):
         flag, equals, text = word.partition("=")
         text = text if equals else following
         if flag == f"--{key}":
-            found = parse_yaml(text)
+            try:
+                found = parse_yaml(text)
+            except ValueError as error:
+                raise InputError(f"{flag} {text}: not valid YAML: {error}") from None
         elif flag == "--config":
             value = _read_yaml(text)
             for name in key.split("."):

@@ -227,6 +227,8 @@ def test_the_last_config_or_flag_sets_a_key(workdir: Path) -> None:
     assert setting(inline, "trainer.devices") == 8
     with pytest.raises(InputError, match="not valid YAML"):
         setting(["--config={trainer: 8"], "trainer.devices")
+    with pytest.raises(InputError, match=r"--trainer\.devices \[: not valid YAML"):
+        setting(["--trainer.devices=["], "trainer.devices")
 
 
 def test_a_long_config_in_place_of_a_file(

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the packaged weights on, as they were trained last (docs/paper-notes.md, "The packaged weights"):
+# Trains the packaged weights on, as they were trained last (docs/observations.md, "The packaged weights"):
 # demo on windows of 64 pixels, photos-128 on windows of 128. A core sees some 22,000 and 10,000 images
 # an hour. PACKAGES is a folder of unpacked packages (see prepare.py). Called again, it continues
 # where it stopped; the result is runs/NAME-fit/NAME.safetensors.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Table 1's rows on photos, 64x64, from random weights, or with START=demo from the packaged ones
-# (docs/paper-notes.md, "Rows from random weights"), tested with 1 to 8 iterations. PACKAGES is a folder of
+# (docs/observations.md, "Rows from random weights"), tested with 1 to 8 iterations. PACKAGES is a folder of
 # unpacked packages (see prepare.py), needed the first time. Called again, it continues where it
 # stopped; with more IMAGES, the same runs train on and are tested again.
 #   PACKAGES=packages SEEDS="0 1" ROWS="A B C D E F G" IMAGES=150000 sh experiments/photos/rows.sh

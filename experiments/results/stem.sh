@@ -1,6 +1,6 @@
 #!/bin/sh
 # Table 1's rows with the stem's weights for masks, uncertainty and time started at random and at zero
-# (docs/paper-notes.md, "Pixels that earlier iterations filled"). Half an hour of one core; called
+# (docs/observations.md, "Pixels that earlier iterations filled"). Half an hour of one core; called
 # again, it continues where it stopped. Needs the shards that experiments/results/study.sh makes.
 #   SEEDS="0 1" sh experiments/results/stem.sh
 set -eu

@@ -18,7 +18,7 @@ from PIL import Image
 from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.data.decode import BadImageError, open_header
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.holes import opaque
+from sdm_lightning.inference.holes import transparent
 from sdm_lightning.inference.pictures import (
     Picture,
     eight_bits,
@@ -97,7 +97,7 @@ def open_photo(path: Path, max_pixels: int) -> OpenPhoto:
         picture = read_picture(path)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from error
-    _, hole = opaque(picture)
+    hole = transparent(picture)
     colours = eight_bits(picture.pixels)
     colours = np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours
     preview = reduce_to_longer_side(colours, PAGE_SIDE)

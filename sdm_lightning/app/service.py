@@ -18,7 +18,6 @@ from sdm_lightning.app.filling import Frames, Stopped, overlay, reduced_result, 
 from sdm_lightning.app.photo import OpenPhoto, data_url, open_photo, read_hole, shrink_mask
 from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.errors import InputError
-from sdm_lightning.inference.holes import opaque_in
 from sdm_lightning.inference.hub import WEIGHTS_NAME
 from sdm_lightning.inference.inpainter import Inpainter, Precision
 from sdm_lightning.inference.results import Inpainting
@@ -238,7 +237,7 @@ class Service:
         session.images, session.samples, session.stop = [], [], threading.Event()
         frames = [Frames(photo.preview, hole, num_iterations) for _ in range(num_samples)]
         events = run(
-            self.inpainter(weights), opaque_in(photo.picture, hole), hole, session.stop,
+            self.inpainter(weights), photo.picture, hole, session.stop,
             num_iterations=num_iterations, num_samples=num_samples, seed=seed,
             precision=precision,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -26,7 +26,7 @@ class HoleSource:
     Attributes:
         boxes: See ``box_hole``.
         colour: See ``painted_hole``; empty for none.
-        alpha: Fill what is transparent; see ``opaque``.
+        alpha: Fill what is transparent; see ``transparent``.
         grow: Pixels around the hole that are filled, too; None: ``SOFT_EDGE`` with a colour, 0
             without.
         convention: Meaning of white in mask files.
@@ -72,13 +72,12 @@ class HoleSource:
         if self.colour:
             hole |= painted_hole(picture, self.colour)
         if self.alpha:
-            picture, transparent = opaque(picture)
-            if not transparent.any():
+            clear = transparent(picture)
+            if not clear.any():
                 raise InputError(f"{image}: nothing in it is transparent; --mask alpha fills that")
-            hole |= transparent
+            hole |= clear
         grow = self.grow if self.grow is not None else SOFT_EDGE if self.colour else 0
-        hole = grown(hole, grow)
-        return opaque_in(picture, hole), ~hole
+        return picture, ~grown(hole, grow)
 
 
 def parse_box(box: str) -> tuple[int, int, int, int]:
@@ -127,27 +126,15 @@ def box_hole(boxes: Sequence[str], size: tuple[int, int]) -> BoolArray:
     return hole
 
 
-def opaque(picture: Picture) -> tuple[Picture, BoolArray]:
-    """Split a photo with transparency into an opaque one and its hole.
+def transparent(picture: Picture) -> BoolArray:
+    """Return where a photo is transparent, ``(H, W)``; nowhere without an alpha channel.
 
-    Every pixel that is not wholly opaque is hole: what a soft eraser has left shows the background
-    too. The photo that is returned has the alpha channel of the given one, opaque everywhere.
-
-    Returns:
-        The photo, and ``(H, W)``, True = fill; all False without an alpha channel.
+    Every pixel that is not wholly opaque counts: what a soft eraser has left shows the background
+    too.
     """
     if picture.alpha is None:
-        return picture, np.zeros(picture.shape, bool)
-    highest = picture.highest
-    return replace(picture, alpha=np.full_like(picture.alpha, highest)), picture.alpha < highest
-
-
-def opaque_in(picture: Picture, hole: BoolArray) -> Picture:
-    """Return the photo, opaque in the hole ``(H, W)``: what is filled is to be seen."""
-    if picture.alpha is None:
-        return picture
-    alpha = np.where(hole, picture.highest, picture.alpha).astype(picture.alpha.dtype)
-    return replace(picture, alpha=alpha)
+        return np.zeros(picture.shape, bool)
+    return picture.alpha < picture.highest
 
 
 def painted_hole(picture: Picture, colour: str) -> BoolArray:

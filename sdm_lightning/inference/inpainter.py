@@ -192,7 +192,7 @@ class Inpainter:
 
         Args:
             image: Path, PIL image, or array of uint8 or uint16: grey or colour, with or without
-                transparency, any size. EXIF orientation is applied.
+                transparency, any size. EXIF orientation is applied; what is filled is opaque.
             mask: Path, PIL image or array of the same size; see ``mask_convention``.
             mask_convention: ``"known-white"``: white (1, True) is kept, black is filled.
                 ``"hole-white"``: white is filled.
@@ -225,6 +225,7 @@ class Inpainter:
         bfloat16 = wants_bfloat16(precision, self.device)
         picture = read_picture(image)
         known = read_mask(mask, picture.shape, mask_convention)
+        picture = picture.opaque_in(~known)
         limit = self._limit(work_size)
         regions = hole_regions(known, context, limit or self._limit(None))
         total = self.diffusion.num_iterations if num_iterations is None else num_iterations

@@ -6,7 +6,7 @@ by its EXIF orientation, and of any size. A mask may be black and white either w
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -52,7 +52,7 @@ class Picture:
 
     Attributes:
         pixels: ``(H, W, C)`` uint8 or uint16, C = 1 (grey) or 3.
-        alpha: ``(H, W)`` of the same type, or None. Inpainting never changes it.
+        alpha: ``(H, W)`` of the same type, or None; opaque in the hole once it is filled.
         array_shape: Shape of the array that the caller gave; what goes back has it too.
         info: What a file keeps beside its pixels: ``icc_profile``, ``exif``, ``dpi``.
         name: For messages.
@@ -100,6 +100,13 @@ class Picture:
         if self.alpha is not None:
             result = np.concatenate([result, self.alpha[:, :, None]], axis=2)
         return result.reshape(self.array_shape)
+
+    def opaque_in(self, hole: npt.NDArray[np.bool_]) -> "Picture":
+        """Return the picture, opaque in the hole ``(H, W)``: what is filled is to be seen."""
+        if self.alpha is None:
+            return self
+        alpha = np.where(hole, self.highest, self.alpha).astype(self.alpha.dtype)
+        return replace(self, alpha=alpha)
 
     def require_finite(self, values: npt.NDArray[np.float32]) -> None:
         """Refuse what a network has put into the hole if no picture can show it.

@@ -41,6 +41,16 @@ def test_any_size_gets_the_networks_colour_in_the_hole_alone(
         ))  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_what_is_filled_is_opaque(recorder: Recorder, dtype: type, channels: int) -> None:
+    array, known = RNG.integers(0, 255, (13, 21, channels)).astype(dtype), holes(13, 21)
+    result = Inpainter(recorder, SpatialDiffusion(num_iterations=2))(array, known)
+    for filled in (result.array, result.steps[0].array):
+        assert (filled[~known][:, -1] == np.iinfo(dtype).max).all()
+        np.testing.assert_array_equal(filled[known], array[known])
+
+
 def test_what_the_network_sees(recorder: Recorder) -> None:
     array, known = picture(13, 21), holes(13, 21)
     Inpainter(recorder, SpatialDiffusion(num_iterations=2))(array, known)

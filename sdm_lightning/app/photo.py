@@ -75,8 +75,11 @@ class OpenPhoto:
         height, width = self.picture.shape
         hole = enlarge_mask(small, height, width)
         if self.given_hole is not None:
-            before = enlarge_mask(shrink_mask(self.given_hole, self.preview), height, width)
-            hole = np.where(hole == before, self.given_hole, hole)
+            changed = (small != self.given_preview()).astype(np.uint8)
+            # Grown by a pixel: the edge of the given hole can lie in the next one.
+            changed = cv2.dilate(changed, np.ones((3, 3), np.uint8))
+            changed = cv2.resize(changed, (width, height), interpolation=cv2.INTER_NEAREST)
+            hole = np.where(changed, hole, self.given_hole)
         if not hole.any():
             raise InputError("nothing is painted yet: paint over what is to be filled")
         return hole

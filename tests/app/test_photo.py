@@ -48,6 +48,16 @@ def test_transparent_pixels_are_the_hole_to_the_pixel_until_painted_over(
     assert not hole[500:580, 500:580].any()
 
 
+def test_nothing_is_left_of_a_given_hole_that_is_erased(upload: Callable[..., Path]) -> None:
+    photo = open_photo(upload(np.zeros((1500, 2000), np.uint8)), LIMIT)
+    given = np.zeros((1500, 2000), np.uint8)
+    cv2.circle(given, (1000, 750), 500, 1, -1)
+    photo.given_hole = given > 0
+    small = np.zeros((768, 1024), bool)
+    small[10:20, 10:20] = True
+    assert np.argwhere(photo.hole(painted(small))).max() < 41
+
+
 def test_an_uploaded_mask_is_kept_to_the_pixel(upload: Callable[..., Path]) -> None:
     photo = open_photo(upload(np.zeros((1200, 1600), np.uint8)), LIMIT)
     known = RNG.random((1200, 1600)) < 0.7

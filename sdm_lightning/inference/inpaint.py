@@ -18,7 +18,7 @@ from sdm_lightning.data.masks.convention import MaskConvention, opposite_convent
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import check_writable, write_atomically
 from sdm_lightning.inference.certainty import Calibration, HoleDeviations, read_calibration
-from sdm_lightning.inference.holes import HoleSource
+from sdm_lightning.inference.holes import HoleSource, transparent
 from sdm_lightning.inference.inpainter import Inpainter, check_options
 from sdm_lightning.inference.jobs import (
     Extra,
@@ -34,7 +34,7 @@ from sdm_lightning.inference.pictures import open_image
 from sdm_lightning.inference.precision import Precision
 from sdm_lightning.inference.results import Inpainting, InpaintingSample
 from sdm_lightning.inference.weights import Parameters
-from sdm_lightning.inference.writing import LOSSY, encoded, save_picture, side_by_side
+from sdm_lightning.inference.writing import FLAT, LOSSY, encoded, save_picture, side_by_side
 
 
 def inpaint_files(
@@ -240,6 +240,11 @@ def _fill_job(
         picture, known = source.find(job.image, job.mask)
         deviations = HoleDeviations(known)
         result = fill(picture, known, on_step=deviations)
+        suffix = job.output.suffix.lower()
+        if suffix in FLAT and transparent(result.picture).any():
+            warnings.warn(
+                f"{job.output}: {suffix} has no transparency; laid over white", stacklevel=2
+            )
     written = _write(job, result, extras, overwrite)
     for index, record in enumerate(written):
         record["holes"] = deviations.records(index, calibration)

@@ -15,6 +15,8 @@ from sdm_lightning.inference.pictures import eight_bits
 from sdm_lightning.inference.results import InpaintingSample
 
 JPEG = tuple(f".{extension}" for extension in JPEG_EXTENSIONS)
+FLAT = (*JPEG, ".bmp")
+"""Formats without transparency, or whose transparency no viewer shows."""
 LOSSY = (*JPEG, ".webp")
 DEEP = (".png", ".tif", ".tiff")
 """Formats that hold 16 bits per pixel."""
@@ -25,12 +27,17 @@ COMPARE_SIDE = 1600
 def save_picture(path: Path, sample: InpaintingSample) -> None:
     """Write a result whole or not at all, with the photo's colour profile and EXIF.
 
+    What is transparent is laid over white in a format without transparency.
+
     Raises:
         InputError: If its format cannot hold it.
     """
     image = sample.image
-    if path.suffix.lower() in JPEG and image.mode in ("RGBA", "LA"):
-        image = image.convert(image.mode[:-1])
+    if path.suffix.lower() in FLAT and image.mode in ("RGBA", "LA"):
+        rgba = image.convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        flat.info = image.info
+        image = flat.convert(image.mode[:-1])
     try:
         content = encoded(image, path.suffix.lower())
     except (OSError, ValueError, KeyError, struct.error) as error:

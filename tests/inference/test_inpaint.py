@@ -402,7 +402,9 @@ def test_a_jpeg_with_layout_tags_becomes_a_tiff(tmp_path: Path, tiny_weights: Pa
     assert Image.open(tmp_path / "a.tif").getexif()[270] == "a photo"
 
 
-def test_what_is_filled_is_to_be_seen(tmp_path: Path, tiny_weights: Path) -> None:
+def test_what_is_filled_is_to_be_seen(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
+) -> None:
     """Also where the photo is transparent there; elsewhere it stays transparent."""
     array = RNG.integers(0, 256, (32, 40, 4), dtype=np.uint8)
     array[:, :, 3] = 0
@@ -411,6 +413,12 @@ def test_what_is_filled_is_to_be_seen(tmp_path: Path, tiny_weights: Path) -> Non
     result = np.asarray(Image.open(tmp_path / "a-inpainted.png"))
     assert (result[4:13, 4:13, 3] == 255).all()
     assert (result[:, :, 3] == 255).sum() == 81
+    assert not capsys.readouterr().err
+    flat = tmp_path / "a.jpg"
+    inpaint(tmp_path / "a.png", "--box=4,4,9,9", "--output", flat, "--weights", tiny_weights)
+    assert capsys.readouterr().err == (
+        f"warning: {flat}: .jpg has no transparency; laid over white\n"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png"])

@@ -37,6 +37,23 @@ def test_before_and_after(shape: tuple[int, ...], dtype: type) -> None:
         np.testing.assert_array_equal(half, np.broadcast_to(colours, half.shape))
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_what_is_transparent_is_laid_over_white(tmp_path: Path, suffix: str, channels: int) -> None:
+    array = np.full((16, 16, channels), 100, np.uint8)
+    array[:8, :, -1], array[8:, :, -1] = 0, 255
+    picture = read_picture(array)
+    picture.info["dpi"] = (72, 72)
+    path = tmp_path / f"a{suffix}"
+    save_picture(path, InpaintingSample(array, np.zeros((16, 16), np.float32), picture, [], 0))
+    with Image.open(path) as image:
+        assert round(image.info["dpi"][0]) == 72
+        shown = np.asarray(image).astype(int)
+    assert shown.shape == ((16, 16) if channels == 2 else (16, 16, 3))
+    assert abs(shown[:8] - 255).max() <= 1
+    assert abs(shown[8:] - 100).max() <= 1
+
+
 def test_large_ones_are_reduced() -> None:
     array = np.zeros((30, 4000, 3), np.uint8)
     sample = InpaintingSample(array, np.zeros((30, 4000), np.float32), read_picture(array), [], 0)

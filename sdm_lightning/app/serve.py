@@ -19,7 +19,7 @@ def serve_app(
     port: int = 7860,
     device: str = "auto",
     max_megabytes: int = 40,
-    max_megapixels: int = 50,
+    max_megapixels: int = 64,
     browser: bool = False,
 ) -> None:
     """Open a page for filling holes in photos.

@@ -306,7 +306,7 @@ def read_mask(
     hole = 1.0 - float(known.mean())
     border = np.concatenate([known[0], known[-1], known[:, 0], known[:, -1]])
     # Painted strokes read the wrong way round leave the picture's rim and most of it as hole.
-    if hole > MOSTLY_HOLE or (hole > 0.5 and border.mean() < 1 - RIM_HOLE):
+    if hole == 0 or hole > MOSTLY_HOLE or (hole > 0.5 and border.mean() < 1 - RIM_HOLE):
         warnings.warn(
             f"{name}: {hole:.1%} of the picture is hole (mask_convention={convention}); if it is "
             f"the other way round, set --mask_convention {opposite_convention(convention)}",

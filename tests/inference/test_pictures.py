@@ -193,7 +193,8 @@ def test_a_mask_is_turned_as_its_picture_is() -> None:
 
 
 def test_all_known_and_all_hole_masks() -> None:
-    assert read_mask(np.full((4, 4), 255, np.uint8), (4, 4)).all()
+    with pytest.warns(UserWarning, match=r" 0\.0% .* set --mask_convention hole-white"):
+        assert read_mask(np.full((4, 4), 255, np.uint8), (4, 4)).all()
     with pytest.warns(UserWarning, match=r"100\.0% .* set --mask_convention hole-white"):
         assert not read_mask(np.zeros((4, 4), np.uint8), (4, 4)).any()
 

@@ -7,12 +7,13 @@ by its EXIF orientation, and of any size. A mask may be black and white either w
 import os
 import warnings
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sdm_lightning.data.decode import (
     MAX_ENCODED_BYTES,
@@ -221,14 +222,30 @@ def _from_pil(image: Image.Image, name: str) -> Picture:
     elif mode in ("P", "PA"):
         transparent = mode == "PA" or "transparency" in turned.info
         array = np.asarray(turned.convert("RGBA" if transparent else "RGB"))
-    elif mode in ("CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa", "La"):
+    elif mode == "CMYK":
+        # The profile describes inks; on RGB pixels it would turn every colour.
+        array = np.asarray(_from_inks(turned, info.pop("icc_profile", b""), name))
+    elif mode in ("YCbCr", "HSV", "LAB", "RGBX", "RGBa", "La"):
         array = np.asarray(turned.convert({"RGBa": "RGBA", "La": "LA"}.get(mode, "RGB")))
-        if mode == "CMYK":
-            # The profile describes inks; on RGB pixels it would turn every colour.
-            info.pop("icc_profile", None)
     else:
         raise InputError(f"{name}: PIL mode {mode}; convert it to L, RGB, RGBA or I;16 first")
     return _from_array(array, name, array.shape, info)
+
+
+def _from_inks(image: Image.Image, profile: bytes, name: str) -> Image.Image:
+    """Convert CMYK to sRGB, by its profile if that can be used."""
+    try:
+        inks, srgb = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, inks, srgb, outputMode="RGB")
+    except (OSError, ImageCms.PyCMSError):
+        converted = None
+    if converted is None:
+        warnings.warn(
+            f"{name}: CMYK without a usable colour profile is converted to RGB; its colours change",
+            stacklevel=4,
+        )
+        return image.convert("RGB")
+    return converted
 
 
 def _is_dpi(value: Any) -> bool:

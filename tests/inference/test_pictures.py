@@ -1,4 +1,5 @@
 import re
+import struct
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -82,11 +83,36 @@ def test_16_bit_colour_becomes_8_bit_in_pil() -> None:
     np.testing.assert_array_equal(np.asarray(result), array // 256)
 
 
-def test_a_profile_of_inks_is_no_profile_of_the_picture() -> None:
-    for mode, expected in (("RGB", b"profile"), ("CMYK", None)):
-        image = Image.new(mode, (6, 8))
-        image.info["icc_profile"] = b"profile"
-        assert read_picture(image).info.get("icc_profile") == expected
+def ink_profile() -> bytes:
+    """A colour profile by which every ink alone is black, and no ink is white."""
+    ramp, no_ink = bytes(range(256)), bytes([255, 128, 128])  # of L, a and b
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0])
+    table += struct.pack(">9i", *(np.eye(3, dtype=int) * 65536).ravel())
+    table += 4 * ramp + no_ink + 15 * bytes([0, 128, 128]) + 3 * ramp
+    tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
+    header = struct.pack(">I4xI4s4s4s12x4s28x3i", 128 + len(tags), 0x02400000, b"prtr", b"CMYK",
+                         b"Lab ", b"acsp", 63190, 65536, 54061)  # fmt: skip
+    return header.ljust(128, b"\0") + tags
+
+
+def test_inks_are_converted_by_their_profile_which_is_then_gone() -> None:
+    image = Image.new("CMYK", (6, 8))
+    image.paste((255, 0, 0, 0), (0, 0, 3, 8))
+    image.info["icc_profile"] = ink_profile()
+    picture = read_picture(image)
+    assert (picture.pixels[:, :3] <= 2).all()
+    assert (picture.pixels[:, 3:] >= 253).all()
+    assert "icc_profile" not in picture.info
+
+
+@pytest.mark.parametrize("profile", [b"no profile", None])
+def test_inks_without_a_profile_are_told(profile: bytes | None) -> None:
+    image = Image.new("CMYK", (6, 8), (255, 0, 0, 0))
+    image.info["icc_profile"] = profile
+    with pytest.warns(UserWarning, match=r"^the image: CMYK without a .* its colours change"):
+        picture = read_picture(image)
+    assert (picture.pixels == (0, 255, 255)).all()
+    assert "icc_profile" not in picture.info
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -189,10 +189,13 @@ def read_weights(
         The tensors by name, float32 of a weights file, and what the file says of them.
 
     Raises:
-        InputError: If the file is missing, damaged or altered.
+        InputError: If the file is missing, damaged or altered, or lacks those weights.
     """
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        state, info = _read_safetensors(path)
+        if parameters == "raw" and info.parameters != "raw":
+            raise InputError(f"{path}: holds the moving average; the raw weights are in its .ckpt")
+        return state, info
     if path.suffix == ".ckpt":
         return _read_checkpoint(path, parameters)
     raise InputError(f"{path}: neither .safetensors nor .ckpt")

@@ -253,3 +253,8 @@ def test_a_checkpoint_states_its_resolution_whatever_its_discriminator(tmp_path:
     content = checkpoint(InpaintingDataModule={"batches_done": 1, "resolution": 48})
     torch.save(content, tmp_path / "other.ckpt")
     assert load_generator(tmp_path / "other.ckpt")[1].resolution == 48
+
+
+def test_a_weights_file_gives_no_other_weights_than_it_holds(tiny_weights: Path) -> None:
+    with pytest.raises(InputError, match=r"tiny.safetensors: holds the moving average; the raw"):
+        load_generator(tiny_weights, parameters="raw")

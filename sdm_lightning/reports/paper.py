@@ -1,12 +1,12 @@
 """The paper's own tables, and which result lines belong to them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.reports.results import ResultLine, experiments_folder, label_of
 
 
@@ -16,7 +16,7 @@ class Column:
 
     key: str
     metric: str
-    where: dict[str, Any]
+    where: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class PaperTable:
     row_heading: str
     columns: list[Column]
     rows: list[dict[str, Any]]
-    place_heading: str
-    reference: str | None
-    same_as: dict[str, dict[str, str]]
-    protocols: dict[str, str]
-    digits: int
+    place_heading: str = "Test set"
+    reference: str | None = None
+    same_as: dict[str, dict[str, str]] = field(default_factory=dict)
+    protocols: dict[str, str] = field(default_factory=dict)
+    digits: int = 2
 
 
 def table_names() -> list[str]:
@@ -66,26 +66,17 @@ def read_paper_table(name: str) -> PaperTable:
     """Read the paper's own numbers.
 
     Raises:
-        InputError: If there is no such table.
+        InputError: If there is no such table, or its file has a wrong key or lacks one.
     """
     if name not in (names := table_names()):
         raise InputError(f"no table {name!r}; there are {', '.join(names)}")
-    content = yaml.safe_load((experiments_folder() / "paper" / f"{name}.yaml").read_text())
-    columns = [Column(c["key"], c["metric"], c.get("where", {})) for c in content["columns"]]
-    return PaperTable(
-        name=name,
-        number=content["number"],
-        title=content["title"],
-        setting=content["setting"],
-        row_heading=content["row_heading"],
-        columns=columns,
-        rows=content["rows"],
-        place_heading=content.get("place_heading", "Test set"),
-        reference=content.get("reference"),
-        same_as=content.get("same_as", {}),
-        protocols=content.get("protocols", {}),
-        digits=content.get("digits", 2),
-    )
+    path = experiments_folder() / "paper" / f"{name}.yaml"
+    content = yaml.safe_load(path.read_text())
+    try:
+        columns = [Column(**column) for column in content.pop("columns")]
+        return PaperTable(columns=columns, **content)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: {one_line(error)}") from error
 
 
 SAME_LENGTH = 0.05

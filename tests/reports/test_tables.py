@@ -485,3 +485,12 @@ def test_the_committed_tables_follow_from_the_committed_lines(
     results_folder = Path(__file__).parents[2] / "experiments" / "results"
     kept = (results_folder / f"{file}.md").read_text()
     assert table_text(name, scale, "md", [results_folder], metrics) + "\n" == kept
+
+
+def test_a_misspelt_key_of_a_table_is_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("experiments/paper/mine.yaml")
+    path.parent.mkdir(parents=True)
+    path.write_text("columns: []\nrefrence: A\n")
+    with pytest.raises(InputError, match=r"mine.yaml: .* 'refrence'"):
+        read_paper_table("mine")

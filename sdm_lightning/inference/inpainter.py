@@ -71,8 +71,8 @@ def check_options(
         raise InputError(f"seed is {seed}; choose a whole number from 0 to 2**63 - 1")
     if work_size is not None and work_size < 0:
         raise InputError(f"work_size is {work_size}; it must be positive, or 0 for no limit")
-    if not 0 <= context < math.inf:
-        raise InputError(f"context is {context}; it must be a number from 0")
+    if not 0 <= context <= 1e6:  # more than any picture has; far more would not fit an integer
+        raise InputError(f"context is {context}; it must be a number from 0 to 1e6")
     if not math.isfinite(truncation):
         raise InputError(f"truncation is {truncation}; it must be a number, such as 0.7")
 

@@ -239,6 +239,7 @@ def test_steps_are_not_kept_if_not_wanted(tiny_weights: Path) -> None:
         ({"num_iterations": 0}, "num_iterations"),
         ({"work_size": -1}, "work_size"),
         ({"context": np.inf}, "context is inf"),
+        ({"context": 1e308}, r"context is 1e\+308; it must be a number from 0 to 1e6"),
         ({"truncation": np.nan}, "truncation is nan"),
         ({"seed": 1.5}, "seed is 1.5; choose a whole number"),
     ],

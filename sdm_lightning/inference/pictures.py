@@ -237,7 +237,7 @@ def _from_inks(image: Image.Image, profile: bytes, name: str) -> Image.Image:
     try:
         inks, srgb = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, inks, srgb, outputMode="RGB")
-    except (OSError, ImageCms.PyCMSError):
+    except (OSError, ImportError, ImageCms.PyCMSError):  # ImportError: Pillow without littlecms
         converted = None
     if converted is None:
         warnings.warn(

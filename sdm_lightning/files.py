@@ -82,10 +82,13 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 
     Args:
         path: The file to write.
-        content: Bytes, or text to encode as UTF-8.
+        content: Bytes, or text to encode as UTF-8; what it cannot encode, as in names of files that
+            are not UTF-8, is escaped.
     """
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")
     with atomic_file(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content)
 
 
 def append_lines(path: str | Path, lines: bytes) -> None:

@@ -33,6 +33,8 @@ def test_the_new_content_replaces_the_old_in_a_folder_that_is_created(tmp_path):
     write_atomically(path, b"bytes")
     write_atomically(path, "é")
     assert path.read_bytes() == b"\xc3\xa9"
+    write_atomically(path, "caf\udce9.png")  # as Python reads a name that is not UTF-8
+    assert path.read_bytes() == rb"caf\udce9.png"
     assert [p.name for p in path.parent.iterdir()] == ["f"]
 
 

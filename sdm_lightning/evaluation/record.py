@@ -120,7 +120,8 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     Several processes may append at once. A line that a crash cut short is ended first, so that it
     does not corrupt the new one.
     """
-    append_lines(path, to_json(record).encode() + b"\n")
+    # A path that is not UTF-8 is written as JSON escapes it.
+    append_lines(path, to_json(record).encode(errors="backslashreplace") + b"\n")
 
 
 def _plain(value: Any) -> Any:

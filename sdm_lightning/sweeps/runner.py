@@ -291,7 +291,7 @@ def _run_process(
     if place is not None:
         environment["CUDA_VISIBLE_DEVICES"] = place
     with (plan.folder / "log.txt").open("ab") as log:
-        log.write(f"\n$ {shlex.join(['sdm', *words])}\n".encode())
+        log.write(f"\n$ {shlex.join(['sdm', *words])}\n".encode(errors="backslashreplace"))
         log.flush()
         process = start_process(words, environment, log)
         running.add(process)

@@ -31,6 +31,11 @@ def test_metrics_carry_the_protocol_and_the_line_is_strict_json(tmp_path):
     assert line["time"].endswith("+00:00")
 
 
+def test_a_path_that_is_not_utf8_is_recorded(tmp_path):
+    append_record(tmp_path / "r.jsonl", {"metrics": {}, "fake": {"path": "caf\udce9"}})
+    assert read_result_lines(tmp_path / "r.jsonl")[0]["fake"] == {"path": "caf\udce9"}
+
+
 def test_a_line_cut_short_spoils_no_other(tmp_path):
     file = tmp_path / "r.jsonl"
     append_record(file, {"metrics": {}, "a": 1})

@@ -22,7 +22,6 @@ from sdm_lightning.evaluation.record import append_record, make_record
 from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import check_writable
 from sdm_lightning.metrics.feature_distance import FeatureDistance
-from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.workers import default_workers
 
@@ -83,7 +82,7 @@ def evaluate_folders(
         lpips_weights_sha256: First digits of another weights file's hash, to allow it.
         distance: Network for the uncalibrated feature distance, such as efficientnet-lite2.
         kid: KID (times 1000) and its deviation over subsets, for sets of few images.
-        ids: P-IDS and U-IDS, which need 2,500 pairs.
+        ids: P-IDS and U-IDS; with fewer than 2,500 pairs they are left out with the reason.
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS of fewer pairs, with the number of pairs in their names.
         download: Fetch missing weights into torch hub's cache.
@@ -107,12 +106,6 @@ def evaluate_folders(
     if record is not None:
         check_writable(record)
     pairs = PairedFolders(real, fake, masks, mask_convention, crop, fake_suffix, only_common)
-    if features is not None and ids and not few_pairs and len(pairs) < MIN_PAIRS:
-        raise InputError(
-            f"{fake}: {len(pairs)} pairs are too few for P-IDS and U-IDS, which are near 0 for any "
-            f"images below {MIN_PAIRS}; leave them out with --ids false, or report them with "
-            "--few_pairs true, with the number of pairs in their names"
-        )
     mask_set = None if masks is None else verified_mask_set(masks, mask_convention)
     extractor = build_features(features, features_weights, features_weights_sha256, download)
     calibrated = None

@@ -275,7 +275,10 @@ class Evaluator:
             small = f"n<{MIN_PAIRS}" if few else ""
             names = [metric_name(name, label, small) for name in ("p_ids", "u_ids")]
             if few and not self.few_pairs:
-                reason = f"{count} pairs; below {MIN_PAIRS} it is near 0 for any images"
+                reason = (
+                    f"{count} pairs; below {MIN_PAIRS} it is near 0 for any images; few_pairs true "
+                    "reports it, with the number of pairs in its name"
+                )
                 refused.update({metric_name(n, label): reason for n in ("p_ids", "u_ids")})
             else:
                 scores = inception_discriminative_scores(real, fake, few_pairs=True)

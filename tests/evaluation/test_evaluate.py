@@ -198,12 +198,13 @@ def test_masks_without_hole(folders):
     assert "no mask has a hole" in refused(folders)
 
 
-def test_few_pairs(folders):
-    text = refused(folders, few_pairs=False)
-    assert "6 pairs are too few" in text
-    assert "--few_pairs true" in text
-    record = evaluate(folders, few_pairs=False, ids=False)
+def test_scores_that_need_more_pairs_are_left_out_with_the_reason(folders, capsys):
+    record = evaluate(folders, few_pairs=False)
     assert not any(name.startswith("p_ids") for name in record["metrics"])
+    assert "fid[random-conv]/toy6" in record["metrics"]
+    printed = capsys.readouterr().out
+    assert "not reported: p_ids[random-conv]: 6 pairs; below 2500 it is near 0" in printed
+    assert "few_pairs true" in printed
 
 
 def test_missing_weights_and_empty_folders(folders, monkeypatch):

@@ -160,14 +160,14 @@ def _drawn(name: str, preset: str, size: int, seed: int) -> UInt8Array:
 def _in_order(
     names: list[str], path: str, convention: MaskConvention
 ) -> Callable[[str], UInt8Array]:
-    """Pair names with mask files, both sorted; return what reads the mask of a name."""
+    """Pair names with mask files in their order; return what reads the mask of a name."""
     masks = NamedImages(path)
     if len(masks.entries) != len(names):
         raise InputError(
             f"{path}: {len(masks.entries)} masks for {len(names)} images; files that are paired in "
             "the order of their names must be equal in number"
         )
-    of = dict(zip(sorted(names), masks.entries, strict=True))
+    of = dict(zip(names, masks.entries, strict=True))
     return lambda name: masks.mask(of[name], convention)
 
 
@@ -182,7 +182,7 @@ def _write_mask(name: str, folder: Path, make: Callable[[str], UInt8Array]) -> M
 
 
 def sample_keys(images: str) -> list[str]:
-    """List the keys of the samples of a folder, zip or tar of images, or of shards.
+    """List the keys of a folder, zip or tar of images, by path, or of shards, sorted.
 
     Raises:
         InputError: If there are none.
@@ -192,7 +192,7 @@ def sample_keys(images: str) -> list[str]:
         return [source.keys[entry.name] for entry in source.entries]
     found = [raw.key for raw in source.read(0, len(source))]
     refuse_repeated(found, images)
-    return found
+    return sorted(found)
 
 
 def set_digest(files: Iterable[MaskFile]) -> str:

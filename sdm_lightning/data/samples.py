@@ -11,7 +11,7 @@ from sdm_lightning.data.naming import unique_keys
 from sdm_lightning.data.shards.index import INDEX_NAME, ShardIndex, is_tar_name
 from sdm_lightning.data.shards.reading import RawSample, ShardReader
 from sdm_lightning.data.shards.remote import local_path
-from sdm_lightning.data.sources import Entry, ImageSource, open_source
+from sdm_lightning.data.sources import Entry, ImageSource, is_image_name, open_source
 from sdm_lightning.errors import InputError
 
 
@@ -78,8 +78,8 @@ class FileSource:
 def open_samples(place: str | list[str], reader: ShardReader) -> SampleSource:
     """Open a data set: shards, or plain images in a folder, zip or tar.
 
-    A folder with an index or with tar files in it holds shards, and a tar with an index beside it
-    is one; any other local folder or file holds plain images.
+    A folder with an index, or with tar files and no images in it, holds shards, and a tar with an
+    index beside it is one; any other local folder or file holds plain images.
 
     Args:
         place: A path or an address, a brace range of shards, or a list of shards.
@@ -97,7 +97,10 @@ def open_samples(place: str | list[str], reader: ShardReader) -> SampleSource:
 def _are_shards(path: str) -> bool:
     if os.path.isdir(path):
         names = os.listdir(path)
-        return INDEX_NAME in names or any(is_tar_name(os.path.join(path, name)) for name in names)
+        return INDEX_NAME in names or (
+            not any(map(is_image_name, names))  # else an archive may lie beside its photos
+            and any(is_tar_name(os.path.join(path, name)) for name in names)
+        )
     if os.path.basename(path) == INDEX_NAME or ("{" in path and not os.path.exists(path)):
         return True
     return is_tar_name(path) and os.path.exists(os.path.join(os.path.dirname(path), INDEX_NAME))

@@ -35,6 +35,15 @@ def test_a_place_is_shards_where_it_has_an_index(tar: Path):
         open_samples(str(places[3]), reader)
 
 
+def test_an_archive_beside_images_makes_no_shards(tar: Path):
+    make_images(tar.parent, 2)
+    for name in ("photos.tar", "photos.tar.gz"):
+        (tar.parent / name).write_bytes(tar.read_bytes())
+        source = open_samples(str(tar.parent), ShardReader())
+        assert isinstance(source, FileSource)
+        assert len(source) == 2
+
+
 def test_addresses_of_local_folders_are_read_as_paths(tmp_path: Path):
     images = make_images(tmp_path / "my photos", 2)
     source = open_samples(images.as_uri(), ShardReader())

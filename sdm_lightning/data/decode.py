@@ -285,16 +285,17 @@ def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt
     return (known if convention == "known-white" else ~known).astype(np.uint8)
 
 
-def probe_image(data: bytes) -> str:
+def probe_image(data: bytes) -> tuple[str, tuple[int, int]]:
     """Decode an image fully, only to know that it can be done.
 
     Returns:
-        The extension of its true format, such as ``"jpg"``, whatever the file was called.
+        The extension of its true format, such as ``"jpg"``, whatever the file was called, and its
+        height and width, upright.
 
     Raises:
         BadImageError: As :func:`decode_image`.
     """
     image = _decode(data)
-    _to_array(image, "RGB")
+    height, width, _ = _to_array(image, "RGB").shape
     # Phones write JPEGs with several pictures, which Pillow opens as JPEG and calls MPO.
-    return IMAGE_FORMATS.get(image.format or "", "jpg")
+    return IMAGE_FORMATS.get(image.format or "", "jpg"), (height, width)

@@ -163,7 +163,7 @@ def test_floating_point_images_are_refused():
     [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"), ("BMP", "bmp"), ("TIFF", "tif")],
 )
 def test_probe_tells_the_true_format(kind: str, extension: str):
-    assert probe_image(encoded(photo(0), kind)) == extension
+    assert probe_image(encoded(photo(0), kind)) == (extension, (12, 14))
 
 
 @pytest.mark.parametrize("make", ["grey", "rgb", "rgba", "bits", "palette", "ones"])

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 from webdataset.writer import TarWriter
 
+from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.decode import BadImageError, decode_mask, probe_image
 from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention
 from sdm_lightning.data.masks.presets import hole_ratio
@@ -75,14 +76,13 @@ class Built:
     sha256: str
     skipped: tuple[tuple[str, str], ...]
     mostly_hole: int = 0
+    other_size: int = 0
 
 
-def _mask_png(data: bytes, convention: MaskConvention) -> tuple[bytes, bool]:
-    """Return the mask as a PNG, white = known, and whether nearly all of it is hole."""
-    known = decode_mask(data, convention)
+def _mask_png(known: UInt8Array) -> bytes:
     out = io.BytesIO()
     Image.fromarray(known * 255).save(out, "PNG", optimize=False)
-    return out.getvalue(), bool(hole_ratio(known) > MOSTLY_HOLE)
+    return out.getvalue()
 
 
 def _finished(task: Task) -> Built | None:
@@ -107,7 +107,7 @@ def build_shard(task: Task) -> Built:
     if done is not None:
         return done
     partial = task.tar.with_suffix(".part")
-    skipped, samples, mostly_hole = [], 0, 0
+    skipped, samples, mostly_hole, other_size = [], 0, 0, 0
     with open(partial, "wb") as out:
         # mtime 0 and no user name: the same images give the same bytes.
         with TarWriter(
@@ -116,15 +116,17 @@ def build_shard(task: Task) -> Built:
             for item in task.items:
                 try:
                     data = task.images.read(item.image)
-                    sample: dict[str, Any] = {"__key__": item.key, probe_image(data): data}
+                    extension, shape = probe_image(data)
+                    sample: dict[str, Any] = {"__key__": item.key, extension: data}
                     if item.mask is not None and task.masks is not None:
                         try:
                             content = task.masks.read(item.mask)
-                            mask, suspect = _mask_png(content, task.mask_convention)
+                            known = decode_mask(content, task.mask_convention)
                         except BadImageError as error:
                             raise BadImageError(f"mask {item.mask.name} {error}") from error
-                        sample[MASK_MEMBER] = mask
-                        mostly_hole += suspect
+                        sample[MASK_MEMBER] = _mask_png(known)
+                        mostly_hole += bool(hole_ratio(known) > MOSTLY_HOLE)
+                        other_size += known.shape != shape
                 except (BadImageError, OSError) as error:
                     skipped.append((item.image.name, str(error)))
                     continue
@@ -137,7 +139,7 @@ def build_shard(task: Task) -> Built:
         os.replace(partial, task.tar)
     else:
         partial.unlink()
-    built = Built(task.number, samples, size, sha256, tuple(skipped), mostly_hole)
+    built = Built(task.number, samples, size, sha256, tuple(skipped), mostly_hole, other_size)
     write_atomically(task.record, json.dumps(asdict(built)))
     return built
 

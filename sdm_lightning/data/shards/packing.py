@@ -245,6 +245,12 @@ def _pack(
             "If your masks mean the opposite, pack again with --mask_convention "
             f"{opposite_convention(mask_convention)}"
         )
+    other_size = sum(shard.other_size for shard in built)
+    if other_size:
+        print(
+            f"{other_size} of {len(mask_of)} masks are of another size than their image; training "
+            "refuses them, and testing those that are not of the size of its crop"
+        )
     whole = [shard for shard in built if shard.samples]
     if not whole:
         raise InputError(f"{images.path}: none of its {len(entries)} images can be decoded")

@@ -162,7 +162,7 @@ def test_an_interrupted_packing_goes_on_and_ends_the_same(tmp_path: Path, monkey
     pack_shards(source, str(tmp_path / "whole"), max_samples=2, num_workers=0)
     real, calls = building.probe_image, []
 
-    def interrupted(data: bytes) -> str:
+    def interrupted(data: bytes) -> tuple[str, tuple[int, int]]:
         calls.append(data)
         if len(calls) == 6:  # in the middle of the third shard
             raise KeyboardInterrupt
@@ -294,6 +294,17 @@ def test_masks_that_are_nearly_all_hole_are_pointed_out(tmp_path: Path, capsys):
         source, str(tmp_path / "b"), masks=masks, mask_convention="hole-white", num_workers=0
     )
     assert "nearly all hole" not in capsys.readouterr().out
+
+
+def test_masks_of_another_size_are_pointed_out(tmp_path: Path, capsys):
+    make_images(tmp_path / "in", 2)
+    (tmp_path / "masks").mkdir()
+    for number in range(2):
+        mask = np.full((12, 14 + number), 255, np.uint8)
+        (tmp_path / "masks" / f"{number:03d}.png").write_bytes(encoded(mask))
+    source, masks = str(tmp_path / "in"), str(tmp_path / "masks")
+    pack_shards(source, str(tmp_path / "out"), masks=masks, num_workers=0)
+    assert "1 of 2 masks are of another size than their image" in capsys.readouterr().out
 
 
 def test_two_processes_do_not_pack_into_one_output(tmp_path: Path, monkeypatch):

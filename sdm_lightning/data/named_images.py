@@ -37,8 +37,9 @@ class NamedImages:
             key = key_for_path(str(name.with_name(name.stem.removesuffix(suffix) + name.suffix)))
             if key in self.entries:
                 raise InputError(
-                    f"{path}: {self.entries[key].name} and {entry.name} have one name without "
-                    "their extension; keep one of them"
+                    f"{path}: {self.entries[key].name} and {entry.name} have one name, {key}, "
+                    "without their extension and with _ for other characters than letters and "
+                    "digits; rename or remove one of them"
                 )
             self.entries[key] = entry
 

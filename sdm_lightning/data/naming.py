@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -17,14 +18,16 @@ def key_for_path(name: str) -> str:
     """Turn a path inside a source into a WebDataset key that is also a safe file name.
 
     WebDataset takes everything after the first dot of a base name for the extension, so dots
-    become underscores; folders are joined with two underscores.
+    become underscores, as all but letters, their marks, digits and hyphens do; folders are joined
+    with two underscores. However a system composes accents (macOS apart from the letter), a name
+    has one key.
 
     >>> key_for_path("a/abbey/img.v1.jpg")
     'a__abbey__img_v1'
     """
-    path = PurePosixPath(name)
+    path = PurePosixPath(unicodedata.normalize("NFC", name))
     parts = [part for part in (*path.parts[:-1], path.stem) if part not in ("/", ".", "..")]
-    key = "__".join(re.sub(r"[^\w-]", "_", part) for part in parts)
+    key = "__".join(re.sub(r"[^\w-]", _replaced, part) for part in parts)
     # WebDataset drops members that begin with two underscores as its own metadata.
     key = key.lstrip("_") or "image"
     if len(key.encode()) > _MAX_KEY_LENGTH:
@@ -32,6 +35,11 @@ def key_for_path(name: str) -> str:
         digest = hashlib.blake2b(whole, digest_size=4).hexdigest()
         key = key.encode()[: _MAX_KEY_LENGTH - 9].decode("utf-8", "ignore") + "-" + digest
     return key
+
+
+def _replaced(found: re.Match[str]) -> str:
+    # The vowels of many scripts are marks, which \w leaves out.
+    return found[0] if unicodedata.category(found[0]).startswith("M") else "_"
 
 
 def unique_keys(names: Iterable[str]) -> dict[str, str]:
@@ -61,7 +69,12 @@ def unique_keys(names: Iterable[str]) -> dict[str, str]:
 
 
 def _stem(name: str) -> str:
+    name = unicodedata.normalize("NFC", name)
     return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _base(name: str) -> str:
+    return PurePosixPath(_stem(name)).name
 
 
 def pair_masks(images: Sequence[str], masks: Sequence[str], place: str) -> dict[str, str]:
@@ -89,11 +102,11 @@ def pair_masks(images: Sequence[str], masks: Sequence[str], place: str) -> dict[
         by_path[_stem(name)] = name
     by_name: dict[str, list[str]] = {}
     for name in masks:
-        by_name.setdefault(PurePosixPath(name).stem, []).append(name)
-    count = Counter(PurePosixPath(name).stem for name in images)
+        by_name.setdefault(_base(name), []).append(name)
+    count = Counter(map(_base, images))
     pairs, missing = {}, []
     for name in images:
-        base = PurePosixPath(name).stem
+        base = _base(name)
         candidates = by_name.get(base, [])
         mask = by_path.get(_stem(name))
         if mask is None and len(candidates) == 1 and count[base] == 1:

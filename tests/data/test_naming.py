@@ -20,6 +20,9 @@ from sdm_lightning.errors import InputError
         ("__meta__.png", "meta__"),
         ("日本/é.jpg", "日本__é"),
         ("....png", "image"),
+        ("ไม้.jpg", "ไม้"),
+        ("ปี่/हिन्दी.jpg", "ปี่__हिन्दी"),
+        ("e\u0301.jpg", "\xe9"),
     ],
 )
 def test_keys(path: str, key: str):
@@ -62,3 +65,10 @@ def test_masks_pair_by_path_then_by_a_name_that_is_unique():
     # One mask 1.png for two images called 1 belongs to neither.
     with pytest.raises(InputError, match=r"m: no mask for a/1.jpg and 1 more images"):
         pair_masks(images, ["1.png", "2.png"], "m")
+
+
+def test_accents_pair_however_they_are_composed():
+    images = ["a/e\u0301.jpg", "b/u\u0308.jpg"]
+    masks = ["a/\xe9.png", "\xfc.png"]
+    assert pair_masks(images, masks, "m") == dict(zip(images, masks, strict=True))
+    assert len(set(unique_keys([*images, "a/\xe9.jpg"]).values())) == 3

@@ -26,11 +26,13 @@ class Entry:
     Attributes:
         name: Path inside the source, with forward slashes.
         size: Encoded bytes.
+        modified: Time, in seconds, of the last change to the file, or to its archive.
         offset: Where the bytes begin in a tar archive, else -1.
     """
 
     name: str
     size: int
+    modified: float
     offset: int = -1
 
 
@@ -49,10 +51,32 @@ _ZIP_ERRORS = (
 def is_image_name(name: str) -> bool:
     """Return whether a path looks like an image, not like a file of an operating system."""
     path = PurePosixPath(name)
+    return path.suffix[1:].lower() in IMAGE_EXTENSIONS and not _is_of_system(path)
+
+
+def _is_of_system(path: PurePosixPath) -> bool:
     hidden = any(part.startswith(".") and part not in (".", "..") for part in path.parts)
-    if hidden or "__MACOSX" in path.parts:
-        return False
-    return path.suffix[1:].lower() in IMAGE_EXTENSIONS
+    return hidden or "__MACOSX" in path.parts
+
+
+def other_formats(names: Iterable[str]) -> str:
+    """Say which files are no images, as in ``"2 files of other formats (.gif, .heic)"``.
+
+    Hidden files are not counted: those of an operating system lie in every folder.
+
+    Returns:
+        Nothing where all are images; of more than eight formats, the first.
+    """
+    others = [
+        path
+        for path in map(PurePosixPath, names)
+        if path.suffix[1:].lower() not in IMAGE_EXTENSIONS and not _is_of_system(path)
+    ]
+    if not others:
+        return ""
+    formats = sorted({path.suffix.lower() or path.name for path in others})
+    shown = ", ".join([*formats[:8], *["..."] * (len(formats) > 8)])
+    return f"{len(others)} file{'s' * (len(others) > 1)} of other formats ({shown})"
 
 
 @dataclass
@@ -61,9 +85,11 @@ class ImageSource(ABC):
 
     Attributes:
         path: The folder or archive.
+        left_out: What :func:`other_formats` says of the files beside the images, once listed.
     """
 
     path: str
+    left_out: str = field(default="", init=False, repr=False, compare=False)
 
     def entries(self) -> list[Entry]:
         """List the images, sorted by name.
@@ -71,19 +97,20 @@ class ImageSource(ABC):
         Raises:
             InputError: If there are none, or the archive is damaged.
         """
-        entries = sorted(self._list(), key=lambda entry: entry.name)
+        files = sorted(self._list(), key=lambda entry: entry.name)
+        self.left_out = other_formats(entry.name for entry in files)
+        entries = [entry for entry in files if is_image_name(entry.name)]
         if not entries:
             kinds = ", ".join(IMAGE_EXTENSIONS)
-            raise InputError(f"{self.path}: no images in it; expected files ending in {kinds}")
+            found = f"; found {self.left_out}" if self.left_out else ""
+            raise InputError(
+                f"{self.path}: no images in it; expected files ending in {kinds}{found}"
+            )
         return entries
 
     @abstractmethod
     def _list(self) -> Iterable[Entry]:
-        """List the images in any order."""
-
-    def newest(self) -> float:
-        """Return the time, in seconds, of the last change to an image."""
-        return os.stat(self.path).st_mtime
+        """List the files, images or not, in any order."""
 
     def read(self, entry: Entry) -> bytes:
         """Return the encoded bytes of one image.
@@ -106,19 +133,21 @@ class FolderSource(ImageSource):
 
     def _list(self) -> Iterable[Entry]:
         # Links to files count, links to folders do not.
-        for folder, _, files in os.walk(self.path):
+        for folder, _, files in os.walk(self.path, onerror=_refuse):
             for file in files:
                 full = Path(folder) / file
-                name = full.relative_to(self.path).as_posix()
-                if is_image_name(name) and full.is_file():
-                    yield Entry(name, full.stat().st_size)
-
-    def newest(self) -> float:
-        """Return the time, in seconds, of the last change to an image."""
-        return max((Path(self.path) / entry.name).stat().st_mtime for entry in self.entries())
+                if full.is_file():
+                    name, state = full.relative_to(self.path).as_posix(), full.stat()
+                    yield Entry(name, state.st_size, state.st_mtime)
 
     def _read(self, entry: Entry) -> bytes:
         return (Path(self.path) / entry.name).read_bytes()
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(
+        f"{error.filename}: cannot be listed ({error.strerror}); make it readable or move it away"
+    ) from error
 
 
 @dataclass
@@ -129,11 +158,12 @@ class TarSource(ImageSource):
         found = {}  # of two members with one name the last counts
         try:
             with open(self.path, "rb") as file, checked_tar(file, "r:") as archive:
+                modified = os.fstat(file.fileno()).st_mtime
                 for member in archive:
                     archive.members = []  # type: ignore[attr-defined]  # they pile up
-                    if member.isreg() and not member.issparse() and is_image_name(member.name):
+                    if member.isreg() and not member.issparse():
                         name = PurePosixPath(member.name).as_posix()
-                        found[name] = Entry(name, member.size, member.offset_data)
+                        found[name] = Entry(name, member.size, modified, member.offset_data)
         except READ_ERRORS as error:
             raise InputError(f"{self.path}: not a readable tar archive ({error})") from error
         return found.values()
@@ -168,10 +198,11 @@ class ZipSource(ImageSource):
         # Members that share their bytes make a small file unpack without end.
         if sum(info.compress_size for info in infos) > os.path.getsize(self.path):
             raise InputError(f"{self.path}: members of this zip overlap; unpack it another way")
+        modified = os.stat(self.path).st_mtime
         found = {
-            info.filename: Entry(info.filename, info.file_size)
+            info.filename: Entry(info.filename, info.file_size, modified)
             for info in infos
-            if is_image_name(info.filename) and not info.is_dir()  # is_dir fails on an empty name
+            if info.filename and not info.is_dir()  # is_dir fails on an empty name
         }
         return found.values()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS
-from sdm_lightning.data.sources import is_image_name
+from sdm_lightning.data.sources import is_image_name, other_formats
 from sdm_lightning.errors import InputError
 
 MAX_NAME = 255
@@ -168,11 +168,6 @@ def left_out(folder: Path) -> str:
     """
     seen = [path for path in folder.iterdir() if not path.name.startswith(".")]
     folders = sum(path.is_dir() for path in seen)
-    files = [path for path in seen if path.is_file() and not is_image_name(path.name)]
-    parts = []
-    if files:
-        formats = ", ".join(sorted({path.suffix.lower() or path.name for path in files}))
-        parts.append(f"{len(files)} file{'s' * (len(files) > 1)} of other formats ({formats})")
-    if folders:
-        parts.append(f"{folders} subfolder{'s' * (folders > 1)}")
-    return ", ".join(parts)
+    files = other_formats(path.name for path in seen if path.is_file())
+    inner = f"{folders} subfolder{'s' * (folders > 1)}" if folders else ""
+    return ", ".join(filter(None, (files, inner)))

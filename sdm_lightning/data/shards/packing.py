@@ -127,9 +127,9 @@ def pack_shards(
     """Pack a folder, tar or zip of images into WebDataset shards with an index.
 
     Every image is decoded once as a check; its bytes are kept as they are. What cannot be decoded
-    is left out, listed in ``skipped.txt`` and counted. The same images and
-    settings give shards with the same bytes. After an interruption, the same command continues
-    where it stopped.
+    is left out, listed in ``skipped.txt`` and counted; files of other formats, such as HEIC, are
+    left out and counted. The same images and settings give shards with the same bytes. After an
+    interruption, the same command continues where it stopped.
 
     Args:
         source: Folder (searched in depth), tar or zip with jpg, png, webp, bmp or tif images.
@@ -196,6 +196,7 @@ def _pack(
 ) -> None:
     entries = images.entries()
     keys = unique_keys(entry.name for entry in entries)
+    listed: dict[str, Entry] = {}
     mask_of: dict[str, Entry] = {}
     if masks is not None:
         listed = {entry.name: entry for entry in masks.entries()}
@@ -214,7 +215,7 @@ def _pack(
         "mask_convention": mask_convention,
         "listing": listing.hexdigest(),
     }
-    newest = max(images.newest(), 0.0 if masks is None else masks.newest())
+    newest = max(entry.modified for entry in (*entries, *listed.values()))
     if _check_output(out, settings, newest, overwrite):
         print(f"{out}: already packed from these images with these settings; nothing to do")
         return
@@ -238,6 +239,8 @@ def _pack(
     built = run_all(build_shard, tasks, sizes, num_workers, "pack")
     skipped = sorted(entry for shard in built for entry in shard.skipped)
     _report_skipped(skipped, len(entries), images.path)
+    if images.left_out:
+        print(f"{images.path}: left out {images.left_out}")
     suspects = sum(shard.mostly_hole for shard in built)
     if suspects:
         print(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -117,6 +119,37 @@ def test_what_cannot_be_decoded_is_left_out_and_listed(tmp_path: Path, capsys):
     printed = capsys.readouterr().out
     assert "skipped bad.jpg: cannot be decoded" in printed
     assert "skipped 2 of 6 images" in printed
+
+
+def test_files_of_other_formats_are_counted_in_a_folder_zip_and_tar(tmp_path: Path, capsys):
+    images = make_images(tmp_path / "in", 1)
+    for name in ("a/b.heic", "a/c.HEIC", "d.avif", ".hidden", "__MACOSX/._a"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_bytes(b"x")
+    shutil.make_archive(str(images), "zip", images)
+    shutil.make_archive(str(images), "tar", images)
+    for suffix in ("", ".zip", ".tar"):
+        pack_shards(f"{images}{suffix}", str(tmp_path / f"out{suffix}"), num_workers=0)
+        printed = capsys.readouterr().out
+        assert f"in{suffix}: left out 3 files of other formats (.avif, .heic)" in printed
+    (images / "000.png").unlink()
+    with pytest.raises(InputError, match=r"no images in it; .*; found 3 files of other formats"):
+        pack_shards(str(images), str(tmp_path / "new"), num_workers=0)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch):
+    images = make_images(tmp_path / "in", 1)
+    make_images(images / "closed", 1)
+    scandir = os.scandir
+
+    def refusing(path: str):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(InputError, match=r"closed: cannot be listed \(Permission denied\)"):
+        pack_shards(str(images), str(tmp_path / "out"), num_workers=0)
 
 
 def test_the_extension_is_that_of_the_content(tmp_path: Path):

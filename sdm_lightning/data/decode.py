@@ -218,7 +218,7 @@ def _wide_to_uint8(image: Image.Image) -> UInt8Array:
 
 
 def _has_alpha(image: Image.Image) -> bool:
-    return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+    return image.getbands()[-1] == "A"  # LAB has an A that is colour
 
 
 def _to_array(image: Image.Image, mode: str) -> UInt8Array:
@@ -229,7 +229,7 @@ def _to_array(image: Image.Image, mode: str) -> UInt8Array:
     if image.mode == "F":
         raise BadImageError("holds floating-point pixels; save it with 8 or 16 bits")
     try:
-        if _has_alpha(image):
+        if _has_alpha(image) or "transparency" in image.info:
             # Hidden pixels hold anything; what a viewer shows is the picture over white.
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -276,7 +276,7 @@ def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt
     """
     image = _decode(data)
     # A mask drawn by hand often carries an alpha channel; its colour is what counts.
-    if "A" in image.getbands():
+    if _has_alpha(image):
         image = image.convert("RGB" if "R" in image.getbands() else "L")
     image.info.pop("transparency", None)
     grey = _to_array(image, "L")

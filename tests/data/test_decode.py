@@ -182,6 +182,13 @@ def test_masks_of_every_kind(make: str):
     assert np.array_equal(decode_mask(saved(image), "hole-white"), 1 - known)
 
 
+def test_lab_has_no_alpha():
+    image = Image.new("LAB", (2, 2), (255, 128, 128))
+    assert decode_image(saved(image, "TIFF")).min() > 250
+    with pytest.raises(BadImageError, match="cannot be converted from mode LAB"):
+        decode_mask(saved(image, "TIFF"))
+
+
 def test_mask_threshold_is_half_of_full_scale():
     values = np.array([[0, 127, 128, 255]], np.uint8)
     assert decode_mask(encoded(values)).tolist() == [[0, 0, 1, 1]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch.utils.data import Dataset
 from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
-from sdm_lightning.data.naming import unique_keys
+from sdm_lightning.data.naming import key_for_path, unique_keys
+from sdm_lightning.data.sources import FolderSource
 from sdm_lightning.data.transforms import center_crop, pad_to
 from sdm_lightning.errors import InputError
 
@@ -87,6 +89,8 @@ def collate_pairs(items: Sequence[Pair | BadPair]) -> tuple[list[PairBatch], lis
 class PairedFolders(Dataset):
     """Pairs of an original and a result with the same file name, whatever their extensions.
 
+    Where no names pair, the one folder in which all images of a zip or tar lie is left out of them.
+
     Args:
         real: Originals: a folder, zip or tar.
         fake: Results.
@@ -117,6 +121,9 @@ class PairedFolders(Dataset):
         self.masks = NamedImages(masks) if masks is not None else None
         self.mask_convention: MaskConvention = mask_convention or "known-white"
         self.crop = crop
+        if self.real.entries.keys().isdisjoint(self.fake.entries):
+            _leave_out_top_folder(self.real)
+            _leave_out_top_folder(self.fake)
         common = self.real.entries.keys() & self.fake.entries.keys()
         for owner, other, what, example in (
             (self.real, self.fake, "result for", True),
@@ -134,6 +141,8 @@ class PairedFolders(Dataset):
         self.dropped = len(self.real.entries) + len(self.fake.entries) - 2 * len(common)
         self.keys = sorted(common)
         if self.masks is not None:
+            if self.masks.entries.keys().isdisjoint(self.keys):
+                _leave_out_top_folder(self.masks)
             self._find_masks_by_unique_keys(self.masks)
             self.masks.require(self.keys, "mask")
 
@@ -165,11 +174,11 @@ class PairedFolders(Dataset):
         if fake.shape[:2] == size:
             fake = self._fit(fake)
         if fake.shape[:2] != wanted:
-            hint = (
-                f"; --crop {fake.shape[0]} cuts the centre out of the originals"
-                if self.crop is None and fake.shape[0] == fake.shape[1]
-                else ""
-            )
+            hint = ""
+            if fake.shape[0] > size[0] or fake.shape[1] > size[1]:
+                hint = "; it is larger: give the originals that it was made from"
+            elif self.crop is None and fake.shape[0] == fake.shape[1]:
+                hint = f"; --crop {fake.shape[0]} cuts the centre out of the originals"
             raise InputError(
                 f"{self.fake.label(key)}: is {_size(fake)}, but its original {self.real.label(key)}"
                 f" is {_size(real)} (HxW){hint}"
@@ -192,6 +201,13 @@ class PairedFolders(Dataset):
 
     def _fit(self, image: UInt8Array) -> UInt8Array:
         return image if self.crop is None else center_crop(pad_to(image, self.crop), self.crop)
+
+
+def _leave_out_top_folder(images: NamedImages) -> None:
+    tops = {PurePosixPath(entry.name).parent.parts[:1] for entry in images.entries.values()}
+    if len(tops) == 1 and not isinstance(images.source, FolderSource):
+        prefix = key_for_path("/".join((*tops.pop(), "x")))[:-1]
+        images.entries = {key.removeprefix(prefix): e for key, e in images.entries.items()}
 
 
 def _size(image: UInt8Array) -> str:

@@ -1,4 +1,5 @@
 import inspect
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -87,6 +88,17 @@ def test_file_names_pair_whatever_order_and_extension(folders):
     assert again == pytest.approx(found)
 
 
+def test_zipped_folders_pair_as_their_folders_do(folders):
+    expected = evaluate(folders)["metrics"]
+    for name in ("real", "fake", "masks"):
+        setattr(
+            folders, name, shutil.make_archive(str(folders.root / name), "zip", folders.root, name)
+        )
+    assert evaluate(folders)["metrics"] == expected
+    folders.real = str(folders.root / "real")
+    assert evaluate(folders)["metrics"] == expected
+
+
 def test_missing_files(folders, capsys):
     Path(folders.fake, "photo2.png").unlink()
     Path(folders.fake, "photo4.png").unlink()
@@ -163,6 +175,11 @@ def test_sizes(folders):
     text = refused(folders)
     assert "photo1.png: is 24x20" in text
     assert "is 48x40" in text
+    assert "--crop" not in text
+    picture.resize((60, 60)).save(path)
+    text = refused(folders)
+    assert "it is larger: give the originals" in text
+    assert "--crop" not in text
     for i in range(6):  # results of the published protocol: central squares
         real = Image.open(f"{folders.real}/photo{i}.png")
         real.crop((4, 8, 36, 40)).save(f"{folders.fake}/photo{i}.png")

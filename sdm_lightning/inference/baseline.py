@@ -12,6 +12,7 @@ from tqdm import tqdm
 from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
+from sdm_lightning.data.transforms import center_crop, pad_to
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import atomic_file
 from sdm_lightning.inference.methods import Method, load_method
@@ -38,13 +39,14 @@ def run_baseline(
     masks: str,
     output: str,
     mask_convention: MaskConvention = "known-white",
+    crop: int | None = None,
     overwrite: bool = False,
     device: str | None = None,
 ) -> None:
     """Fill the holes of a folder of pictures with another method, for comparison.
 
-    The results are PNGs with the pictures' names, composited with the known pixels; score them
-    with: sdm evaluate IMAGES OUTPUT --masks MASKS
+    The results are PNGs with the pictures' names, composited with the known pixels; the command
+    that scores them is printed at the end.
 
     Args:
         method: One of mean, telea, navier-stokes; FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION,
@@ -54,12 +56,16 @@ def run_baseline(
         masks: Folder of masks with the pictures' names.
         output: Folder for the results.
         mask_convention: What white means in them: known-white or hole-white.
+        crop: Side of the central square that pictures, and masks of their size, are cut to, as by
+            sdm evaluate --crop.
         overwrite: Replace results that exist.
         device: TorchScript: cpu (the default), cuda, ...
 
     Raises:
         InputError: If a folder, a mask or the method is missing or wrong.
     """
+    if crop is not None and crop < 1:
+        raise InputError(f"--crop must be at least 1, got {crop}")
     run = load_method(method, device)
     for folder in (images, masks):
         if Path(output).resolve() == Path(folder).resolve():
@@ -71,12 +77,19 @@ def run_baseline(
         target = (Path(output) / entry.name).with_suffix(".png")
         if target.exists() and not overwrite:
             continue
-        image, known = pictures.image(key), holes.mask(key, mask_convention).astype(bool)
-        if known.shape != image.shape[:2]:
-            raise InputError(f"{holes.label(key)}: its size is not that of {pictures.label(key)}")
+        image, mask = pictures.image(key), holes.mask(key, mask_convention)
+        if crop is not None:
+            if mask.shape == image.shape[:2]:
+                mask = center_crop(pad_to(mask, crop), crop)
+            image = center_crop(pad_to(image, crop), crop)
+        if mask.shape != image.shape[:2]:
+            cut = f", cut to {crop}x{crop}" if crop else "; --crop N cuts the pictures to squares"
+            raise InputError(
+                f"{holes.label(key)}: its size is not that of {pictures.label(key)}{cut}"
+            )
         with atomic_file(target) as file:
             name = f"{method}, {pictures.label(key)}"
-            Image.fromarray(checked(run, image, known, name)).save(file, format="PNG")
+            Image.fromarray(checked(run, image, mask.astype(bool), name)).save(file, format="PNG")
         done += 1
     seconds = time.perf_counter() - started
     total = len(pictures.entries)
@@ -87,4 +100,6 @@ def run_baseline(
     words = ["sdm", "evaluate", images, output, "--masks", masks]
     if mask_convention != "known-white":
         words += ["--mask_convention", mask_convention]
+    if crop is not None:
+        words += ["--crop", str(crop)]
     print(f"score them: {shlex.join(words)}")

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sdm_lightning.errors import InputError
+from sdm_lightning.evaluation.pairs import Pair, PairedFolders
 from sdm_lightning.inference.baseline import checked, run_baseline
 from tests.inference.test_methods import IMAGE, KNOWN
 
@@ -48,3 +49,27 @@ def test_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "masks" / "b.png").unlink()
     with pytest.raises(InputError, match=r"no mask for 1 of 2 images, the first is b;"):
         run_baseline("mean", *places)
+
+
+def test_pictures_of_several_sizes_are_cut_as_they_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, masks, out = (str(tmp_path / name) for name in ("images", "masks", "out"))
+    rng = np.random.default_rng(0)
+    for name, size, mask_size in (("a", (9, 15), (9, 15)), ("b", (20, 12), (10, 10))):
+        for folder, shape in ((images, (*size, 3)), (masks, mask_size)):
+            Path(folder).mkdir(exist_ok=True)
+            pixels = rng.integers(0, 2, shape, np.uint8) * 255
+            Image.fromarray(pixels).save(Path(folder) / f"{name}.png")
+    with pytest.raises(InputError, match=r"b\.png: its size is not that of .*; --crop N cuts"):
+        run_baseline("mean", images, masks, out)
+    with pytest.raises(InputError, match="--crop must be at least 1, got 0"):
+        run_baseline("mean", images, masks, out, crop=0)
+    run_baseline("mean", images, masks, out, crop=10, overwrite=True)
+    assert f"{out} --masks {masks} --crop 10" in capsys.readouterr().out
+    for pair in PairedFolders(images, out, masks, crop=10):
+        assert isinstance(pair, Pair)
+        assert pair.mask is not None
+        known = pair.mask[0] == 1
+        assert pair.fake.shape == (3, 10, 10)
+        assert pair.real[:, known].equal(pair.fake[:, known])

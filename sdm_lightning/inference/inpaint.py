@@ -134,6 +134,7 @@ def inpaint_files(
         jobs, problems = folder_jobs(image, mask_file, output)
         jobs, too_long = _with_short_names(jobs, num_samples, extras)
         problems += too_long
+    total = len(jobs) + len(problems)
     waiting = _waiting(jobs, num_samples, extras, overwrite, single)
     skipped = len(jobs) - len(waiting)
     if skipped:
@@ -162,8 +163,6 @@ def inpaint_files(
         try:
             record = _fill_job(job, source, fill, calibration, extras, overwrite)
         except InputError as error:
-            if single:
-                raise
             line = str(error)
             problems.append(line if str(job.image) in line else f"{job.image}: {line}")
             continue
@@ -188,10 +187,12 @@ def inpaint_files(
             "seconds": round(seconds, 3),
         }
         print(dumps(told, indent=1, allow_nan=False))
+    if problems and single:
+        raise InputError(problems[0])
     if problems:
         for problem in problems:
             print(f"not filled: {problem}", file=sys.stderr)
-        raise InputError(f"{len(problems)} photos were not filled")
+        raise InputError(f"not filled: {len(problems)} of {total} photos")
 
 
 def _with_short_names(

@@ -89,7 +89,7 @@ def test_folders_are_paired_by_name_and_the_bad_are_reported(
     assert f"not filled: {photos}/lonely.png: no mask named lonely.*" in lines[0]
     assert f"not filled: {photos}/cut.jpg: cannot be decoded" in lines[1]
     assert f"{photos}/small.png: {masks}/small.png: 9x9 pixels (width x height), but" in lines[2]
-    assert lines[3] == "error: 3 photos were not filled"
+    assert lines[3] == "error: not filled: 3 of 5 photos"
     results = tmp_path / "photos-inpainted"
     assert sorted(path.name for path in results.iterdir()) == ["a.png", "b.png"]
     before = (results / "a.png").stat().st_mtime_ns
@@ -183,7 +183,7 @@ def test_a_folder_without_masks_tells_json_and_problems(
     assert [Path(photo["image"]).name for photo in told["photos"]] == ["a.png", "b.png"]
     box = "box '30,20,4,4': lies outside the photo of 9x9 pixels"
     assert told["problems"] == [f"{tmp_path}/photos/small.png: {box}"]
-    assert captured.err.endswith("error: 1 photos were not filled\n")
+    assert captured.err.endswith("error: not filled: 1 of 3 photos\n")
 
 
 def test_what_a_folder_holds_beside_photos(
@@ -464,8 +464,8 @@ def test_a_network_that_gives_nan_fills_nothing(
         told, error = capsys.readouterr()
         assert says in error
         assert not out.exists()
-    (problem,) = json.loads(told)["problems"]
-    assert problem.startswith(says)
+        (problem,) = json.loads(told)["problems"]
+        assert problem.startswith(says)
 
 
 def test_long_names(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture) -> None:
@@ -484,7 +484,7 @@ def test_long_names(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFi
     assert first.startswith(f"not filled: {photos}/{longest}.png: the name of its result, ")
     assert first.endswith("-uncertainty.png, has 267 bytes, more than 255; rename the photo")
     assert second.startswith(f"not filled: {photos}/yyy")
-    assert last == "error: 2 photos were not filled"
+    assert last == "error: not filled: 2 of 3 photos"
     assert (out / "a-uncertainty.png").is_file()
     with pytest.raises(SystemExit):
         inpaint(photos / f"{longest}.png", "--box=4,4,9,9", "--weights", tiny_weights)

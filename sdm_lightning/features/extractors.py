@@ -35,7 +35,10 @@ INCEPTION = PublishedWeights(
     ),
     sha256="6726825d",
     argument="features_weights",
-    stand_in="features=random-conv, whose scores carry its name and compare only with each other",
+    stand_in=(
+        "features=efficientnet-lite2 (extra `features`) or random-conv, whose scores carry its "
+        "name and compare only with each other"
+    ),
 )
 
 

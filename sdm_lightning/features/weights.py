@@ -89,8 +89,9 @@ def find_published(
                 ) from error
         if not file.is_file():
             raise InputError(
-                f"{file}: no such file; put {published.url} there, or give its path by "
-                f"{published.argument}, or choose {published.stand_in}"
+                f"{file}: no such file; fetch it with `sdm evaluate --download true`, put "
+                f"{published.url} there, give its path by {published.argument}, or choose "
+                f"{published.stand_in}"
             )
     else:
         file = Path(path).expanduser()

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 
+# Of engines and chance, docs/deploy.md and docs/evaluation.md have the figures.
 TITLES = {
     "start-up": "Start-up",
     "generator": "Generator",
@@ -21,12 +22,10 @@ TITLES = {
     "precision": "bfloat16",
     "training": "Training step",
     "compile": "Compilation",
-    "engines": "Engines",
     "data": "Data",
     "masks": "Masks",
     "evaluation": "Evaluation",
     "scores": "Scores of a whole test set",
-    "chance": "Scores of perfect results",
     "checkpoint": "Checkpoints",
     "photo": "A photo at full size",
     "scale": "Exchange between processes",
@@ -36,8 +35,9 @@ INTRODUCTION = """\
 # Benchmarks
 
 `make bench` measures what is on this page and prints one table, but for the last section, which is
-computed, and what takes minutes or needs more packages: *Compilation*, *Engines*, *Scores of a
-whole test set* and *Scores of perfect results* (`python -m benchmarks compile engines scores
+computed, and what takes minutes or needs more packages: *Compilation*,
+[engines](deploy.md#speed-and-difference), *Scores of a whole test set* and
+[scores of perfect results](evaluation.md#measured) (`python -m benchmarks compile engines scores
 chance`).
 `python -m benchmarks SECTION ...` measures a part, `--output FILE` keeps the JSON lines, and
 `python -m benchmarks page` makes this page from those in `benchmarks/results/`. No GPU was at
@@ -82,12 +82,6 @@ COMPILATION = """\
 `model.compile_generator true` compiles the generator. On this processor it pays for the smallest
 model only, whose time is mostly that of calling operators; the frozen network's convolutions by
 channel are slower compiled, so no option compiles it. On a GPU it has not been measured.
-"""
-
-ENGINES = """\
-Those that were installed; each runs the same ONNX file, whose weights are float16, in float32.
-onnxruntime-web is WebAssembly in Chromium, timed by the wall clock. [Deploy](deploy.md#onnx) says
-how to make the file.
 """
 
 DECODING = """\
@@ -142,7 +136,6 @@ NOTES = {
     "precision": PRECISION,
     "training": TRAINING,
     "compile": COMPILATION,
-    "engines": ENGINES,
     "data": DECODING,
     "scale": EXCHANGE,
 }

@@ -18,7 +18,14 @@ while [ "$n" -gt 0 ]; do  # each word moves to the end, followed by the file for
   n=$((n - 1))
 done
 if [ "$command" = fit ]; then
-  sdm fit "$@" --name "$name" --ckpt_path auto
+  # In the background, so that sh can pass a signal on while it waits. INT is ignored there.
+  sdm fit "$@" --name "$name" --ckpt_path auto &
+  child=$!
+  trap 'kill -TERM $child' TERM INT
+  status=0; wait $child || status=$?
+  while kill -0 $child 2>/dev/null; do status=0; wait $child || status=$?; done
+  [ $status -eq 0 ] || exit $status
+  trap - TERM INT
   exec sdm test "$@" --name "$name" --ckpt_path last
 fi
 exec sdm "$command" "$@" --name "$name"

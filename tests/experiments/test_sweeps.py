@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -125,6 +126,27 @@ def test_cell_script_adds_the_files_for_the_scale(
     assert first.startswith(" ".join(expected) + " --name abc123")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_cell_script_passes_a_signal_on(tmp_path: Path, number: signal.Signals) -> None:
+    """The fit saves a checkpoint and ends with 75; it is not tested then."""
+    stub = tmp_path / "sdm"
+    stub.write_text(
+        "#!/bin/sh\ntrap 'sleep 0.2; echo saved; exit 75' TERM\nsleep 0.2\necho \"$1\"\n"
+        "sleep 5 > /dev/null & wait\n"
+    )
+    stub.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SDM_SCALE": "tiny"}
+    script = str(ROOT / "experiments" / "sweeps" / "cell.sh")
+    with subprocess.Popen(
+        ["sh", script, "fit"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "fit\n"
+        process.send_signal(number)
+        assert process.stdout.read() == "saved\n"
+    assert process.returncode == 75
+
+
 def test_the_search_stops_runs_early_at_small_scale() -> None:
     """Hyperband compares runs after ``min_iter`` validations, so some must come before the end."""
     sweep = read_sweep(ROOT / "experiments" / "sweeps" / "search.yaml")
@@ -147,6 +169,20 @@ def test_the_slurm_script_logs_where_a_new_checkout_has_a_folder() -> None:
     """SLURM makes no folder for a log: the job would fail without a word."""
     text = (ROOT / "experiments" / "cluster" / "slurm.sbatch").read_text()
     assert "\n#SBATCH --output=slurm-%j.txt\n" in text
+
+
+def test_the_slurm_scripts_tasks_get_their_cores(tmp_path: Path) -> None:
+    """Since SLURM 22.05, srun does not take them from the job."""
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_CPUS_PER_TASK": "7",
+        "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "8",
+    }  # fmt: skip
+    script = ROOT / "experiments" / "cluster" / "slurm.sbatch"
+    out = subprocess.run(["bash", script, "fit"], env=environment, capture_output=True, text=True)
+    assert out.stdout.startswith("--cpus-per-task=7 ")
+    assert "fit --trainer.num_nodes 2 --trainer.devices 4 --ckpt_path auto\n" in out.stdout
 
 
 # ---------------------------------------------------------------------- reading

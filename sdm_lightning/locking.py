@@ -11,12 +11,15 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+# Some file systems of clusters have no locks; training goes on without one.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
 # A byte beyond the end of every file: Windows lets nobody else read or write what is locked.
 _FAR = 2**31 - 2
 
 
 def lock(descriptor: int, *, wait: bool = False, inherited: bool = True) -> None:
-    """Lock a file against other processes that lock it.
+    """Lock a file against other processes that lock it; where there are no locks, do nothing.
 
     Args:
         descriptor: Of the file, open for writing.
@@ -29,7 +32,11 @@ def lock(descriptor: int, *, wait: bool = False, inherited: bool = True) -> None
     """
     if fcntl is not None:
         how = fcntl.flock if inherited else fcntl.lockf
-        how(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            how(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         return
     msvcrt: Any = importlib.import_module("msvcrt")
     position = os.lseek(descriptor, 0, os.SEEK_CUR)

@@ -1,15 +1,18 @@
 """Locks of files, and what this package does where there is no fcntl."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
 import sys
 import types
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from sdm_lightning import files, locking
+from sdm_lightning.cli.run_directory import only_fit
 from sdm_lightning.files import append_lines
 from sdm_lightning.locking import lock
 
@@ -40,6 +43,22 @@ def test_a_second_lock_is_refused(tmp_path: Path) -> None:
             lock(second.fileno())
         first.close()
         lock(second.fileno())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(locking.fcntl, name, refuse)
+    other = pytest.raises(OSError, match="Input/output error")
+    with other if number == errno.EIO else nullcontext():
+        append_lines(tmp_path / "f", b"a\n")
+        with only_fit(tmp_path):
+            pass
 
 
 def test_on_windows_too(tmp_path: Path, windows: set[tuple[int, int]]) -> None:

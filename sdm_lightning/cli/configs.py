@@ -97,12 +97,15 @@ def refuse_linked(words: list[str], files: dict[str, Any]) -> None:
 
 
 def holds_key(content: Any, key: str) -> bool:
-    """Return whether nested mappings hold a dotted key."""
-    for part in key.split("."):
-        if not isinstance(content, dict) or part not in content:
-            return False
-        content = content[part]
-    return True
+    """Return whether nested mappings hold a dotted key; their own keys may be dotted too."""
+    return isinstance(content, dict) and (
+        key in content
+        or any(
+            holds_key(below, key.removeprefix(f"{name}."))
+            for name, below in content.items()
+            if key.startswith(f"{name}.")
+        )
+    )
 
 
 def max_time(minutes: float) -> str:

@@ -209,6 +209,10 @@ class TestOneLineErrors:
             ("trainer: {callbacks: [{class_path: torch.nn.Linear}]}",
              "trainer.callbacks: Import path torch.nn.Linear does not correspond to a subclass of "
              "Callback"),
+            ("model.seed: 3",
+             "key 'model.seed' in my.yaml is linked to 'seed_everything'; set that instead"),
+            ("model: {discriminator.init_args: {resolution: 3}}",
+             "key 'model.discriminator.init_args.resolution' in my.yaml is linked to "),
             ("a: [1", "config file 'my.yaml': not YAML: line 2: "),
             ("just words", "config file 'my.yaml' holds no keys"),
             ("trainer: {precision: 16-mixed}", "trainer.precision 16-mixed is refused: "),

@@ -316,7 +316,8 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
     finally:
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
-            wandb.finish()  # an open run would swallow the next command's values
+            # An open run would swallow the next command's values.
+            wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
         # WandbLogger(offline=True) sets it, and would keep the next command offline too.
         os.environ.pop("WANDB_MODE", None)
         if wandb_mode is not None:

@@ -28,6 +28,7 @@ class OfflineRun:
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
+    exit_code: int | None = None
 
 
 def messages(content: bytes):
@@ -90,5 +91,7 @@ def read_offline_runs(run_directory: Path) -> list[OfflineRun]:
                 run.summary |= run.history[-1]  # W&B keeps the last value of everything
             elif kind == "summary":
                 run.summary |= items(record.summary.update)
+            elif kind == "exit":
+                run.exit_code = record.exit.exit_code
         runs.append(run)
     return runs

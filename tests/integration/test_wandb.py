@@ -2,11 +2,14 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
+from sdm_lightning.errors import DivergedError
 from sdm_lightning.evaluation.record import git_commit
 from sdm_lightning.reports.results import read_result_lines, wandb_line
+from sdm_lightning.training.module import SDMModule
 
 pytest.importorskip("wandb.proto.wandb_internal_pb2")
 from tests.integration.offline_wandb import read_offline_runs
@@ -26,7 +29,7 @@ def test_offline_run_holds_everything(sdm, monkeypatch):
     sdm("test", *LABELS, "--ckpt_path=last")
     fit, test = read_offline_runs(directory)
     for run, command in ((fit, "fit"), (test, "test")):
-        assert run.name == "run"
+        assert (run.name, run.exit_code) == ("run", 0)
         assert (run.group, run.job_type) == ("table1/B", command)
         assert run.tags == ["table1", "table1/B", "small", "seed3", "mine"]
         assert run.config["seed_everything"] == 3
@@ -48,6 +51,17 @@ def test_offline_run_holds_everything(sdm, monkeypatch):
     assert {f"{metric}/{protocol}": value for metric, protocol, value in rows} == pytest.approx(
         written["metrics"]
     )
+
+
+def test_wandb_is_told_of_a_run_that_ended_otherwise(sdm, monkeypatch):
+    def diverge(*_):
+        raise DivergedError("the model holds NaN")
+
+    monkeypatch.setattr(SDMModule, "_generator_phase", diverge)
+    with pytest.raises(SystemExit):
+        sdm("fit", *LABELS)
+    (run,) = read_offline_runs(Path("runs/run"))
+    assert run.exit_code == 1
 
 
 def test_an_offline_run_leaves_the_next_one_its_mode(sdm, monkeypatch):

@@ -103,7 +103,7 @@ class InpaintingModule(pl.LightningModule):
             del checkpoint["hyper_parameters"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the images seen, and refuse weights of another network.
+        """Restore the images seen, not the time; refuse weights of another network.
 
         Raises:
             InputError: See :func:`fitting_weights`.
@@ -118,3 +118,6 @@ class InpaintingModule(pl.LightningModule):
             training=trainer is None or trainer.state.fn == "fit",
             path=str(trainer.ckpt_path or "") if trainer is not None else "",
         )
+        # trainer.max_time is that of one call; with Lightning's count a run that once reached it
+        # would never go on.
+        checkpoint.get("callbacks", {}).pop("Timer", None)

@@ -182,6 +182,17 @@ def test_resumed_run_takes_the_learning_rate_of_its_config(make_module, make_loa
     assert trainer.global_step == 2
 
 
+def test_max_time_is_that_of_one_call(make_module, make_loader, tmp_path):
+    path = tmp_path / "last.ckpt"
+    first = quiet_trainer(max_time={"seconds": 1}, max_epochs=-1)
+    first.fit(make_module(), make_loader())
+    first.save_checkpoint(path)
+    assert torch.load(path, weights_only=True)["callbacks"]["Timer"]["time_elapsed"]["train"] >= 1
+    second = quiet_trainer(max_time={"seconds": 1}, max_steps=first.global_step + 1)
+    second.fit(make_module(), make_loader(), ckpt_path=path)
+    assert second.global_step == first.global_step + 1
+
+
 def test_result_of_an_image_does_not_depend_on_its_batch(make_module, make_loader):
     module = make_module().eval()
     batch = next(iter(make_loader(batch_size=3)))

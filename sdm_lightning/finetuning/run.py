@@ -55,7 +55,7 @@ def finetune(
         learning_rate: Learning rate of both networks; default: chosen by the number of photos.
         max_images: Training images; default: chosen by the number of photos.
         resolution: Side of the training crops; default: as the weights were trained.
-        minutes: Stop training after this many minutes.
+        minutes: Stop training after this many minutes; a continued run counts anew.
         licence: Licence of the result, kept in its file; default: that of the starting weights.
         config: Further config files of sdm fit, for other losses, batch size or devices.
         runs_dir: Folder of all runs.
@@ -66,6 +66,8 @@ def finetune(
         InputError: If the photos, the weights or an option cannot be used.
         SystemExit: With the status of sdm fit, if that ends with another than 0.
     """
+    from lightning.pytorch.utilities import rank_zero_only
+
     from sdm_lightning.cli.configs import max_time
     from sdm_lightning.cli.run_directory import run_folder
     from sdm_lightning.cli.trainer import run_trainer
@@ -129,6 +131,8 @@ def finetune(
         if end.code in (PREEMPTED, 130):
             print("Stopped; run the same sdm finetune command again to continue", file=sys.stderr)
         raise
+    if getattr(rank_zero_only, "rank", 0):
+        return  # one of several processes; the first writes the result
 
     best = run / "checkpoints" / "best.ckpt"
     export_model(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
 from sdm_lightning.cli.main import main
@@ -146,6 +147,17 @@ def test_kid_on_held_out_photos_stops_the_run(
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["checkpoint"]["monitor"] == "val/kid_quick[efficientnet-lite2]"
     assert not (folder / "data" / "windows").exists()
+
+
+def test_the_first_of_several_processes_writes_the_result(
+    run, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second_process(*_) -> None:
+        rank_zero_only.rank = 1
+
+    monkeypatch.setattr("sdm_lightning.cli.trainer.run_trainer", second_process)
+    monkeypatch.setattr("sdm_lightning.inference.export.export_model", pytest.fail)
+    run(make_photos(workdir / "photos", 2), "--max_images", "16")
 
 
 @pytest.mark.parametrize("trace", ["checkpoints/000000016.ckpt", "config.yaml"])

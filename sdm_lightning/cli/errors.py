@@ -203,8 +203,6 @@ def _unknown_key(
         known += [key.removesuffix(name) + argument for argument in _parameters(class_path)]
     holders = [file for file, content in (files or {}).items() if holds_key(content, key)]
     where = f" in {holders[-1]}" if holders else ""
-    if key == "model.num_micro_batches":  # in configs of earlier runs
-        return f"unknown key '{key}'{where}; use data.global_batch_size with data.batch_size"
     return f"unknown key '{key}'{where}{did_you_mean(key, known)}"
 
 

@@ -155,7 +155,6 @@ class SDMCommandLine(LightningCLI):
         )
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
-        parser.set_defaults({"budget.max_images": 20_000_000})
         for target, source in LINKED.items():
             parser.link_arguments(source, target)
 

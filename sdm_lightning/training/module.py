@@ -309,7 +309,7 @@ class SDMModule(InpaintingModule):
         """Read what the device found since the last look; keep the counters of all processes."""
         self.health.read()
         super().on_save_checkpoint(checkpoint)
-        signs = all_reduce(self.trainer, self.real_signs.clone(), "sum")
+        signs = all_reduce(self.trainer, self.real_signs, "sum")
         checkpoint["state_dict"]["real_signs"] = signs
         checkpoint["health"] = self.health.state_dict()
 

@@ -18,7 +18,7 @@ class ImageBudget(pl.Callback):
         InputError: If ``max_images`` is not positive.
     """
 
-    def __init__(self, max_images: int) -> None:
+    def __init__(self, max_images: int = 20_000_000) -> None:
         if max_images < 1:
             raise InputError(f"max_images is {max_images}; it must be at least 1")
         self.max_images = max_images

@@ -25,6 +25,7 @@ from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.scores import quick_name
 from sdm_lightning.training.callbacks.preemption import validation_cut_short
+from sdm_lightning.training.distributed import all_reduce
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ class EvaluationCallback(pl.Callback):
     def _refuse_padding(self, trainer: pl.Trainer) -> None:
         """Judge the padding of all processes together: one that raises alone lets others wait."""
         own = self._padding.to(trainer.strategy.root_device)
-        total, count = trainer.strategy.reduce(own.clone(), reduce_op="sum").tolist()
+        total, count = all_reduce(trainer, own, "sum").tolist()
         share = total / max(count, 1)
         if share > self.max_padding:
             size = getattr(getattr(trainer, "datamodule", None), "resolution", None)

@@ -1,10 +1,14 @@
 """Loggers of a run: their folder, and the labels of a W&B run."""
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_only
+
+from sdm_lightning.files import write_atomically
 
 
 def place_loggers(settings: Namespace, run_directory: Path, command: str) -> None:
@@ -13,7 +17,7 @@ def place_loggers(settings: Namespace, run_directory: Path, command: str) -> Non
     Settings of the user, in configs or in W&B's variables, stay. A W&B run gets the run's name, its
     table row as group (seeds are drawn together), the command as job type and the tags of
     :func:`run_tags`. Under W&B's own agent, where training and test are one run, the job type is
-    left alone.
+    left alone. An online run whose fit resumes stays one W&B run.
 
     Args:
         settings: The command's settings; their ``trainer.logger`` is changed.
@@ -32,6 +36,8 @@ def place_loggers(settings: Namespace, run_directory: Path, command: str) -> Non
             run_directory.mkdir(parents=True, exist_ok=True)
         if is_wandb:
             label_wandb_run(arguments, settings, command)
+            if command == "fit":
+                keep_wandb_id(arguments, run_directory / "wandb-id.txt", bool(settings.ckpt_path))
 
 
 def label_wandb_run(arguments: Namespace, settings: Namespace, command: str) -> None:
@@ -47,6 +53,17 @@ def label_wandb_run(arguments: Namespace, settings: Namespace, command: str) -> 
     for key, value in labels.items():
         if arguments.get(key) is None:
             arguments[key] = value
+
+
+def keep_wandb_id(arguments: Namespace, file: Path, resumed: bool) -> None:
+    """Let an online fit that resumes go on in the W&B run of its first start, kept in a file."""
+    offline = arguments.get("offline") or os.environ.get("WANDB_MODE", "online") != "online"
+    given = arguments.get("id") or arguments.get("version") or "WANDB_RUN_ID" in os.environ
+    if offline or given or getattr(rank_zero_only, "rank", 0):
+        return
+    if not (resumed and file.is_file()):
+        write_atomically(file, uuid.uuid4().hex[:8])
+    arguments.id = file.read_text()
 
 
 def run_tags(settings: Namespace) -> list[str]:

@@ -1,5 +1,6 @@
 """Every YAML under configs/ parses, and builds its model and trainer."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,29 @@ def test_wandb_runs_in_the_run_directory(build: Callable[..., SDMCommandLine]) -
     assert not any(
         "runs/x" in folder for folder in saved
     )  # another run may start from the saved config
+
+
+def test_a_resumed_fit_stays_one_wandb_run(
+    build: Callable[..., SDMCommandLine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    wandb = {"class_path": "lightning.pytorch.loggers.WandbLogger"}
+
+    def id_of(offline: bool = False) -> Any:
+        entry = wandb | {"init_args": {"offline": offline}}
+        words = ["--config", json.dumps({"trainer": {"logger": [entry]}}), "--ckpt_path=auto"]
+        return build(*with_bases(CONFIGS / "model" / "demo.yaml"), *words).trainer.logger.version
+
+    first, anew = id_of(), id_of()
+    assert first is not None
+    assert anew != first, "no checkpoint to resume from"
+    checkpoint = Path("runs/sdm/checkpoints/last.ckpt")
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({}, checkpoint)
+    assert id_of() == anew
+    assert id_of(offline=True) is None
+    monkeypatch.setenv("WANDB_RUN_ID", "own")
+    assert id_of() is None
 
 
 def test_seed_leads(build: Callable[..., SDMCommandLine]) -> None:

@@ -297,12 +297,15 @@ class SDMCommandLine(LightningCLI):
         # kills the first one while it may still be writing.
 
 
-def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
+def run_trainer(words: list[str], descriptions: dict[str, str]) -> bool:
     """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Args:
         words: The command and its options.
         descriptions: One line of help for each command.
+
+    Returns:
+        Whether this is the first of the processes that ran it, which alone may write more.
     """
     quieten()
     wandb_mode = os.environ.get("WANDB_MODE")
@@ -312,6 +315,7 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> None:
             if words[0] == "fit":
                 resources.enter_context(leave_when_signalled())
             SDMCommandLine(words, descriptions, resources)
+        return getattr(rank_zero_only, "rank", 0) == 0
     finally:
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:

@@ -66,8 +66,6 @@ def finetune(
         InputError: If the photos, the weights or an option cannot be used.
         SystemExit: With the status of sdm fit, if that ends with another than 0.
     """
-    from lightning.pytorch.utilities import rank_zero_only
-
     from sdm_lightning.cli.configs import max_time
     from sdm_lightning.cli.run_directory import run_folder
     from sdm_lightning.cli.trainer import run_trainer
@@ -126,13 +124,13 @@ def finetune(
     if minutes is not None:
         words += ["--trainer.max_time", max_time(minutes)]
     try:
-        run_trainer(words, {"fit": "Train a model"})
+        first = run_trainer(words, {"fit": "Train a model"})
     except SystemExit as end:
         if end.code in (PREEMPTED, 130):
             print("Stopped; run the same sdm finetune command again to continue", file=sys.stderr)
         raise
-    if getattr(rank_zero_only, "rank", 0):
-        return  # one of several processes; the first writes the result
+    if not first:
+        return
 
     best = run / "checkpoints" / "best.ckpt"
     export_model(

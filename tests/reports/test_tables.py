@@ -323,12 +323,6 @@ def test_output_file_and_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture
         print_table("table1", results=["nowhere.jsonl"])
 
 
-def test_half_a_line_is_left_out(tmp_path: Path) -> None:
-    file = tmp_path / "r.jsonl"
-    file.write_text(json.dumps(line("A", 0)) + '\n{"metrics": {"fid/p": 9')
-    assert len(results.read_result_lines(file)) == 1
-
-
 def test_gather_finds_files_below_folders_but_not_set_aside_ones(tmp_path: Path) -> None:
     for folder, row in (("a", "A"), (".a.before1", "B"), ("b/c", "C")):
         (tmp_path / folder).mkdir(parents=True)

@@ -1,6 +1,5 @@
 """The command line, through the same ``main(args)`` that a shell calls."""
 
-import csv
 import io
 import json
 import os
@@ -68,14 +67,13 @@ class TestVerbs:
         main([command, "-h"])
         assert f"usage: sdm {command}" in capsys.readouterr().out
 
-    @pytest.mark.parametrize("command", ["shards", "masks"])
-    def test_help_does_not_import_what_the_command_does_not_use(
-        self, command: str, tmp_path: Path
-    ) -> None:
+    def test_help_does_not_import_what_the_command_does_not_use(self, tmp_path: Path) -> None:
         code = (
             "import sys\nfrom sdm_lightning.cli.main import main\n"
-            f"try: main(['{command}', '-h'])\nexcept SystemExit: pass\n"
-            "assert not {'lightning', 'wandb', 'torchmetrics'} & set(sys.modules)"
+            "for command in ('shards', 'masks'):\n"
+            "    try: main([command, '-h'])\n"
+            "    except SystemExit: pass\n"
+            "    assert not {'lightning', 'wandb', 'torchmetrics'} & set(sys.modules), command"
         )
         subprocess.run(
             [sys.executable, "-c", code],
@@ -136,10 +134,6 @@ class TestOneLineErrors:
             ("--model.num_iteration 3",
              "unknown key 'model.num_iteration'; "
              "did you mean 'model.diffusion.init_args.num_iterations'?"),
-            ("--model.losses.adv 3",
-             "unknown key 'model.losses.adv'; did you mean 'model.losses.adversarial'?"),
-            ("--trainer.max_step 3",
-             "unknown key 'trainer.max_step'; did you mean 'trainer.max_steps'?"),
             ("--model.generator.init_args.base_chanels 3",
              "unknown key 'model.generator.init_args.base_chanels'; "
              "did you mean 'model.generator.init_args.base_channels'?"),
@@ -196,11 +190,6 @@ class TestOneLineErrors:
              "unknown key 'model.num_iteration' in my.yaml; "
              "did you mean 'model.diffusion.init_args.num_iterations'?"),
             ("modle: {seed: 1}", "unknown key 'modle.seed' in my.yaml; did you mean 'model.seed'?"),
-            ("data: {resolutin: 3}",
-             "unknown key 'data.resolutin' in my.yaml; did you mean 'data.resolution'?"),
-            ("model: {generator: {init_args: {base_chanels: 3}}}",
-             "unknown key 'model.generator.init_args.base_chanels' in my.yaml; "
-             "did you mean 'model.generator.init_args.base_channels'?"),
             ("model: {diffusion: {init_args: {schedule: {class_path: "
              "sdm_lightning.diffusion.CubicSchedul}}}}",
              "model.diffusion.init_args.schedule: class_path "
@@ -310,15 +299,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> tuple[Pa
     return folder / "runs" / "a", words
 
 
-def training_rows(folder: Path) -> list[dict[str, str]]:
-    """What a run logged while training, without the columns that other commands added."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["train/discriminator"]]
-    return [{key: value for key, value in row.items() if value} for row in rows]
-
-
 class TestRun:
-    """One tiny run through fit, resume, validate, test and predict."""
+    """One tiny run through fit, test and predict."""
 
     def test_directory(self, run: tuple[Path, list[str]]) -> None:
         folder, _ = run
@@ -355,8 +337,9 @@ class TestRun:
 
         seen = []
         monkeypatch.setattr(SDMCommandLine, "_run_subcommand", lambda s, _: seen.append(s.model))
-        main(["test", *run[1], "--model.test_iterations=7"])
-        assert seen[0].test_iterations == 7
+        for checkpoint in ([], [f"--ckpt_path={run[0]}/checkpoints/last.ckpt"]):
+            main(["test", *run[1], *checkpoint, "--model.test_iterations=7"])
+        assert [model.test_iterations for model in seen] == [7, 7]
 
     def test_test_writes_one_result_line(self, run: tuple[Path, list[str]]) -> None:
         folder, words = run
@@ -370,18 +353,6 @@ class TestRun:
         folder, words = run
         main(["predict", *words])
         assert len(list((folder / "predictions").rglob("*.png"))) == 12
-
-    def test_resume_adds_to_the_metrics(
-        self, run: tuple[Path, list[str]], tmp_path: Path, tiny_shards: Path
-    ) -> None:
-        words = [w for w in run[1] if not w.startswith("--runs_dir")]
-        words += [f"--runs_dir={tmp_path}"]
-        main(["fit", *words, "--budget.max_images=4", "--ckpt_path=auto"])
-        main(["fit", *words, "--budget.max_images=8", "--ckpt_path=auto"])
-        stopped, straight = training_rows(tmp_path / "a"), training_rows(run[0])
-        assert [row["images_seen"] for row in stopped] == ["2.0", "4.0", "6.0", "8.0"]
-        assert stopped == straight
-        assert (tmp_path / "a" / "config-2.yaml").is_file()
 
 
 def test_a_closed_stdout_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,6 +181,7 @@ def test_sigterm_during_validation(sdm, monkeypatch, capsys, tmp_path):
 
 EACH_EPOCH = ("--trainer.limit_train_batches=2", "--trainer.check_val_every_n_epoch=1",
               "--trainer.val_check_interval=1.0")  # fmt: skip
+FAR_FROM_ITS_END = ("--checkpoint.every_n_batches=100", "--budget.max_images=100")
 
 
 @pytest.mark.parametrize("interval", [("--trainer.val_check_interval=1",), EACH_EPOCH])
@@ -207,10 +208,10 @@ def test_early_stopping_does_not_see_a_validation_cut_short(
 
 
 @pytest.mark.parametrize("interval", [("--trainer.val_check_interval=2",), EACH_EPOCH])
-def test_a_run_that_ends_early_keeps_its_last_state(sdm, tmp_path, interval):
-    """By early stopping, and by a number of epochs; checkpoints are far apart."""
-    few = ("--checkpoint.every_n_batches=100", "--budget.max_images=100")
+def test_a_run_that_stops_early_keeps_its_last_state(sdm, interval):
+    """Checkpoints are far apart."""
     stopping = (
+        *FAR_FROM_ITS_END,
         "--trainer.callbacks+=EarlyStopping",
         "--trainer.callbacks.monitor=val/psnr",
         "--trainer.callbacks.mode=min",  # so that nothing is ever better than the first
@@ -218,10 +219,13 @@ def test_a_run_that_ends_early_keeps_its_last_state(sdm, tmp_path, interval):
         "--trainer.callbacks.patience=1",
         *interval,
     )
-    run = sdm("fit", *few, *stopping)
+    run = sdm("fit", *stopping)
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["images_seen"] == 8
+
+
+def test_a_run_of_some_epochs_keeps_its_last_state(sdm):
     epochs = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=3")
-    run = sdm("fit", *few, *epochs, name="epochs")
+    run = sdm("fit", *FAR_FROM_ITS_END, *epochs)
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["images_seen"] == 6
 
 

@@ -1,4 +1,4 @@
-"""`sdm validate` and `sdm test` score what the command line says, whatever the training did."""
+"""`sdm validate` scores what the command line says, whatever the training did."""
 
 from sdm_lightning.cli.main import main
 from sdm_lightning.reports.results import read_result_lines
@@ -21,10 +21,3 @@ def test_validate_scores_all_images_and_prints_their_scores_names(sdm, capsys):
     assert read_result_lines(run / "results.jsonl")[-1]["num_images"] == 5
     assert "fid[random-conv]/custom" in printed
     assert "p_ids[random-conv,n<2500]/custom" in printed
-
-
-def test_a_checkpoints_settings_do_not_override_the_command_line(sdm):
-    run = sdm("fit", "--budget.max_images=2")
-    sdm("test", f"--ckpt_path={run}/checkpoints/last.ckpt", "--model.test_iterations=1")
-    (record,) = read_result_lines(run / "results.jsonl")
-    assert record["num_iterations"] == 1

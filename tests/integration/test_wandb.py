@@ -51,6 +51,10 @@ def test_offline_run_holds_everything(sdm, monkeypatch):
     assert {f"{metric}/{protocol}": value for metric, protocol, value in rows} == pytest.approx(
         written["metrics"]
     )
+    assert wandb_line(test.summary) == written, "a table can be made of what W&B keeps"
+    assert (written["table"], written["row"], written["seed"]) == ("table1", "B", 3)
+    assert written["training_seed"] == 3
+    assert written["hardware"]["cpu"]
 
 
 def test_wandb_is_told_of_a_run_that_ended_otherwise(sdm, monkeypatch):
@@ -68,15 +72,3 @@ def test_an_offline_run_leaves_the_next_one_its_mode(sdm, monkeypatch):
     monkeypatch.delenv("WANDB_MODE")
     sdm("fit", *LABELS, "--budget.max_images=2")
     assert "WANDB_MODE" not in os.environ
-
-
-def test_a_table_can_be_made_of_what_wandb_keeps(sdm):
-    """The result line in the summary is the line in the results file."""
-    directory = sdm("fit", *LABELS, "--budget.max_images=2")
-    sdm("test", *LABELS, "--ckpt_path=last")
-    run = read_offline_runs(directory)[-1]
-    line = wandb_line(run.summary)
-    assert line == read_result_lines(directory / "results.jsonl")[-1]
-    assert (line["table"], line["row"], line["seed"]) == ("table1", "B", 3)
-    assert line["training_seed"] == 3
-    assert line["hardware"]["cpu"]

@@ -5,16 +5,25 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from sdm_lightning.cli.trainer import SDMCommandLine
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# Files in the published formats with random values: for features, metrics and evaluation.
-pytest_plugins = ["tests.network_files", "tests.inference.onnx_model", "tests.inference.fake_hub"]
+# Fixtures of several folders: networks with random values, in files, and a hub.
+pytest_plugins = [
+    "tests.network_files",
+    "tests.inference.fake_hub",
+    "tests.inference.onnx_model",
+    "tests.inference.tiny_weights",
+]
 
 CONF = Path(__file__).parent / "conf"
 
@@ -82,6 +91,25 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> 
     folder = tmp_path_factory.mktemp("shards") / "tiny"
     pack_shards(str(tiny_images), str(folder), max_samples=4, num_workers=0)
     return folder
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> "Callable[..., SDMCommandLine]":
+    """Builds what a command line asks for, without running it; tensors take no memory."""
+    import torch
+
+    from sdm_lightning.cli.main import main
+    from sdm_lightning.cli.trainer import SDMCommandLine
+
+    built: list[SDMCommandLine] = []
+    monkeypatch.setattr(SDMCommandLine, "_run_subcommand", lambda cli, _: built.append(cli))
+
+    def run(*words: object, device: str = "meta") -> SDMCommandLine:
+        with torch.device(device):
+            main([*map(str, words)])
+        return built[-1]
+
+    return run
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from sdm_lightning.app.service import Service
-from tests.inference.conftest import tiny_weights  # noqa: F401  a fixture
 
 RNG = np.random.default_rng(0)
 
@@ -38,7 +37,7 @@ def upload(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def service(tmp_path: Path, tiny_weights: Path) -> Service:  # noqa: F811
+def service(tmp_path: Path, tiny_weights: Path) -> Service:
     folder = tmp_path / "service"
     folder.mkdir()
     return Service([str(tiny_weights), "demo"], "cpu", 4_000_000, folder)

@@ -15,7 +15,6 @@ import pytest
 from sdm_lightning.app.service import Service
 from sdm_lightning.cli.main import main
 from tests.app.conftest import painted
-from tests.inference.conftest import tiny_weights  # noqa: F401  a fixture
 
 
 def test_without_gradio_one_line_says_what_to_install(
@@ -59,7 +58,7 @@ class TestPage:
 
     def test_a_taken_port_is_told(
         self,
-        tiny_weights: Path,  # noqa: F811
+        tiny_weights: Path,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         with socket.socket() as taken:
@@ -75,7 +74,7 @@ class TestPage:
     def test_pages_of_other_sites_are_refused(
         self,
         host: str,
-        tiny_weights: Path,  # noqa: F811
+        tiny_weights: Path,
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
@@ -112,7 +111,7 @@ class TestPage:
         main(["app", "--host", host, "--port", "0", "--weights", str(tiny_weights)])
         assert capsys.readouterr().out == "ended\n"
 
-    def test_what_the_page_is_made_of(self, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: F811
+    def test_what_the_page_is_made_of(self, tiny_weights: Path, tmp_path: Path) -> None:
         from sdm_lightning.app.page import STYLE, THEME, Page
 
         page = Page(Service([str(tiny_weights), "demo"], "cpu", 1, tmp_path)).blocks

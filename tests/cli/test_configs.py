@@ -7,13 +7,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-import torch
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 
 from sdm_lightning import shipped
 from sdm_lightning.cli.configs import max_time
-from sdm_lightning.cli.main import main
 from sdm_lightning.cli.trainer import SDMCommandLine, wants_many_processes
 from sdm_lightning.models import Discriminator
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
@@ -23,25 +21,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 
 
-@pytest.fixture
-def build(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> Callable[..., SDMCommandLine]:
-    """Builds what a command line asks for, without running it; tensors take no memory."""
-    built: list[SDMCommandLine] = []
-    monkeypatch.setattr(SDMCommandLine, "_run_subcommand", lambda cli, _: built.append(cli))
-
-    def run(*words: Any, device: str = "meta") -> SDMCommandLine:
-        with torch.device(device):
-            main(["fit", *map(str, words)])
-        return built[-1]
-
-    return run
-
-
 def with_bases(path: Path) -> list[Any]:
-    """A config file with those that it needs around it."""
+    """A fit with a config file and those that it needs around it."""
     chosen = {"model": "sdm_256", "data": "demo", "trainer": "cpu", "scale": None}
     chosen[path.parent.name] = None
-    words: list[Any] = []
+    words: list[Any] = ["fit"]
     for folder, name in chosen.items():
         if name:
             words += ["--config", CONFIGS / folder / f"{name}.yaml"]
@@ -67,6 +51,7 @@ def test_scales_fit_over_the_paper_models(
     model: str, scale: str, build: Callable[..., SDMCommandLine]
 ) -> None:
     cli = build(
+        "fit",
         *("--config", CONFIGS / "model" / f"{model}.yaml"),
         *("--config", CONFIGS / "data" / "places2_256.yaml"),
         *("--config", CONFIGS / "trainer" / "cpu.yaml"),
@@ -84,7 +69,7 @@ def test_parameters_of_the_512_model(build: Callable[..., SDMCommandLine]) -> No
 
 def test_config_of_the_demo_weights_builds(build: Callable[..., SDMCommandLine]) -> None:
     config = CONFIGS.parent / "sdm_lightning" / "assets" / "demo.config.yaml"
-    assert build("--config", config).datamodule.resolution == 64
+    assert build("fit", "--config", config).datamodule.resolution == 64
 
 
 def test_defaults_of_the_trainer(build: Callable[..., SDMCommandLine]) -> None:

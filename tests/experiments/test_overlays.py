@@ -13,7 +13,10 @@ import yaml
 from sdm_lightning.cli.main import main
 from sdm_lightning.cli.trainer import SDMCommandLine
 from sdm_lightning.data.datamodule import batch_share
-from sdm_lightning.sweeps.grid import Cell, read_sweep
+from sdm_lightning.reports.results import read_result_lines
+from sdm_lightning.sweeps import runner
+from sdm_lightning.sweeps.grid import Cell, read_sweep, setting
+from sdm_lightning.sweeps.runner import run_sweep
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -22,17 +25,17 @@ SWEEPS = sorted(p for p in (EXPERIMENTS / "sweeps").glob("*.yaml") if p.stem != 
 MOST_LINES = 15
 
 
-@pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: str(p.relative_to(EXPERIMENTS)))
-def test_overlay_is_short_and_says_what_it_asks(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    assert lines[0].startswith("# "), "begins with what it asks"
-    assert len([line for line in lines if not line.startswith("#")]) <= MOST_LINES
-    content = yaml.safe_load(path.read_text())
-    assert set(content) <= {"model", "data", "budget", "evaluation", "trainer"}
-    facts = (content.get("evaluation") or {}).get("facts")
-    if facts is not None:
-        paper = yaml.safe_load((EXPERIMENTS / "paper" / f"{facts['table']}.yaml").read_text())
-        assert facts["row"] in {row["row"] for row in paper["rows"]}
+def test_overlays_are_short_and_say_what_they_ask() -> None:
+    for path in OVERLAYS:
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("# "), f"{path}: begins with what it asks"
+        assert len([line for line in lines if not line.startswith("#")]) <= MOST_LINES, path
+        content = yaml.safe_load(path.read_text())
+        assert set(content) <= {"model", "data", "budget", "evaluation", "trainer"}, path
+        facts = (content.get("evaluation") or {}).get("facts")
+        if facts is not None:
+            paper = yaml.safe_load((EXPERIMENTS / "paper" / f"{facts['table']}.yaml").read_text())
+            assert facts["row"] in {row["row"] for row in paper["rows"]}, path
 
 
 def first_of_each_row(path: Path, scale: str) -> list[Cell]:
@@ -149,24 +152,37 @@ def test_row_at_paper_scale(
         assert budget.max_images == expected.get("images", 6_000_000 if ablation else None)
 
 
+def test_rows_at_small_scale_name_its_size() -> None:
+    """A row that names a size must name another one here, in its protocol too."""
+    for cell in cells_of("small"):
+        size = 256 if cell.id == "tableB1/run" else 128
+        keys = ("data.resolution", "budget.max_images", "evaluation.protocol", "data.test_masks")
+        resolution, images, protocol, masks = (setting(cell.values[0].argv, key) for key in keys)
+        assert (resolution, images) == (size, 600_000), cell.id
+        assert f"-{size}-" in protocol, cell.id
+        assert protocol.endswith(masks.removeprefix("mat256_")), cell.id
+
+
+# Rows with settings of their own at this scale, and of the others one for each data set.
+BUILT_SMALL = [
+    cell
+    for cell in cells_of("small")
+    if cell.id in ("table1/A-seed0", "tableD3_train/run")
+    or any(word.endswith(".small.yaml") for word in cell.values[0].argv)
+]
+
+
 @pytest.mark.usefixtures("stand_ins")
-@pytest.mark.parametrize("cell", cells_of("small"))
+@pytest.mark.parametrize("cell", BUILT_SMALL)
 def test_row_at_small_scale(
     cell: Cell, build: Callable[..., SDMCommandLine], request: pytest.FixtureRequest
 ) -> None:
-    """A row that names a size must name another one here, in its protocol too."""
-    name = request.node.callspec.id
     cli = build(*cell.argv, *WITHOUT_DOWNLOADS)
-    size = 256 if name == "tableB1/run" else 128
-    assert cli.datamodule.resolution == size
-    assert f"-{size}-" in cli.settings.evaluation.protocol
-    masks = cli.datamodule.masks["test"]
-    assert cli.settings.evaluation.protocol.endswith(masks.removeprefix("mat256_"))
-    budget = next(c for c in cli.trainer.callbacks if type(c).__name__ == "ImageBudget")
-    assert budget.max_images == 600_000
-    if name == "table1/G-seed0":
+    assert cli.datamodule.resolution == setting(cell.argv, "data.resolution")
+    assert cli.datamodule.masks["test"] == setting(cell.argv, "data.test_masks")
+    if request.node.callspec.id == "table1/G-seed0":
         stage = [k for k, s in enumerate(cli.model.generator.encoder) if s.attention is not None]
-        assert [size // 2**k for k in stage] == [16]
+        assert [128 // 2**k for k in stage] == [16]
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -235,27 +251,37 @@ class Copy(multiprocessing.get_context("fork").Process):
         return self.exitcode
 
 
+# Each sweep that trains, with those that test its checkpoints.
+CHAINS = [
+    ["table1", "table2A", "table2B"],
+    ["table3_celebahq", "table3_celebahq_test"],
+    ["table3_places2", "table3_places2_test", "tableB1"],
+    ["table4"],
+    ["tableD3_train", "tableD3"],
+]
+# Cells that are only trained: their test is that of the cells beside them.
+UNTESTED = {
+    "table1": "B-seed0,C-seed0,D-seed0,E-seed0,F-seed0",
+    "table4": "cosine-seed0,sqrt-seed0",
+}
+
+
+def test_every_sweep_is_in_a_chain() -> None:
+    assert sorted(name for chain in CHAINS for name in chain) == [path.stem for path in SWEEPS]
+
+
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain[0])
 def test_every_row_trains_and_tests_at_tiny_scale(
-    path: Path,
-    tiny_shards: Path,
-    checkout: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    chain: list[str], tiny_shards: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the sweep's own runner; a test row gets the checkpoint of its training row."""
-    import json
-
-    from sdm_lightning.sweeps import runner
-    from sdm_lightning.sweeps.runner import run_sweep
-
+    """Through the sweep's own runner; a test row finds the checkpoint of its training row."""
     monkeypatch.setattr(runner, "start_process", Copy)
-    data = [f"--data.{split}={tiny_shards}" for split in ("train", "val", "test")]
-    short = ["--budget.max_images=4", "--data.batch_size=2", "--data.num_workers=0"]
+    extra = [f"--data.{split}={tiny_shards}" for split in ("train", "val", "test")]
+    extra += ["--budget.max_images=4", "--data.batch_size=2", "--data.num_workers=0"]
     # The test's images are smaller than the crops.
-    short += ["--data.global_batch_size=2", "--evaluation.max_padding=1.0"]
-    short += [
+    extra += ["--data.global_batch_size=2", "--evaluation.max_padding=1.0"]
+    extra += [
         "--trainer.accelerator=cpu",
         "--trainer.logger=false",
         "--trainer.limit_val_batches=0",
@@ -263,30 +289,22 @@ def test_every_row_trains_and_tests_at_tiny_scale(
     # Fewer channels through the same stages.
     for network in ("generator", "discriminator"):
         init = f"--model.{network}.init_args"
-        short += [f"{init}.base_channels=8", f"{init}.max_channels=8"]
-    trained = {"table2A": "table1", "table2B": "table1"}
-    trained |= {"tableB1": "table3_places2", "tableD3": "tableD3_train"}
-    source = trained.get(path.stem, path.stem.removesuffix("_test"))
-    extra = [*data, *short]
-    names = ",".join(cell.name for cell in first_of_each_row(path, "tiny"))
-    if source != path.stem:
-        row = "A-seed0" if path.stem == "table2A" else "B-seed0"
-        run_sweep(
-            str(EXPERIMENTS / "sweeps" / f"{source}.yaml"), "tiny", str(tmp_path / "trained"),
-            extra=extra, only=row if source == "table1" else None, test=False,
-        )  # fmt: skip
-        (checkpoint,) = (tmp_path / "trained").glob("*/checkpoints/last.ckpt")
-        extra = [*extra, f"--ckpt_path={checkpoint}"]
-    run_sweep(str(path), "tiny", str(tmp_path / "runs"), extra=extra, only=names)
-    lines = (tmp_path / "runs" / "results.jsonl").read_text().splitlines()
-    assert len(lines) == len(names.split(","))
-    for line in map(json.loads, lines):
-        assert line["scale"] == "tiny"
-        assert line["command"] == "test"
-        scores = {metric.partition("/")[0] for metric in line["metrics"]}
-        names = ("fid", "kid", "feature_distance")
-        assert {f"{name}[efficientnet-lite2]" for name in names} <= scores
-        assert not any(score.startswith("lpips") for score in scores)
+        extra += [f"{init}.base_channels=8", f"{init}.max_channels=8"]
+    for name in chain:
+        path, untested = EXPERIMENTS / "sweeps" / f"{name}.yaml", UNTESTED.get(name, "")
+        cells = {cell.name for cell in first_of_each_row(path, "tiny")} - {*untested.split(",")}
+        if untested:
+            run_sweep(str(path), "tiny", extra=extra, test=False, only=untested)
+        run_sweep(str(path), "tiny", extra=extra, only=",".join(cells))
+        lines = read_result_lines(workdir / "runs" / "tiny" / name / "results.jsonl")
+        assert len(lines) == len(cells)
+        for line in lines:
+            assert line["scale"] == "tiny"
+            assert line["command"] == "test"
+            scores = {metric.partition("/")[0] for metric in line["metrics"]}
+            kinds = ("fid", "kid", "feature_distance")
+            assert {f"{kind}[efficientnet-lite2]" for kind in kinds} <= scores
+            assert not any(score.startswith("lpips") for score in scores)
 
 
 @pytest.mark.usefixtures("stand_ins")

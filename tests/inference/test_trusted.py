@@ -15,7 +15,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.inference import WeightsInfo, load_generator, save_weights
 from sdm_lightning.inference.trusted import LARGEST, build
 from sdm_lightning.models import Generator
-from tests.inference.conftest import TINY
+from tests.inference.tiny_weights import TINY
 
 GENERATOR = {"class_path": "sdm_lightning.models.Generator", "init_args": TINY}
 DIFFUSION = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion", "init_args": {}}

@@ -17,7 +17,7 @@ from sdm_lightning.inference.discriminators import (
 )
 from sdm_lightning.inference.weights import build, find_weights
 from sdm_lightning.models import Discriminator, Generator, MappingNetwork
-from tests.inference.conftest import TINY
+from tests.inference.tiny_weights import TINY
 
 GENERATOR = {"class_path": "sdm_lightning.models.Generator", "init_args": TINY}
 DIFFUSION = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion", "init_args": {}}

@@ -1,0 +1,51 @@
+"""Weights made of a tiny generator."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sdm_lightning.inference import WeightsInfo, save_weights
+from sdm_lightning.models import Generator
+
+TINY: dict[str, Any] = {
+    "base_channels": 4,
+    "max_channels": 8,
+    "num_downsamples": 3,
+    "attention_strides": [8],
+    "attention_heads": 1,
+    "bias_channels": 4,
+    "latent_dim": 8,
+    "mapping_layers": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a tiny generator with random weights, trained at "32 pixels"."""
+    torch.manual_seed(0)
+    generator = Generator(**TINY)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    return save_weights(
+        path,
+        WeightsInfo(
+            {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
+            {
+                "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
+                "init_args": {
+                    "num_iterations": 3,
+                    "alpha": 0.05,
+                    "schedule": {"class_path": "sdm_lightning.diffusion.CubicSchedule"},
+                },
+            },
+            resolution=32,
+            images_seen=1234,
+            licence="CC0-1.0",
+            data="random numbers",
+        ),
+        generator.state_dict(),
+    )

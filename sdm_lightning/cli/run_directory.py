@@ -16,6 +16,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.record import git_commit
 from sdm_lightning.files import free_path, write_atomically
 from sdm_lightning.inference.checkpoints import CHECKPOINTS, newest_checkpoint
+from sdm_lightning.inference.locating import find_weights
 from sdm_lightning.locking import lock
 
 
@@ -37,7 +38,8 @@ def resolve_checkpoint(command: str, wanted: str | None, run_directory: Path) ->
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         wanted: ``--ckpt_path``: a file or URL; ``last``: the newest of this run, which must exist;
             ``auto``: the newest if there is one, else from scratch (for jobs that a cluster
-            restarts); None: from scratch for ``fit``, ``last`` for the other commands.
+            restarts); None: from scratch for ``fit``, ``last`` for the other commands. These take
+            weights too, as :func:`find_weights` does.
         run_directory: ``runs/<name>``.
 
     Raises:
@@ -60,7 +62,13 @@ def resolve_checkpoint(command: str, wanted: str | None, run_directory: Path) ->
             )
         return None if found is None else str(found)
     assert wanted is not None
-    if "://" not in wanted and not Path(wanted).is_file():
+    if "://" in wanted:
+        return wanted
+    if command != "fit":
+        return str(find_weights(wanted))
+    if wanted.endswith(".safetensors"):
+        raise InputError(f"{wanted}: weights, not a run to continue; begin with --start_from")
+    if not Path(wanted).is_file():
         raise InputError(f"checkpoint '{wanted}' does not exist (--ckpt_path FILE, last or auto)")
     return wanted
 

@@ -137,7 +137,9 @@ class SDMCommandLine(LightningCLI):
                     "Checkpoint to continue from: a file or URL, last (newest of this run; an "
                     "error if none) or auto (newest, else start anew)."
                     if subcommand == "fit"
-                    else "Checkpoint to use: a file or URL, or last (newest of this run)."
+                    else "Checkpoint to use: last (newest of this run), a file or URL; or "
+                    "weights: a .safetensors file, a packaged name, the directory of a run, or "
+                    "USER/REPO."
                 )
         return parser
 

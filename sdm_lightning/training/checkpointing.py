@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
 from sdm_lightning.errors import DivergedError, InputError, load_failure
 from sdm_lightning.files import atomic_file
+from sdm_lightning.inference.weights import read_weights
+
+AVERAGED = "generator_ema."
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -38,9 +42,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load as Lightning does, with a one-line error for a file that is not a checkpoint.
 
+        A weights file (``.safetensors``) gives a checkpoint of the averaged generator alone, which
+        is all that validation, test and prediction use.
+
         Raises:
             InputError: If the file is damaged, cut short, or of another kind.
         """
+        if Path(path).suffix == ".safetensors":
+            state, info = read_weights(Path(path))
+            return {
+                "state_dict": {f"{AVERAGED}{name}": tensor for name, tensor in state.items()},
+                "images_seen": info.images_seen or 0,
+                "pytorch-lightning_version": lightning.__version__,
+            }
         try:
             checkpoint = super().load_checkpoint(path, *args, **kwargs)
         except MemoryError:
@@ -77,13 +91,14 @@ def fitting_weights(
 ) -> dict[str, Tensor]:
     """Return a checkpoint's weights for a module, after checking that they fit it.
 
-    Outside training the discriminator is not used, and is built for one size, while the generator
-    runs at sizes that it was not trained at (Table B.1): the module keeps its own.
+    Outside training the averaged generator alone is used; for the rest the module keeps its own.
+    The discriminator would not even fit where the generator runs at a size that it was not trained
+    at (Table B.1).
 
     Args:
         weights: Weights of the checkpoint.
         own: Weights of the module.
-        training: Whether the discriminator is needed.
+        training: Whether more than the averaged generator is needed.
         path: The checkpoint, for messages.
 
     Raises:
@@ -91,8 +106,8 @@ def fitting_weights(
     """
     fitting = dict(weights)
     if not training:
-        fitting = {k: v for k, v in weights.items() if not k.startswith("discriminator.")}
-        fitting |= {k: v for k, v in own.items() if k.startswith("discriminator.")}
+        fitting = {k: v for k, v in weights.items() if k.startswith(AVERAGED)}
+        fitting |= {k: v for k, v in own.items() if not k.startswith(AVERAGED)}
     wrong = [key for key in own if key not in fitting] + [key for key in fitting if key not in own]
     wrong += [key for key in own if key in fitting and fitting[key].shape != own[key].shape]
     if wrong:
@@ -104,6 +119,6 @@ def fitting_weights(
         raise InputError(
             f"{path or 'checkpoint'}: belongs to a different network than the one configured: "
             f"{len(wrong)} weights differ, the first is {key}, {' and '.join(shapes)}; use the "
-            "run's own config.yaml"
+            "config that it was trained with"
         )
     return fitting

@@ -49,14 +49,14 @@ def test_pytorchs_advice_to_unpickle_anything_is_not_passed_on(tmp_path):
 
 
 def test_weights_must_fit():
-    here = {"generator.w": torch.zeros(2), "discriminator.w": torch.zeros(3)}
-    there = {"generator.w": torch.ones(2), "discriminator.w": torch.ones(4)}
+    here = {"generator_ema.w": torch.zeros(2), "discriminator.w": torch.zeros(3)}
+    there = {"generator_ema.w": torch.ones(2), "discriminator.w": torch.ones(4)}
     with pytest.raises(InputError, match=r"first is discriminator.w, \(4,\) there and \(3,\) here"):
         fitting_weights(there, here, training=True)
     fitting = fitting_weights(there, here, training=False)
-    assert torch.equal(fitting["generator.w"], torch.ones(2))
+    assert torch.equal(fitting["generator_ema.w"], torch.ones(2))
     assert torch.equal(fitting["discriminator.w"], torch.zeros(3))
     with pytest.raises(
-        InputError, match=r"a.ckpt: .* generator.more, \(1,\) there and nothing here"
+        InputError, match=r"a.ckpt: .* generator_ema.more, \(1,\) there and nothing here"
     ):
-        fitting_weights({**there, "generator.more": torch.ones(1)}, here, False, "a.ckpt")
+        fitting_weights({**there, "generator_ema.more": torch.ones(1)}, here, False, "a.ckpt")

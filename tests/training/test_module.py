@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
@@ -233,6 +234,7 @@ def test_signs_of_real_logits_of_all_processes_are_kept_once(make_module, monkey
     monkeypatch.setattr("sdm_lightning.training.module.all_reduce", lambda _, value, how: 2 * value)
     module = make_module(augment=AdaptiveAugment())
     module.trainer = quiet_trainer()
+    module.trainer.state.fn = TrainerFn.FITTING
     module.real_signs += torch.tensor([1.0, 3.0])
     checkpoint = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)

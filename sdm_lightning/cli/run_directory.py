@@ -62,14 +62,16 @@ def resolve_checkpoint(command: str, wanted: str | None, run_directory: Path) ->
             )
         return None if found is None else str(found)
     assert wanted is not None
-    if "://" in wanted:
+    is_weights = wanted.endswith(".safetensors")
+    if "://" in wanted and not is_weights:
         return wanted
     if command != "fit":
         return str(find_weights(wanted))
-    if wanted.endswith(".safetensors"):
-        raise InputError(f"{wanted}: weights, not a run to continue; begin with --start_from")
-    if not Path(wanted).is_file():
-        raise InputError(f"checkpoint '{wanted}' does not exist (--ckpt_path FILE, last or auto)")
+    if is_weights or not Path(wanted).is_file():
+        what = "holds weights alone" if is_weights else "does not exist"
+        raise InputError(
+            f"checkpoint '{wanted}' {what} (--ckpt_path FILE, last or auto; --start_from WEIGHTS)"
+        )
     return wanted
 
 

@@ -37,9 +37,9 @@ class NamedImages:
             key = key_for_path(str(name.with_name(name.stem.removesuffix(suffix) + name.suffix)))
             if key in self.entries:
                 raise InputError(
-                    f"{path}: {self.entries[key].name} and {entry.name} have one name, {key}, "
-                    "without their extension and with _ for other characters than letters and "
-                    "digits; rename or remove one of them"
+                    f"{path}: {self.entries[key].name} and {entry.name} both become {key} "
+                    "(extensions are dropped, and other characters than letters, digits and "
+                    "hyphens become _); rename or remove one of them"
                 )
             self.entries[key] = entry
 

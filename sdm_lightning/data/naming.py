@@ -19,8 +19,8 @@ def key_for_path(name: str) -> str:
 
     WebDataset takes everything after the first dot of a base name for the extension, so dots
     become underscores, as all but letters, their marks, digits and hyphens do; folders are joined
-    with two underscores. However a system composes accents (macOS apart from the letter), a name
-    has one key.
+    with two underscores. A name has one key whether its accents are composed or, as on macOS,
+    separate.
 
     >>> key_for_path("a/abbey/img.v1.jpg")
     'a__abbey__img_v1'

@@ -86,7 +86,8 @@ def open_samples(place: str | list[str], reader: ShardReader) -> SampleSource:
         reader: Reads the shards.
 
     Raises:
-        InputError: If there is nothing, no image, or no index of the shards.
+        InputError: If there is nothing, no image, or no index of the shards, or if a folder without
+            an index holds both images and tar files.
     """
     path = local_path(place) if isinstance(place, str) else None
     if path is None or _are_shards(path):
@@ -97,10 +98,16 @@ def open_samples(place: str | list[str], reader: ShardReader) -> SampleSource:
 def _are_shards(path: str) -> bool:
     if os.path.isdir(path):
         names = os.listdir(path)
-        return INDEX_NAME in names or (
-            not any(map(is_image_name, names))  # else an archive may lie beside its photos
-            and any(is_tar_name(os.path.join(path, name)) for name in names)
-        )
+        if INDEX_NAME in names:
+            return True
+        if any(map(is_image_name, names)):
+            if any(name.endswith(".tar") for name in names):
+                raise InputError(
+                    f"{path}: holds images, and tar files without an {INDEX_NAME}; move one of the "
+                    "two elsewhere, or if the tar files are shards, run `sdm index` on them"
+                )
+            return False  # a compressed archive may lie beside its photos
+        return any(is_tar_name(os.path.join(path, name)) for name in names)
     if os.path.basename(path) == INDEX_NAME or ("{" in path and not os.path.exists(path)):
         return True
     return is_tar_name(path) and os.path.exists(os.path.join(os.path.dirname(path), INDEX_NAME))

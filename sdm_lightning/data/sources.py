@@ -18,6 +18,8 @@ from sdm_lightning.data.archives import READ_ERRORS, checked_tar
 from sdm_lightning.data.decode import IMAGE_EXTENSIONS, MAX_ENCODED_BYTES
 from sdm_lightning.errors import InputError
 
+_OF_SYSTEM = {"__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN"}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -56,7 +58,7 @@ def is_image_name(name: str) -> bool:
 
 def _is_of_system(path: PurePosixPath) -> bool:
     hidden = any(part.startswith(".") and part not in (".", "..") for part in path.parts)
-    return hidden or "__MACOSX" in path.parts
+    return hidden or not _OF_SYSTEM.isdisjoint(path.parts)
 
 
 def other_formats(names: Iterable[str]) -> str:
@@ -133,7 +135,8 @@ class FolderSource(ImageSource):
 
     def _list(self) -> Iterable[Entry]:
         # Links to files count, links to folders do not.
-        for folder, _, files in os.walk(self.path, onerror=_refuse):
+        for folder, folders, files in os.walk(self.path, onerror=_refuse):
+            folders[:] = [name for name in folders if not _is_of_system(PurePosixPath(name))]
             for file in files:
                 full = Path(folder) / file
                 if full.is_file():

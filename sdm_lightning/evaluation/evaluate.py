@@ -84,7 +84,7 @@ def evaluate_folders(
         kid: KID (times 1000) and its deviation over subsets, for sets of few images.
         ids: P-IDS and U-IDS; with fewer than 2,500 pairs they are left out with the reason.
         precision_recall: Precision and recall.
-        few_pairs: Report P-IDS and U-IDS of fewer pairs, with the number of pairs in their names.
+        few_pairs: Report P-IDS and U-IDS of fewer pairs, as p_ids[n<2500].
         download: Fetch missing weights into torch hub's cache.
         protocol: Data, number and masks, such as places36500-512-large; part of each recorded name.
         method: Name of the method, for tables.

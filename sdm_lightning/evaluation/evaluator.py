@@ -277,9 +277,12 @@ class Evaluator:
             if few and not self.few_pairs:
                 reason = (
                     f"{count} pairs; below {MIN_PAIRS} it is near 0 for any images; few_pairs true "
-                    "reports it, with the number of pairs in its name"
+                    "reports it as "
                 )
-                refused.update({metric_name(n, label): reason for n in ("p_ids", "u_ids")})
+                refused.update(
+                    {metric_name(n, label): f"{reason}{metric_name(n, label, small)}"
+                     for n in ("p_ids", "u_ids")}
+                )  # fmt: skip
             else:
                 scores = inception_discriminative_scores(real, fake, few_pairs=True)
                 found.update(zip(names, scores, strict=True))

@@ -121,9 +121,10 @@ class PairedFolders(Dataset):
         self.masks = NamedImages(masks) if masks is not None else None
         self.mask_convention: MaskConvention = mask_convention or "known-white"
         self.crop = crop
-        if self.real.entries.keys().isdisjoint(self.fake.entries):
-            _leave_out_top_folder(self.real)
-            _leave_out_top_folder(self.fake)
+        given = [self.fake] if self.masks is None else [self.fake, self.masks]
+        if any(self.real.entries.keys().isdisjoint(images.entries) for images in given):
+            for images in (self.real, *given):
+                _leave_out_top_folder(images)
         common = self.real.entries.keys() & self.fake.entries.keys()
         for owner, other, what, example in (
             (self.real, self.fake, "result for", True),
@@ -141,8 +142,6 @@ class PairedFolders(Dataset):
         self.dropped = len(self.real.entries) + len(self.fake.entries) - 2 * len(common)
         self.keys = sorted(common)
         if self.masks is not None:
-            if self.masks.entries.keys().isdisjoint(self.keys):
-                _leave_out_top_folder(self.masks)
             self._find_masks_by_unique_keys(self.masks)
             self.masks.require(self.keys, "mask")
 

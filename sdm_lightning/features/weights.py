@@ -89,7 +89,7 @@ def find_published(
                 ) from error
         if not file.is_file():
             raise InputError(
-                f"{file}: no such file; fetch it with `sdm evaluate --download true`, put "
+                f"{file}: no such file; add --download true to sdm evaluate, or put "
                 f"{published.url} there, give its path by {published.argument}, or choose "
                 f"{published.stand_in}"
             )

@@ -51,7 +51,7 @@ def finetune(
         photos: Folder of photos, searched in depth.
         name: Name of the run.
         start_from: Weights: a packaged name, a .safetensors or .ckpt file, runs/NAME, USER/REPO.
-            demo is trained at 64 pixels, which takes less than half of the time of photos-128.
+            demo is trained at 64 pixels, in less than half the time of photos-128.
         learning_rate: Learning rate of both networks; default: chosen by the number of photos.
         max_images: Training images; default: chosen by the number of photos.
         resolution: Side of the training crops; default: as the weights were trained.

@@ -64,8 +64,8 @@ def read_scores(results: str | Path, info: WeightsInfo) -> Scores:
     except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its last line is no record of sdm test or validate") from error
     own, averaged = info.extra.get(CHECKPOINT), record.get("parameters")
-    if scored.get("sha256") == info.sha256 != "":
-        return scores
+    if scored.get("sha256") == info.sha256:
+        own = info.sha256  # scored as weights, not as the checkpoint that they are from
     if own is None:
         raise InputError(
             f"{info.path}: does not say which checkpoint it was exported from, so that the scores "

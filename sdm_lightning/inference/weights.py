@@ -28,6 +28,7 @@ from sdm_lightning.inference.trusted import TRUSTED_PACKAGES, build, built_netwo
 
 FORMAT = "sdm-lightning/1"
 CHECKPOINT = "checkpoint_sha256"
+AVERAGED = "generator_ema."  # prefix of its tensors in a checkpoint
 """Key of ``WeightsInfo.extra``: the checkpoint that the weights are, or were exported from."""
 
 Parameters: TypeAlias = Literal["ema", "raw"]
@@ -266,7 +267,7 @@ def _check_facts(config: Mapping[str, Any]) -> None:
 def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tensor], WeightsInfo]:
     checkpoint = open_checkpoint(path)
     everything: Mapping[str, Tensor] = checkpoint["state_dict"]
-    prefix = "generator_ema." if parameters == "ema" else "generator."
+    prefix = AVERAGED if parameters == "ema" else "generator."
     state = {
         name[len(prefix) :]: tensor
         for name, tensor in everything.items()

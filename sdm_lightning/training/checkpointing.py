@@ -11,9 +11,7 @@ from torch import Tensor
 
 from sdm_lightning.errors import DivergedError, InputError, load_failure
 from sdm_lightning.files import atomic_file
-from sdm_lightning.inference.weights import read_weights
-
-AVERAGED = "generator_ema."
+from sdm_lightning.inference.weights import AVERAGED, read_weights
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -53,6 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return {
                 "state_dict": {f"{AVERAGED}{name}": tensor for name, tensor in state.items()},
                 "images_seen": info.images_seen or 0,
+                "parameters": info.parameters,
                 "pytorch-lightning_version": lightning.__version__,
             }
         try:

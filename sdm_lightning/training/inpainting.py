@@ -23,6 +23,7 @@ class InpaintingModule(pl.LightningModule):
         training_seed: Seed that a loaded checkpoint was trained with, if recorded.
         images_seen: Training images so far, over all processes.
         images_before: Training images that the weights a run started from had seen.
+        loaded_parameters: ``"raw"`` where a file of weights that are not averaged was loaded.
     """
 
     generator_ema: nn.Module
@@ -32,6 +33,7 @@ class InpaintingModule(pl.LightningModule):
     training_seed: int | None
     images_seen: int
     images_before: int
+    loaded_parameters: str = "ema"
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
@@ -110,6 +112,7 @@ class InpaintingModule(pl.LightningModule):
         """
         self.images_seen = checkpoint["images_seen"]
         self.images_before = checkpoint.get("images_before", 0)
+        self.loaded_parameters = checkpoint.get("parameters", "ema")
         self.training_seed = checkpoint.get("hyper_parameters", {}).get("seed")
         trainer = self._trainer
         checkpoint["state_dict"] = fitting_weights(

@@ -160,7 +160,8 @@ class TestOneLineErrors:
              "key 'model.discriminator.init_args.resolution' is linked to 'data.resolution'; "
              "set that instead"),
             ("--ckpt_path absent.ckpt",
-             "checkpoint 'absent.ckpt' does not exist (--ckpt_path FILE, last or auto)"),
+             "checkpoint 'absent.ckpt' does not exist (--ckpt_path FILE, last or auto; "
+             "--start_from WEIGHTS)"),
             ("--ckpt_path last",
              "runs/sdm/checkpoints holds no checkpoint; give one with --ckpt_path FILE, "
              "or the run's --name"),

@@ -36,12 +36,14 @@ def test_a_place_is_shards_where_it_has_an_index(tar: Path):
 
 
 def test_an_archive_beside_images_makes_no_shards(tar: Path):
-    make_images(tar.parent, 2)
-    for name in ("photos.tar", "photos.tar.gz"):
-        (tar.parent / name).write_bytes(tar.read_bytes())
-        source = open_samples(str(tar.parent), ShardReader())
-        assert isinstance(source, FileSource)
-        assert len(source) == 2
+    folder = make_images(tar.parent / "unpacked", 2)
+    (folder / "photos.tar.gz").write_bytes(tar.read_bytes())
+    source = open_samples(str(folder), ShardReader())
+    assert isinstance(source, FileSource)
+    assert len(source) == 2
+    (folder / "photos.tar").write_bytes(tar.read_bytes())
+    with pytest.raises(InputError, match="unpacked: holds images, and tar files without an index"):
+        open_samples(str(folder), ShardReader())
 
 
 def test_addresses_of_local_folders_are_read_as_paths(tmp_path: Path):

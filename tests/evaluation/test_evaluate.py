@@ -99,6 +99,17 @@ def test_zipped_folders_pair_as_their_folders_do(folders):
     assert evaluate(folders)["metrics"] == expected
 
 
+def test_masks_pair_with_zips_whose_folders_have_one_name(folders):
+    """Originals and results pair as they are, the masks only without the folders."""
+    expected = evaluate(folders)["metrics"]
+    for name in ("real", "fake"):
+        inside = folders.root / name / "images"
+        shutil.copytree(folders.root / name, inside)
+        target = str(folders.root / name)
+        setattr(folders, name, shutil.make_archive(target, "zip", folders.root / name, "images"))
+    assert evaluate(folders)["metrics"] == expected
+
+
 def test_missing_files(folders, capsys):
     Path(folders.fake, "photo2.png").unlink()
     Path(folders.fake, "photo4.png").unlink()
@@ -221,12 +232,14 @@ def test_scores_that_need_more_pairs_are_left_out_with_the_reason(folders, capsy
     assert "fid[random-conv]/toy6" in record["metrics"]
     printed = capsys.readouterr().out
     assert "not reported: p_ids[random-conv]: 6 pairs; below 2500 it is near 0" in printed
-    assert "few_pairs true" in printed
+    assert "few_pairs true reports it as p_ids[random-conv,n<2500]" in printed
 
 
 def test_missing_weights_and_empty_folders(folders, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(folders.root))
-    assert "features=random-conv" in refused(folders, features="inception-v3-compat")
+    assert "efficientnet-lite2 (extra `features`) or random-conv" in refused(
+        folders, features="inception-v3-compat"
+    )
     assert "lpips=null" in refused(folders, lpips="alex")
     Path(folders.root, "empty").mkdir()
     assert "no images in it" in refused(folders, masks=str(folders.root / "empty"))

@@ -38,7 +38,7 @@ def test_missing_weights_say_where_and_what_else(tmp_path, monkeypatch):
         find_published(published())
     text = str(error.value)
     assert str(tmp_path / "hub" / "checkpoints" / "net-00000000.pth") in text
-    assert "`sdm evaluate --download true`" in text
+    assert "--download true to sdm evaluate" in text
     assert "net_weights" in text
     assert "net=toy" in text
     with pytest.raises(InputError, match=r"nowhere\.pth: no such file, given by net_weights"):

@@ -106,6 +106,19 @@ def test_scores_of_other_weights_are_refused(
     assert not (tmp_path / "repo").exists()
 
 
+def test_scores_of_the_weights_themselves(tiny_weights: Path, tmp_path: Path) -> None:
+    """``sdm test --ckpt_path WEIGHTS`` records the hash of the weights file."""
+    weights = Inpainter.from_pretrained(tiny_weights)
+    assert weights.info is not None
+    results = tmp_path / "results.jsonl"
+    record = {**RECORD, "checkpoint": {"path": "w", "sha256": weights.info.sha256}}
+    results.write_text(json.dumps({**record, "parameters": "raw"}) + "\n")
+    with pytest.raises(InputError, match="scores the raw weights, and those of"):
+        weights.save_pretrained(tmp_path / "repo", results=results)
+    results.write_text(json.dumps(record) + "\n")
+    weights.save_pretrained(tmp_path / "repo", results=results)
+
+
 def test_an_edited_card_is_not_replaced_unasked(tiny_weights: Path, tmp_path: Path, capsys) -> None:
     words = ["push", str(tiny_weights), "me/holes", "--folder", str(tmp_path)]
     main(words)

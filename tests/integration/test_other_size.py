@@ -25,7 +25,7 @@ def test_tested_at_twice_the_size_but_with_no_other_network(sdm, capsys):
     for change, command, first in (
         ("--data.resolution=32", "fit", r"discriminator\.\S+, nothing there and \(.*\) here"),
         ("--model.generator.init_args.base_channels=4", "test",
-         r"generator\.\S+, \(8, .*\) there and \(4, .*\) here"),
+         r"generator_ema\.\S+, \(8, .*\) there and \(4, .*\) here"),
     ):  # fmt: skip
         with pytest.raises(SystemExit) as stopped:
             sdm(command, "--ckpt_path=last", change)

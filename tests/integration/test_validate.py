@@ -39,4 +39,7 @@ def test_weights_are_scored_as_the_checkpoint_that_they_were_exported_from(sdm, 
     main(["push", weights, "me/holes", "--folder", "card", f"--results={run / 'results.jsonl'}"])
     with pytest.raises(SystemExit):
         sdm("fit", f"--ckpt_path={weights}", name="other")
-    assert "weights, not a run to continue; begin with --start_from" in capsys.readouterr().err
+    assert (
+        "exported.safetensors' holds weights alone (--ckpt_path FILE, last or auto; --start_from"
+        in capsys.readouterr().err
+    )

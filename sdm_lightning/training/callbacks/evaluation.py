@@ -302,8 +302,9 @@ def _model_facts(pl_module: pl.LightningModule) -> dict[str, Any]:
     diffusion = getattr(pl_module, "diffusion", None)
     images_seen = getattr(pl_module, "images_seen", None)
     parameters = sum(p.numel() for p in getattr(pl_module, "generator", pl_module).parameters())
+    scored = "ema" if hasattr(pl_module, "generator_ema") else "raw"
     return {
-        "parameters": "ema" if hasattr(pl_module, "generator_ema") else "raw",
+        "parameters": getattr(pl_module, "loaded_parameters", scored),
         "num_parameters": parameters,
         "num_iterations": getattr(pl_module, "test_iterations", None),
         "train_iterations": getattr(pl_module, "random_iterations", None)

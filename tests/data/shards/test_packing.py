@@ -143,13 +143,17 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch):
     scandir = os.scandir
 
     def refusing(path: str):
-        if str(path).endswith("closed"):
+        if str(path).endswith(("closed", "lost+found", ".Trashes")):
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
+    for name in ("lost+found", ".Trashes"):  # nobody's photos
+        (images / name).mkdir()
     with pytest.raises(InputError, match=r"closed: cannot be listed \(Permission denied\)"):
         pack_shards(str(images), str(tmp_path / "out"), num_workers=0)
+    (images / "closed").rename(tmp_path / "elsewhere")
+    pack_shards(str(images), str(tmp_path / "out"), num_workers=0)
 
 
 def test_the_extension_is_that_of_the_content(tmp_path: Path):

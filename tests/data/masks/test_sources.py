@@ -72,7 +72,7 @@ def test_masks_from_a_folder_pair_by_key_or_by_path(tmp_path: Path):
     with pytest.raises(InputError, match=rf"{tmp_path}: no mask for z; expected a file z.png"):
         source(raw("z"), 8)
     (tmp_path / "x.jpg").write_bytes(encoded(KNOWN * 255))
-    with pytest.raises(InputError, match=r"x.jpg and x.png have one name"):
+    with pytest.raises(InputError, match=r"x.jpg and x.png both become x "):
         FolderMasks(str(tmp_path))
 
 

@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 oldest=${OLDEST:-}
 for candidate in python3.10 "$HOME"/.pyenv/versions/3.10.*/bin/python python3; do
-    [ -n "$oldest" ] || ! command -v "$candidate" >/dev/null || oldest=$candidate
+    # Run, not looked up: pyenv has a command for every version, whether it is active or not.
+    [ -n "$oldest" ] || ! "$candidate" -V >/dev/null 2>&1 || oldest=$candidate
 done
 # An environment of another Python than the one that is asked for is made anew.
 if [ -n "${OLDEST:-}" ] && [ "$("$oldest" -V)" != "$(.venv-min/bin/python -V 2>/dev/null)" ]; then

@@ -75,7 +75,9 @@ generator.
 TRAINING = """\
 Peak memory is that of a small network (8 to 32 channels, batch 2): what a fit adds to its process.
 With gradients stopped between iterations, the default ([paper notes](paper-notes.md#the-loop)), it
-hardly grows with T.
+hardly grows with T. On the Xeon the products are faster, so that what remains weighs more; the step
+takes as long as on the EPYC with AVX512, whose lines for 32x32 and 64x64 were measured with an
+earlier likelihood.
 """
 
 COMPILATION = """\

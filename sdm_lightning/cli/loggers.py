@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch.utilities import rank_zero_only
 
 from sdm_lightning.files import write_atomically
+from sdm_lightning.training.distributed import is_first_process
 
 
 def place_loggers(settings: Namespace, run_directory: Path, command: str) -> None:
@@ -59,7 +59,7 @@ def keep_wandb_id(arguments: Namespace, file: Path, resumed: bool) -> None:
     """Let an online fit that resumes go on in the W&B run of its first start, kept in a file."""
     offline = arguments.get("offline") or os.environ.get("WANDB_MODE", "online") != "online"
     given = arguments.get("id") or arguments.get("version") or "WANDB_RUN_ID" in os.environ
-    if offline or given or getattr(rank_zero_only, "rank", 0):
+    if offline or given or not is_first_process():
         return
     if not (resumed and file.is_file()):
         write_atomically(file, uuid.uuid4().hex[:8])

@@ -20,7 +20,6 @@ from lightning.pytorch.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sdm_lightning.cli.configs import (
@@ -55,6 +54,7 @@ from sdm_lightning.training.callbacks.evaluation import EvaluationCallback
 from sdm_lightning.training.callbacks.starting import StartingWeights
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
 from sdm_lightning.training.checks import refuse_unfit_precision
+from sdm_lightning.training.distributed import is_first_process
 from sdm_lightning.training.loggers import MetricsFile
 from sdm_lightning.training.module import SDMModule
 from sdm_lightning.working_directory import import_from_working_directory
@@ -192,13 +192,13 @@ class SDMCommandLine(LightningCLI):
         root = trainer.default_root_dir or run_folder(settings.runs_dir, settings.name)
         self.run_directory = Path(root)
         refuse_trainer_settings(trainer)
-        if command == "fit" and getattr(rank_zero_only, "rank", 0) == 0:
+        if command == "fit" and is_first_process():
             self.resources.enter_context(only_fit(self.run_directory))
         settings.ckpt_path = resolve_checkpoint(command, settings.ckpt_path, self.run_directory)
         if settings.weights_only is None:
             settings.weights_only = True
         fresh = command == "fit" and settings.ckpt_path is None
-        if fresh and getattr(rank_zero_only, "rank", 0) == 0:
+        if fresh and is_first_process():
             set_aside(self.run_directory / "metrics.csv")
         if command == "predict" and settings.return_predictions is None:
             settings.return_predictions = False  # they go to disk; memory would not hold a data set
@@ -317,7 +317,7 @@ def run_trainer(words: list[str], descriptions: dict[str, str]) -> bool:
             if words[0] == "fit":
                 resources.enter_context(leave_when_signalled())
             SDMCommandLine(words, descriptions, resources)
-        return getattr(rank_zero_only, "rank", 0) == 0
+        return is_first_process()
     finally:
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:

@@ -221,6 +221,12 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.getbands()[-1] == "A"  # LAB has an A that is colour
 
 
+def over_white(image: Image.Image) -> Image.Image:
+    """Lay an image with transparency over white; RGBA, opaque everywhere."""
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+
+
 def _to_array(image: Image.Image, mode: str) -> UInt8Array:
     image = upright(image)
     if image.mode in _WIDE_MODES:
@@ -231,8 +237,7 @@ def _to_array(image: Image.Image, mode: str) -> UInt8Array:
     try:
         if _has_alpha(image) or "transparency" in image.info:
             # Hidden pixels hold anything; what a viewer shows is the picture over white.
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            image = over_white(image)
         return np.array(image if image.mode == mode else image.convert(mode))
     except (OSError, ValueError, MemoryError) as error:
         raise BadImageError(f"cannot be converted from mode {image.mode} ({error})") from error

@@ -19,7 +19,13 @@ from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask
 from sdm_lightning.data.masks.sources import MaskSource, RandomMasks, SampleMasks, require_masks
 from sdm_lightning.data.shards.reading import RawSample
 from sdm_lightning.data.stream import EvalExample, Example
-from sdm_lightning.data.transforms import center_crop, pad_to, random_crop, random_flip, to_tensor
+from sdm_lightning.data.transforms import (
+    pad_to,
+    padded_center_crop,
+    random_crop,
+    random_flip,
+    to_tensor,
+)
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_rng
 
@@ -118,11 +124,11 @@ class EvalPreprocess:
         mask = self.masks(raw, self.size)
         if mask.shape == image.shape[:2]:
             # As large as the image: it is cut out at the same place.
-            mask = center_crop(pad_to(mask, self.size), self.size)
+            mask = padded_center_crop(mask, self.size)
         elif mask.shape != (self.size, self.size):
             raise _size_error(raw, mask, image, f", or the crop, {self.size}x{self.size}")
         height, width = (min(side, self.size) for side in image.shape[:2])
-        image = center_crop(pad_to(image, self.size), self.size)
+        image = padded_center_crop(image, self.size)
         return {
             "image": to_tensor(image),
             "mask": _mask_tensor(mask),

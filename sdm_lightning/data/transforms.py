@@ -71,6 +71,11 @@ def pad_to(image: UInt8Array, size: int) -> UInt8Array:
     return np.pad(image, widths, mode="symmetric")
 
 
+def padded_center_crop(image: UInt8Array, size: int) -> UInt8Array:
+    """Cut the central square, after smaller images are mirrored up to it: the test's crop."""
+    return center_crop(pad_to(image, size), size)
+
+
 def random_flip(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     """Mirror left to right with probability one half.
 

@@ -279,10 +279,8 @@ class Evaluator:
                     f"{count} pairs; below {MIN_PAIRS} it is near 0 for any images; few_pairs true "
                     "reports it as "
                 )
-                refused.update(
-                    {metric_name(n, label): f"{reason}{metric_name(n, label, small)}"
-                     for n in ("p_ids", "u_ids")}
-                )  # fmt: skip
+                for score, shown in zip(("p_ids", "u_ids"), names, strict=True):
+                    refused[metric_name(score, label)] = reason + shown
             else:
                 scores = inception_discriminative_scores(real, fake, few_pairs=True)
                 found.update(zip(names, scores, strict=True))

@@ -14,7 +14,7 @@ from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.data.naming import key_for_path, unique_keys
 from sdm_lightning.data.sources import FolderSource
-from sdm_lightning.data.transforms import center_crop, pad_to
+from sdm_lightning.data.transforms import padded_center_crop
 from sdm_lightning.errors import InputError
 
 
@@ -199,7 +199,7 @@ class PairedFolders(Dataset):
         )
 
     def _fit(self, image: UInt8Array) -> UInt8Array:
-        return image if self.crop is None else center_crop(pad_to(image, self.crop), self.crop)
+        return image if self.crop is None else padded_center_crop(image, self.crop)
 
 
 def _leave_out_top_folder(images: NamedImages) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from sdm_lightning.arrays import BoolArray, UInt8Array
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
-from sdm_lightning.data.transforms import center_crop, pad_to
+from sdm_lightning.data.transforms import padded_center_crop
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import atomic_file
 from sdm_lightning.inference.methods import Method, load_method
@@ -80,8 +80,8 @@ def run_baseline(
         image, mask = pictures.image(key), holes.mask(key, mask_convention)
         if crop is not None:
             if mask.shape == image.shape[:2]:
-                mask = center_crop(pad_to(mask, crop), crop)
-            image = center_crop(pad_to(image, crop), crop)
+                mask = padded_center_crop(mask, crop)
+            image = padded_center_crop(image, crop)
         if mask.shape != image.shape[:2]:
             cut = f", cut to {crop}x{crop}" if crop else "; --crop N cuts the pictures to squares"
             raise InputError(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sdm_lightning.data.decode import JPEG_EXTENSIONS
+from sdm_lightning.data.decode import JPEG_EXTENSIONS, over_white
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.pictures import eight_bits
@@ -34,8 +34,7 @@ def save_picture(path: Path, sample: InpaintingSample) -> None:
     """
     image = sample.image
     if path.suffix.lower() in FLAT and image.mode in ("RGBA", "LA"):
-        rgba = image.convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        flat = over_white(image)
         flat.info = image.info
         image = flat.convert(image.mode[:-1])
     try:

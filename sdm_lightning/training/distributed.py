@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -47,6 +48,11 @@ def _trained_buckets(
     )
     unchanged.set_result(buffer)
     return unchanged
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first process, as launchers say before a trainer exists."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def all_reduce(trainer: pl.Trainer, value: Tensor, operation: str) -> Tensor:

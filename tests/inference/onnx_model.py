@@ -8,44 +8,17 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from sdm_lightning.inference import WeightsInfo, save_weights
 from sdm_lightning.inference.onnx_file import TORCH_WITH_FREE_SIZES
-from sdm_lightning.models import Generator
+from tests.inference.tiny_weights import TINY, random_weights
 
-SMALLEST: dict[str, Any] = {
-    "base_channels": 4,
-    "max_channels": 8,
-    "num_downsamples": 1,
-    "attention_strides": [2],
-    "attention_heads": 1,
-    "bias_channels": 4,
-    "latent_dim": 8,
-    "mapping_layers": 1,
-}
+SMALLEST: dict[str, Any] = {**TINY, "num_downsamples": 1, "attention_strides": [2]}
 
 
 @pytest.fixture(scope="session")
 def smallest_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a generator with one downsampling, trained at "16 pixels" for T = 2."""
-    torch.manual_seed(0)
-    generator = Generator(**SMALLEST)
-    with torch.no_grad():
-        for parameter in generator.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return save_weights(
-        tmp_path_factory.mktemp("onnx") / "smallest.safetensors",
-        WeightsInfo(
-            {"class_path": "sdm_lightning.models.Generator", "init_args": SMALLEST},
-            {
-                "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
-                "init_args": {"num_iterations": 2, "alpha": 0.05},
-            },
-            resolution=16,
-            licence="CC0-1.0",
-            data="random numbers",
-        ),
-        generator.state_dict(),
-    )
+    path = tmp_path_factory.mktemp("onnx") / "smallest.safetensors"
+    return random_weights(path, SMALLEST, {"num_iterations": 2, "alpha": 0.05}, resolution=16)
 
 
 @pytest.fixture(scope="session")

@@ -21,31 +21,33 @@ TINY: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of a tiny generator with random weights, trained at "32 pixels"."""
+def random_weights(
+    path: Path, settings: dict[str, Any], loop: dict[str, Any], **facts: Any
+) -> Path:
+    """Write weights of a generator and its loop, whose parameters are random numbers."""
     torch.manual_seed(0)
-    generator = Generator(**TINY)
+    generator = Generator(**settings)
     with torch.no_grad():
         for parameter in generator.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    return save_weights(
-        path,
-        WeightsInfo(
-            {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
-            {
-                "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
-                "init_args": {
-                    "num_iterations": 3,
-                    "alpha": 0.05,
-                    "schedule": {"class_path": "sdm_lightning.diffusion.CubicSchedule"},
-                },
-            },
-            resolution=32,
-            images_seen=1234,
-            licence="CC0-1.0",
-            data="random numbers",
-        ),
-        generator.state_dict(),
+    info = WeightsInfo(
+        {"class_path": "sdm_lightning.models.Generator", "init_args": settings},
+        {"class_path": "sdm_lightning.diffusion.SpatialDiffusion", "init_args": loop},
+        licence="CC0-1.0",
+        data="random numbers",
+        **facts,
+    )
+    return save_weights(path, info, generator.state_dict())
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a tiny generator with random weights, trained at "32 pixels"."""
+    schedule = {"class_path": "sdm_lightning.diffusion.CubicSchedule"}
+    return random_weights(
+        tmp_path_factory.mktemp("weights") / "tiny.safetensors",
+        TINY,
+        {"num_iterations": 3, "alpha": 0.05, "schedule": schedule},
+        resolution=32,
+        images_seen=1234,
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.seed import max_seed_value
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -19,7 +18,6 @@ from lightning.pytorch.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sdm_lightning.cli.configs import (
@@ -243,11 +241,8 @@ class SDMCommandLine(LightningCLI):
             # Not within torchrun, which tells ranks by itself. The launch script requeues by exit
             # status; Lightning's own way saves mid-step.
             kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
-        strategy = trainer["strategy"]
-        if strategy == "ddp" or (strategy == "auto" and wants_many_processes(trainer)):
-            kwargs["strategy"] = DDPStrategy(
-                find_unused_parameters=True, gradient_as_bucket_view=True
-            )
+        if trainer["strategy"] == "auto" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            kwargs["strategy"] = "ddp"  # torchrun's processes, whatever trainer.devices says
         if trainer["logger"] in (None, True):
             kwargs["logger"] = MetricsFile(str(self.run_directory))
         kwargs["default_root_dir"] = str(self.run_directory)
@@ -372,18 +367,3 @@ def refuse_trainer_settings(trainer: Namespace) -> None:
         raise InputError(
             "trainer.accumulate_grad_batches is not for GANs; use data.global_batch_size"
         )
-
-
-def wants_many_processes(trainer: Any) -> bool:
-    """Return whether trainer settings or launcher call for more than one process."""
-    if trainer["num_nodes"] > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return True
-    devices = trainer["devices"]
-    if devices in ("auto", -1, "-1"):
-        on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
-        return not on_cpu and torch.cuda.device_count() > 1
-    if isinstance(devices, list):
-        return len(devices) > 1
-    if isinstance(devices, str) and "," in devices:
-        return len([d for d in devices.split(",") if d]) > 1
-    return int(devices) > 1

@@ -126,19 +126,15 @@ def refuse_unfit_trainer(trainer: pl.Trainer, training: bool) -> None:
     if not training:
         return
     strategy = trainer.strategy
-    options = getattr(strategy, "_ddp_kwargs", {})
     unfit = None
     if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         unfit = type(strategy).__name__
-    elif isinstance(strategy, DDPStrategy) and not options.get("find_unused_parameters"):
-        unfit = "DDP without find_unused_parameters"
-    elif options.get("static_graph"):
+    elif getattr(strategy, "_ddp_kwargs", {}).get("static_graph"):
         unfit = "DDP with static_graph"
     if unfit is not None:
         raise InputError(
             f"trainer.strategy is {unfit}: generator and discriminator take turns, so each "
-            "backward leaves the other unused; set it to ddp (for a trainer built in Python: "
-            "ddp_find_unused_parameters_true)"
+            "backward leaves the other unused; set it to ddp"
         )
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         # Lightning looks at the time in automatic optimization only.

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -23,6 +24,14 @@ def gradient_sync(trainer: pl.Trainer, enabled: bool) -> Iterator[None]:
     else:
         with wrapper.no_sync():
             yield
+
+
+def let_networks_take_turns(trainer: pl.Trainer) -> None:
+    """Tell DDP, before it wraps the module, that each backward leaves one network unused."""
+    if isinstance(trainer.strategy, DDPStrategy):
+        trainer.strategy._ddp_kwargs |= {
+            "find_unused_parameters": True, "gradient_as_bucket_view": True,
+        }  # fmt: skip
 
 
 def reduce_trained_network_only(trainer: pl.Trainer) -> None:

@@ -29,6 +29,7 @@ from sdm_lightning.training.averaging import AverageSettings, averaged_copy, upd
 from sdm_lightning.training.distributed import (
     all_reduce,
     gradient_sync,
+    let_networks_take_turns,
     reduce_trained_network_only,
 )
 from sdm_lightning.training.health import GRADIENTS, StepHealth, largest_gradient
@@ -157,6 +158,7 @@ class SDMModule(InpaintingModule):
             InputError: See :func:`refuse_unfit_trainer` and :func:`refuse_unfit_parts`.
         """
         checks.refuse_unfit_trainer(self.trainer, stage == "fit")
+        let_networks_take_turns(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         self.num_micro_batches = getattr(data, "num_parts", self.num_micro_batches)
         if stage == "fit" and self.perceptual is not None and self.losses.perceptual:

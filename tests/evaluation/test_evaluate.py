@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdm_lightning.cli.main import main
 from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.evaluate import evaluate_folders
 from sdm_lightning.reports.results import read_result_lines
@@ -275,16 +274,6 @@ def test_changed_originals_invalidate_the_cache(folders, capsys):
     assert third["images_digest"] != first["images_digest"]
 
 
-def test_scores_are_recorded_though_the_disk_is_full_for_the_cache(folders, room_for, caplog):
-    complete = evaluate(folders)
-    (cache,), record = (folders.root / "cache").iterdir(), str(folders.root / "other.jsonl")
-    with room_for(cache.stat().st_size - 1):  # 8 kB; the record takes 2
-        record = evaluate(folders, cache=str(folders.root / "other"), record=record)
-    assert record["metrics"] == complete["metrics"]
-    assert caplog.messages == [f"{folders.root / 'other'}: features are not kept (File too large)"]
-    assert list((folders.root / "other").iterdir()) == []
-
-
 def test_progress_tells_images_per_second(folders, capsys):
     evaluate(folders)
     assert "6/6" in (err := capsys.readouterr().err)
@@ -300,12 +289,3 @@ def test_every_argument_is_documented():
 def test_a_device_that_is_not_there(folders, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert refused(folders, device="cuda").startswith("device cuda: this machine has no usable")
-
-
-def test_an_apple_gpu_that_is_not_there(folders, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["evaluate", folders.real, folders.fake, "--features", "null", "--lpips", "null",
-              "--record", "null", "--device", "mps"])  # fmt: skip
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said == "error: device mps: this machine has no usable Apple GPU; use cpu or auto\n"

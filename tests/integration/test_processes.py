@@ -91,7 +91,7 @@ def trained(world, module, bad=None, ckpt_path=None, options=None, **strategy):
 @pytest.mark.parametrize("detach", [True, False])
 def test_two_processes_equal_one(detach):
     alone = trained(1, silent_module(detach))
-    pair = trained(2, silent_module(detach), find_unused_parameters=True)
+    pair = trained(2, silent_module(detach))
     initial = silent_module(detach).state_dict()
     assert alone.keys() == pair.keys()
     for name, value in alone.items():
@@ -105,7 +105,7 @@ def test_a_batch_that_is_bad_on_one_process_is_skipped_on_all():
     """And on as many batches as in a single process: the others train on."""
     bad = GLOBAL_BATCH + 1  # of the second batch, and of the second process
     alone = trained(1, silent_module(), bad)
-    pair = trained(2, silent_module(), bad, find_unused_parameters=True)
+    pair = trained(2, silent_module(), bad)
     healthy = trained(1, silent_module())
     for name, value in alone.items():
         torch.testing.assert_close(pair[name], value, rtol=2e-5, atol=ROUNDING, msg=name)
@@ -137,7 +137,7 @@ def test_two_processes_go_on_as_if_never_stopped(tmp_path):
         module.augment = AdaptiveAugment(
             interval=3, images_to_unit=40, probability=0.3, transforms=()
         )
-        trained(2, module, find_unused_parameters=True, **options)
+        trained(2, module, **options)
 
     (tmp_path / "resumed").mkdir()
     run(options={"callbacks": [Save(tmp_path)]})
@@ -156,7 +156,7 @@ def test_a_signal_to_one_process_stops_both_with_a_whole_checkpoint(tmp_path):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     options = {"callbacks": [Preemption(every_n_batches=2), Signal()], "default_root_dir": tmp_path}
-    trained(2, silent_module(), find_unused_parameters=True, options=options)
+    trained(2, silent_module(), options=options)
     saved = torch.load(tmp_path / "checkpoints" / "preempted.ckpt", weights_only=True)
     assert saved["images_seen"] == 2 * GLOBAL_BATCH
 
@@ -164,15 +164,14 @@ def test_a_signal_to_one_process_stops_both_with_a_whole_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("strategy", "name"),
     [
-        (DDPStrategy(), "DDP without find_unused_parameters"),
-        (DDPStrategy(find_unused_parameters=True, static_graph=True), "DDP with static_graph"),
+        (DDPStrategy(static_graph=True), "DDP with static_graph"),
         (FSDPStrategy(), "FSDPStrategy"),
         (ModelParallelStrategy(), "ModelParallelStrategy"),
     ],
 )
 def test_a_strategy_that_would_fail_in_the_first_steps_is_refused(strategy, name):
     trainer = SimpleNamespace(precision="32-true", strategy=strategy, callbacks=[])
-    with pytest.raises(InputError, match=f"is {name}: .*; set it to ddp .*_parameters_true"):
+    with pytest.raises(InputError, match=f"is {name}: .*; set it to ddp"):
         refuse_unfit_trainer(trainer, training=True)
     refuse_unfit_trainer(trainer, training=False)
 

@@ -1,13 +1,10 @@
 """Budget, preemption, pictures and checkpoints."""
 
-import os
-import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from sdm_lightning.data.transforms import to_array
@@ -19,7 +16,6 @@ from sdm_lightning.training.callbacks import (
     Preemption,
     SampleGrid,
 )
-from sdm_lightning.training.checkpointing import AtomicCheckpointIO
 from tests.trainers import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings(
@@ -41,26 +37,6 @@ def test_budget_counts_images(make_module, make_loader, tmp_path):
 def test_budget_must_be_positive():
     with pytest.raises(InputError, match="max_images is 0"):
         ImageBudget(0)
-
-
-def test_signal_stops_between_batches_with_a_whole_checkpoint(make_module, make_loader, tmp_path):
-    class Signal(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if batch_idx == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    before = signal.getsignal(signal.SIGTERM)
-    preemption = Preemption()
-    module = make_module()
-    trainer = trainer_in(tmp_path, [preemption, Signal()], max_steps=9)
-    trainer.fit(module, make_loader())
-    assert preemption.requested
-    assert trainer.global_step == 2
-    assert signal.getsignal(signal.SIGTERM) is before
-    saved = torch.load(tmp_path / "checkpoints" / "preempted.ckpt", weights_only=True)
-    assert saved["images_seen"] == 8
-    for name, value in module.state_dict().items():
-        assert torch.equal(value, saved["state_dict"][name]), name
 
 
 def test_pixels_are_rounded():
@@ -127,20 +103,6 @@ def test_progress_bar_counts_a_runs_own_images(make_module, make_loader, tmp_pat
     shown = capsys.readouterr()
     assert bar.train_progress_bar.format_dict["initial"] == 0
     assert "8.00/8.00" in shown.err + shown.out
-
-
-def test_failed_save_leaves_the_old_checkpoint(tmp_path):
-    path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
-
-    class Unwritable:
-        def __reduce__(self):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        AtomicCheckpointIO().save_checkpoint({"step": 2, "other": Unwritable()}, path)
-    assert torch.load(path, weights_only=True) == {"step": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_several_processes_ask_each_other_however_short_an_epoch_is(monkeypatch):

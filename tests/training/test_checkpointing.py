@@ -1,6 +1,5 @@
 """Checkpoints: written whole, and refused in one line where they cannot serve."""
 
-import os
 import pathlib
 
 import pytest
@@ -9,20 +8,6 @@ import torch
 from sdm_lightning.errors import InputError
 from sdm_lightning.inference.weights import load_generator
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO, fitting_weights
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"images_seen": 1}, path)
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        AtomicCheckpointIO().save_checkpoint({"images_seen": 2}, path)
-    assert AtomicCheckpointIO().load_checkpoint(path)["images_seen"] == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

@@ -59,14 +59,6 @@ def test_a_new_run_starts_from_the_weights(weights: tuple[Path, SimpleNamespace]
     assert module.images_seen == module.images_before == 500
 
 
-def test_a_resumed_run_keeps_its_own(weights: tuple[Path, SimpleNamespace]) -> None:
-    path, trained = weights
-    module = networks()
-    StartingWeights(str(path)).on_fit_start(SimpleNamespace(ckpt_path="last.ckpt"), module)  # type: ignore[arg-type]
-    assert not equal(module.generator, trained.generator)
-    assert module.images_seen == 0
-
-
 def test_another_architecture_is_refused(weights: tuple[Path, SimpleNamespace]) -> None:
     callback = StartingWeights(str(weights[0]))
     with pytest.raises(InputError, match=r"do not fit model\.generator as configured"):

@@ -105,4 +105,5 @@ def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool
         )
     write_index(target, [result.entry for result in results], masks=all(r.masked for r in results))
     index = ShardIndex.load(folder)
-    print(f"{target}: {index.num_samples} samples in {len(index.shards)} shards")
+    plural = "s" * (len(index.shards) > 1)
+    print(f"{target}: {index.num_samples} samples in {len(index.shards)} shard{plural}")

@@ -259,7 +259,8 @@ def _pack(
         raise InputError(f"{images.path}: none of its {len(entries)} images can be decoded")
     _publish(whole, skipped, settings, out, partial)
     samples, size = sum(b.samples for b in whole), sum(b.bytes for b in whole)
-    print(f"{out}: {samples} images in {len(whole)} shards, {size / 1e6:.1f} MB")
+    plural = "s" * (len(whole) > 1)
+    print(f"{out}: {samples} images in {len(whole)} shard{plural}, {size / 1e6:.1f} MB")
 
 
 def _report_skipped(skipped: Sequence[tuple[str, str]], total: int, path: str) -> None:

@@ -48,7 +48,7 @@ the median of the pairs' ratios, and 1 means that nothing is lost. The limit of 
 list of its own convolutions, matrix products and attention, recorded with their shapes and run
 again with nothing between them. On a CPU, times are processor seconds of one thread unless they
 say wall clock. *Before* is the same command with the code as it was before an improvement, on the
-same machine. Both machines did other work meanwhile, the one with AVX2 much of it: ratios hold, its
+same machine. All machines did other work meanwhile, the one with AVX2 much of it: ratios hold, its
 times are long. What was not run is absent.
 """
 

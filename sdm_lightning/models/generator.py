@@ -41,8 +41,8 @@ class Generator(nn.Module):
         attention_heads: Heads of each attention block.
         uncertainty_guided: Bias attention by F(u) (False is Table 1, model F).
         bias_channels: Width of the four convolutions of F.
-        latent_dim: Width of the latent code; the style is this code beside the global feature
-                (concatenated).
+        latent_dim: Width of the latent code, which is concatenated with the global feature into the
+            style.
         mapping_layers: Fully connected layers of the mapping network.
         mapping_lr_multiplier: Learning-rate factor of the mapping network.
         noise_injection: Per-pixel noise of learned strength in the decoder while training.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from sdm_lightning.diffusion import Prediction, SpatialDiffusion
+from sdm_lightning.diffusion import DiffusionState, Prediction, SpatialDiffusion
 
 
 class OrderedDiffusion(SpatialDiffusion):
@@ -40,7 +40,9 @@ class OrderedDiffusion(SpatialDiffusion):
         self.order = order
         self.neighbourhood = neighbourhood
 
-    def ranking(self, prediction: Prediction, initial_mask: Tensor) -> Tensor:
+    def ranking(
+        self, prediction: Prediction, state: DiffusionState, initial_mask: Tensor
+    ) -> Tensor:
         """Rank the pixels by the order; see SpatialDiffusion."""
         hole = 1 - initial_mask
         if self.order == "distance":
@@ -49,7 +51,7 @@ class OrderedDiffusion(SpatialDiffusion):
             return torch.from_numpy(np.stack(distances))[:, None].to(hole)
         if self.order == "random":
             return torch.rand(hole.shape, generator=torch.Generator().manual_seed(0)).to(hole)
-        deviation = super().ranking(prediction, initial_mask)
+        deviation = super().ranking(prediction, state, initial_mask)
         if self.neighbourhood > 1:
             window = (self.neighbourhood, 1, self.neighbourhood // 2)
             deviation = avg_pool2d(deviation * hole, *window)

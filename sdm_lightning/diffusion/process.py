@@ -288,11 +288,14 @@ class SpatialDiffusion:
         self.uncertainty_channels: UncertaintyChannels = uncertainty_channels
         require_rising(self.schedule)
 
-    def ranking(self, prediction: Prediction, initial_mask: Tensor) -> Tensor:
+    def ranking(
+        self, prediction: Prediction, state: DiffusionState, initial_mask: Tensor
+    ) -> Tensor:
         """Rank the pixels for picking, the least first; a subclass may rank otherwise.
 
         Args:
             prediction: The network's output.
+            state: x_{t-1}, m_{t-1}, u_{t-1}, which it was predicted from.
             initial_mask: m_0, ``(B, 1, H, W)``.
 
         Returns:
@@ -340,7 +343,7 @@ class SpatialDiffusion:
                 self.uncertainty_scale, self.uncertainty_channels,
             )  # fmt: skip
             fraction = 1.0 if last else self.schedule(step / total)
-            ranking = self.ranking(prediction, initial_mask)
+            ranking = self.ranking(prediction, state, initial_mask)
             new_mask, uncertainty = pick(state, prediction, initial_mask, fraction, ranking)
             alpha = 0.0 if last else self.alpha
             new_image = sample(known, initial_mask, new_mask, prediction, alpha, generator)

@@ -131,8 +131,8 @@ def test_the_loop_picks_by_the_mean_or_the_largest_deviation(channels, first):
 
 def test_a_subclass_picks_by_another_ranking():
     class MostUncertainFirst(SpatialDiffusion):
-        def ranking(self, prediction, initial_mask):
-            return -super().ranking(prediction, initial_mask)
+        def ranking(self, prediction, state, initial_mask):
+            return -super().ranking(prediction, state, initial_mask)
 
     deviation = torch.tensor([[[[0.1, 0.4, 0.2, 0.3]]]]).expand(1, 3, 1, 4)
     image, mask = torch.zeros(1, 3, 1, 4), torch.zeros(1, 1, 1, 4)
@@ -144,6 +144,18 @@ def test_a_subclass_picks_by_another_ranking():
         assert (step.state.mask - mask).flatten().nonzero().flatten().tolist() == [first]
         # The uncertainty itself is the deviation's: of 0.4 the largest, of 0.2 the least.
         torch.testing.assert_close(step.uncertainty.flatten(), torch.tensor([0.0, 1.0, 0.0, 0.5]))
+
+
+def test_a_ranking_sees_what_was_picked_so_far():
+    class FromTheKnownInwards(SpatialDiffusion):
+        def ranking(self, prediction, state, initial_mask):
+            return 1 - torch.nn.functional.max_pool2d(state.mask, 3, stride=1, padding=1)
+
+    image, mask = torch.zeros(1, 3, 1, 5), torch.zeros(1, 1, 1, 5)
+    mask[..., 4] = 1
+    steps = FromTheKnownInwards(4).iterate(noisy_network(), image, mask)
+    known = [step.state.mask.flatten().tolist() for step in steps]
+    assert known == [[0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
 
 
 def test_settings_of_the_loop_reach_every_iteration():

@@ -1,5 +1,6 @@
 """Settings and trainers that a GAN with two optimizers cannot be trained by."""
 
+import math
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,13 @@ from sdm_lightning.losses import PerceptualLoss, WeightedPerceptualLoss
 
 if TYPE_CHECKING:
     from sdm_lightning.training.module import SDMModule
+
+
+RESERVED = (
+    "adversarial", "perceptual", "likelihood", "deviation", "discriminator", "r1",
+    "ada_probability", "gradient_norm_g", "gradient_norm_d", "skipped_batches",
+)  # fmt: skip
+"""What a further term of the loss cannot be named: it is logged as ``train/<name>``."""
 
 
 def refuse_unfit_settings(module: "SDMModule") -> None:
@@ -25,10 +33,13 @@ def refuse_unfit_settings(module: "SDMModule") -> None:
             "model.perceptual is missing: give a loss such as "
             "sdm_lightning.losses.ResNetPerceptualLoss, or set model.losses.perceptual to 0"
         )
-    if not (losses.adversarial or losses.perceptual or (module.decoupled and losses.likelihood)):
+    _refuse_unfit_terms(module)
+    likelihood = module.decoupled and losses.likelihood
+    further = any(term.weight for term in module.terms)
+    if not (losses.adversarial or losses.perceptual or likelihood or further):
         raise InputError(
-            "model.losses: no loss is left to train by; give adversarial, perceptual or "
-            "(with decoupled) likelihood a weight above 0"
+            "model.losses: no loss is left to train by; give adversarial, perceptual, "
+            "(with decoupled) likelihood or one of model.terms a weight above 0"
         )
     for name in ("test_iterations", "losses.r1_interval"):
         if (value := attrgetter(name)(module)) < 1:
@@ -60,6 +71,31 @@ def refuse_unfit_settings(module: "SDMModule") -> None:
             f"model.style_mixing_probability is {module.style_mixing_probability}; it must lie in "
             "[0, 1]"
         )
+
+
+def _refuse_unfit_terms(module: "SDMModule") -> None:
+    names = list(RESERVED)
+    for term in module.terms:
+        kind, name = f"model.terms {type(term).__name__}", getattr(term, "name", None)
+        if not (isinstance(name, str) and name):
+            raise InputError(
+                f'{kind} has no name; give the class one, such as name = "calibration", for the '
+                "logged keys"
+            )
+        if name in names:
+            raise InputError(
+                f"{kind} is named {name!r}, as another term or logged value is; choose another name"
+            )
+        names.append(name)
+        if not 0 <= term.weight < math.inf:
+            raise InputError(
+                f"{kind} has weight {term.weight}; it must be finite and not negative"
+            )
+        if any(parameter.requires_grad for parameter in term.parameters()):
+            raise InputError(
+                f"{kind} has parameters to train, which no optimizer steps; freeze them with "
+                "requires_grad_(False), or make them part of the generator"
+            )
 
 
 def refuse_unfit_parts(module: "SDMModule") -> None:

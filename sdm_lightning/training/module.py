@@ -17,6 +17,7 @@ from sdm_lightning.features.frozen import UsesFrozenNetwork
 from sdm_lightning.features.reuse import reused_maps
 from sdm_lightning.losses import (
     Encoded,
+    LossTerm,
     PerceptualLoss,
     discriminator_fake_loss,
     discriminator_real_loss,
@@ -70,6 +71,7 @@ class SDMModule(InpaintingModule):
             always ``diffusion.num_iterations``, as in the paper.
         max_skipped_batches: Batches in a row that are skipped because a loss or gradient is NaN or
             infinite, before training stops; 0 stops at the first.
+        terms: Further terms of Eq. 10 with weights of their own.
 
     Raises:
         InputError: If a part is missing or a number is out of range; see ``training.checks``.
@@ -94,6 +96,7 @@ class SDMModule(InpaintingModule):
         compile_generator: bool = False,
         random_iterations: tuple[int, int] | None = None,
         max_skipped_batches: int = 20,
+        terms: list[LossTerm] | None = None,
     ) -> None:
         super().__init__()
         with warnings.catch_warnings():
@@ -110,6 +113,7 @@ class SDMModule(InpaintingModule):
         self.diffusion = diffusion if diffusion is not None else SpatialDiffusion(num_iterations=2)
         self.test_iterations = test_iterations
         self.losses = losses
+        self.terms: Any = nn.ModuleList(terms or [])
         self.optimizer_g = optimizer_g
         self.optimizer_d = optimizer_d
         self.average = average
@@ -227,16 +231,15 @@ class SDMModule(InpaintingModule):
                 logits = self._logits(supervised, mask) if self.losses.adversarial else None
                 terms = generator_objective(
                     step, supervised, logits, image, mask, features, self.perceptual, self.losses,
-                    self.decoupled,
+                    self.decoupled, self.terms,
                 )  # fmt: skip
-                losses.append(weighted_sum(terms, self.losses) / len(chunks))
+                losses.append(weighted_sum(terms, self.losses, self.terms) / len(chunks))
                 outputs.append(supervised.detach())
                 logged.append({name: term.detach() for name, term in terms.items()})
                 logged[-1]["deviation"] = mean_deviation(step, mask)
                 if self.diffusion.detach:
                     # One backward pass per iteration: the memory is that of one.
-                    last = step.state.step == total
-                    self._backward(losses.pop(), sync=last and last_chunk)
+                    self._backward(losses.pop(), sync=last_chunk and step.state.step == total)
             if losses:
                 self._backward(torch.stack(losses).sum(), sync=last_chunk)
             mapped.append(styles.mean())

@@ -1,14 +1,16 @@
 """The generator's loss of one iteration (Eq. 10), in plain torch."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sdm_lightning.diffusion import DiffusionStep, complete, standard_deviation_map
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, described
 from sdm_lightning.losses import (
     Encoded,
+    LossTerm,
     PerceptualLoss,
     discretized_gaussian_nll,
     generator_adversarial_loss,
@@ -67,6 +69,7 @@ def generator_objective(
     perceptual: PerceptualLoss | None,
     losses: LossSettings,
     decoupled: bool,
+    further: Iterable[LossTerm] = (),
 ) -> dict[str, Tensor]:
     """Compute the unweighted terms of Eq. 10 for one iteration.
 
@@ -81,9 +84,14 @@ def generator_objective(
         perceptual: Eq. 9.
         losses: Weights; a term of weight 0 is not computed.
         decoupled: Without it there is no likelihood: all supervision is on the sample.
+        further: Terms that see the prediction itself, with or without decoupling.
 
     Returns:
-        Scalars under ``adversarial``, ``perceptual``, ``likelihood``, as far as they count.
+        Scalars under ``adversarial``, ``perceptual``, ``likelihood``, as far as they count, and
+        under the further terms' names.
+
+    Raises:
+        InputError: If a further term returns anything but one number per image.
     """
     terms: dict[str, Tensor] = {}
     if fake_logits is not None:
@@ -92,12 +100,24 @@ def generator_objective(
         terms["perceptual"] = perceptual(supervised, target_features).mean()
     if decoupled and losses.likelihood:
         terms["likelihood"] = likelihood_loss(step, image, mask, losses)
+    for term in further:
+        if term.weight:
+            value = term(step.mean, step.log_variance, step.uncertainty, image, mask)
+            if getattr(value, "shape", None) != image.shape[:1]:
+                raise InputError(
+                    f"{type(term).__name__}.forward returned {described(value)}; it must return "
+                    f"one number per image, ({image.shape[0]},)"
+                )
+            terms[term.name] = value.mean()
     return terms
 
 
-def weighted_sum(terms: dict[str, Tensor], losses: LossSettings) -> Tensor:
+def weighted_sum(
+    terms: dict[str, Tensor], losses: LossSettings, further: Iterable[LossTerm] = ()
+) -> Tensor:
     """Compute Eq. 10 for one iteration; scalar."""
-    return torch.stack([getattr(losses, name) * term for name, term in terms.items()]).sum()
+    weights = vars(losses) | {term.name: term.weight for term in further}
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
 
 def mean_deviation(step: DiffusionStep, mask: Tensor) -> Tensor:

@@ -118,6 +118,15 @@ def test_loss(project):
     assert len(weighted) == 1
     assert "gradient" in weighted[0]
     assert "pixel-pyramid" in weighted[0]
+    assert 0 < logged(project, "calibrated")["train/calibration"] < 2
+    settings = checkpoint(project, "calibrated")["hyper_parameters"]
+    assert settings["terms"] == [
+        {"class_path": "my_terms.Calibration", "init_args": {"largest": 2.0, "weight": 0.1}}
+    ]
+    run(shlex.split("""sdm test --config runs/calibrated/config.yaml --data.test shards/mine
+        --evaluation.max_padding 1 --ckpt_path runs/calibrated/checkpoints/last.ckpt"""))
+    (project / "my_terms.py").unlink()  # who uses the weights does not need the class
+    run(shlex.split("sdm inpaint photo.png mask.png --weights runs/calibrated"))
 
 
 def test_network(project):

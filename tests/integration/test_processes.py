@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
-from sdm_lightning.losses import PixelPyramidLoss
+from sdm_lightning.losses import LossTerm, PixelPyramidLoss
 from sdm_lightning.models import Discriminator, Generator
 from sdm_lightning.training import AdaptiveAugment, LossSettings, SDMModule
 from sdm_lightning.training.callbacks import Preemption
@@ -53,6 +53,15 @@ class Batches(pl.LightningDataModule):
         return DataLoader(samples[start + rank :: world], batch_size=GLOBAL_BATCH // world)
 
 
+class Spread(LossTerm):
+    """The mean log variance."""
+
+    name = "spread"
+
+    def forward(self, mean, log_variance, uncertainty, image, mask):
+        return log_variance.mean(dim=(1, 2, 3))
+
+
 def silent_module(detach=True):
     """Without anything drawn at random per process, and without statistics over a batch."""
     torch.manual_seed(0)
@@ -70,6 +79,7 @@ def silent_module(detach=True):
         losses=LossSettings(r1_interval=2),
         augment=AdaptiveAugment(interval=2, images_to_unit=1_000_000, transforms=()),
         style_mixing_probability=0.0,
+        terms=[Spread()],
     )
 
 

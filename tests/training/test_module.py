@@ -10,8 +10,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from sdm_lightning.diffusion import SpatialDiffusion
-from sdm_lightning.errors import InputError
-from sdm_lightning.losses import PerceptualLoss, PixelPyramidLoss, WeightedPerceptualLoss
+from sdm_lightning.errors import DivergedError, InputError
+from sdm_lightning.losses import LossTerm, PerceptualLoss, PixelPyramidLoss, WeightedPerceptualLoss
 from sdm_lightning.models import Discriminator
 from sdm_lightning.models.mapping import MappingNetwork
 from sdm_lightning.training import (
@@ -20,6 +20,7 @@ from sdm_lightning.training import (
     AverageSettings,
     LossSettings,
 )
+from sdm_lightning.training.styles import draw_styles, styled_network
 from tests.trainers import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings(
@@ -227,6 +228,109 @@ def test_bad_settings_are_named(make_module):
     with pytest.raises(InputError, match=r"model\.losses: no loss is left"):
         make_module(losses=nothing, decoupled=False)
     make_module(losses=nothing)  # the likelihood
+    make_module(losses=nothing, decoupled=False, terms=[Known()])
+    with pytest.raises(InputError, match=r"or one of model\.terms a weight above 0"):
+        make_module(losses=nothing, decoupled=False, terms=[Known(0.0)])
+
+
+class Known(LossTerm):
+    """The squared mean of the hole and the log variance where it is sure; looks at everything."""
+
+    name = "known"
+
+    def forward(self, mean, log_variance, uncertainty, image, mask):
+        assert {x.dtype for x in (mean, log_variance, uncertainty, image, mask)} == {torch.float32}
+        assert not uncertainty.requires_grad
+        seen = (1 - mask) * (mean - image).square() + (1 - uncertainty) * log_variance
+        return seen.mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_term_is_weighted_and_summed_over_the_iterations(
+    detach, parts, make_module, make_loader
+):
+    """Of a deterministic model, as above; alone, and its gradient is what autograd says of it."""
+    module = make_module(
+        style_mixing_probability=0.0,
+        network={"latent_dim": 1},
+        diffusion=SpatialDiffusion(num_iterations=3, alpha=0.0, detach=detach),
+        losses=LossSettings(adversarial=0.0, perceptual=0.0, likelihood=0.0),
+        terms=[Known(0.5)],
+    )
+    module.num_micro_batches = parts
+    with torch.no_grad():
+        for p in module.generator.mapping.parameters():
+            p.zero_()
+    batch = next(iter(make_loader()))
+    network = styled_network(module.generator, draw_styles(module.generator, 4))
+    values = [
+        Known()(s.mean, s.log_variance, s.uncertainty, batch["image"], batch["mask"]).mean()
+        for s in module.diffusion.iterate(network, batch["image"], batch["mask"])
+    ]
+    trained = [p for n, p in module.generator.named_parameters() if not n.startswith("mapping")]
+    expected = torch.autograd.grad(0.5 * torch.stack(values).sum(), trained)
+    found = {}
+
+    class Catch(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            found["gradient"] = [p.grad.clone() for p in trained]
+
+        def on_train_batch_end(self, trainer, *args):
+            found["logged"] = float(trainer.callback_metrics["train/known"])
+
+    fit(module, make_loader(), steps=1, callbacks=[Catch()])
+    torch.testing.assert_close(found["gradient"], list(expected), rtol=1e-3, atol=1e-6)
+    assert found["logged"] == pytest.approx(float(torch.stack(values).detach().mean()), rel=1e-5)
+
+
+def test_a_term_sees_float32_in_bf16_and_is_watched(make_module, make_loader, tmp_path):
+    class Infinite(Known):
+        def forward(self, *args):
+            return super().forward(*args) * torch.inf
+
+    fit(make_module(terms=[Known()]), make_loader(), steps=1, precision="bf16-mixed")
+    module = make_module(terms=[Infinite()], max_skipped_batches=0)
+    with pytest.raises(DivergedError, match="known was not finite"):
+        fit(module, make_loader(), steps=1, default_root_dir=tmp_path)
+
+
+def test_a_term_that_returns_something_else(make_module, make_loader):
+    class Scalar(Known):
+        def forward(self, *args):
+            return super().forward(*args).mean()
+
+    says = r"Scalar\.forward returned a tensor \(\); it must return one number per image, \(4,\)"
+    with pytest.raises(InputError, match=says):
+        fit(make_module(terms=[Scalar()]), make_loader(), steps=1)
+
+
+def named(name):
+    return type("Own", (Known,), {"name": name})()
+
+
+def trainable():
+    term = Known()
+    term.scale = nn.Linear(1, 1)
+    return term
+
+
+@pytest.mark.parametrize(
+    ("terms", "says"),
+    [
+        ([named(None)], r"model\.terms Own has no name"),
+        ([named("r1")], r"model\.terms Own is named 'r1', as another term"),
+        ([named("discriminator")], "is named 'discriminator'"),
+        ([Known(), Known(2.0)], r"model\.terms Known is named 'known', as another term"),
+        ([Known(-1.0)], r"Known has weight -1\.0; it must be finite and not negative"),
+        ([Known(float("nan"))], "has weight nan"),
+        ([Known(float("inf"))], "has weight inf"),
+        ([trainable()], "Known has parameters to train, which no optimizer steps"),
+    ],
+)
+def test_unfit_terms_are_refused(make_module, terms, says):
+    with pytest.raises(InputError, match=says):
+        make_module(terms=terms)
 
 
 def test_signs_of_real_logits_of_all_processes_are_kept_once(make_module, monkeypatch):

@@ -6,7 +6,8 @@ first and no protocol follows: ``val/fid_quick[random-conv]``.
 """
 
 import re
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 Better = Literal["lower", "higher"]
 
@@ -90,9 +91,11 @@ def find_score(name: str) -> Score | None:
     return next((SCORES[base] for base in bases if base in SCORES), None)
 
 
-def better_of(name: str) -> Better:
-    """Return which values of a score are better; higher ones if it is unknown."""
-    return (find_score(name) or _UNKNOWN).better
+def better_of(name: str, lines: Iterable[Mapping[str, Any]] = ()) -> str:
+    """Return which values of a score are better; of an unknown one as result lines say, or higher."""
+    said = (line["better"][name] for line in lines if name in (line.get("better") or {}))
+    score = find_score(name)
+    return score.better if score is not None else str(next(said, _UNKNOWN.better))
 
 
 def digits_of(name: str) -> int:

@@ -22,6 +22,7 @@ from sdm_lightning.cli.errors import did_you_mean, user_errors
 from sdm_lightning.cli.help_cache import print_help
 from sdm_lightning.errors import InputError
 from sdm_lightning.memory import reuse_freed_memory
+from sdm_lightning.working_directory import import_from_working_directory
 
 TRAINER_COMMANDS = {
     "fit": "Train a model",
@@ -128,6 +129,8 @@ def run_command(name: str, words: list[str]) -> Any:
 
     from sdm_lightning.cli.errors import parse_clearly
 
+    if name == "evaluate":
+        import_from_working_directory()  # so that --extra_scores my_file.MyScore is found
     module, function_name = COMMANDS[name].split(":")
     function = getattr(importlib.import_module(module), function_name)
     parser = ArgumentParser(

@@ -23,6 +23,7 @@ from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import check_writable
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LPIPS
+from sdm_lightning.metrics.paired import ImageScore
 from sdm_lightning.workers import default_workers
 
 
@@ -48,6 +49,7 @@ def evaluate_folders(
     ids: bool = True,
     precision_recall: bool = True,
     few_pairs: bool = False,
+    extra_scores: list[ImageScore] | None = None,
     download: bool = False,
     protocol: str = "custom",
     method: str | None = None,
@@ -85,6 +87,7 @@ def evaluate_folders(
         ids: P-IDS and U-IDS; with fewer than 2,500 pairs they are left out with the reason.
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS of fewer pairs, as p_ids[n<2500].
+        extra_scores: Class paths of per-image scores of your own, such as my_scores.HoleColour.
         download: Fetch missing weights into torch hub's cache.
         protocol: Data, number and masks, such as places36500-512-large; part of each recorded name.
         method: Name of the method, for tables.
@@ -129,6 +132,7 @@ def evaluate_folders(
         precision_recall=precision_recall,
         few_pairs=few_pairs,
         cache=store,
+        extra_scores=extra_scores or (),
     )
     guard = None if masks is None else ConventionGuard(masks)
     skipped = run_pairs(

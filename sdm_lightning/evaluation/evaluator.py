@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, described
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.features.extractors import FeatureExtractor
 from sdm_lightning.features.images import to_uint8
@@ -21,12 +21,14 @@ from sdm_lightning.metrics.kid import MIN_IMAGES, kernel_distance
 from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.metrics.paired import (
     PAIRED_NAMES,
+    ImageScore,
     paired_scores,
+    refuse_unfit_scores,
     uncertainty_error_correlation,
 )
 from sdm_lightning.metrics.precision_recall import NEIGHBOURS, precision_recall
 from sdm_lightning.metrics.state import PerImageScores, finite_mean
-from sdm_lightning.scores import metric_name
+from sdm_lightning.scores import Better, metric_name
 
 _NOT_FINITE = "not_finite"
 
@@ -44,6 +46,7 @@ class Evaluation:
         masks_digest: The same of the masks; None if there were none.
         networks: Name and SHA-256 of the networks behind the metrics.
         num_not_finite: Images whose result holds NaN or infinity; every score is then NaN.
+        better: Name of each extra score -> which of its values are better.
     """
 
     metrics: dict[str, float]
@@ -54,6 +57,7 @@ class Evaluation:
     masks_digest: str | None = None
     networks: dict[str, dict[str, str]] = field(default_factory=dict)
     num_not_finite: int = 0
+    better: dict[str, Better] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -72,6 +76,10 @@ class Evaluator:
         precision_recall: Precision and recall.
         few_pairs: Report P-IDS and U-IDS below ``MIN_PAIRS`` pairs too, as ``p_ids[n<2500]``.
         cache: Features of originals that earlier evaluations extracted.
+        extra_scores: Per-image scores of one's own.
+
+    Raises:
+        InputError: See :func:`~sdm_lightning.metrics.paired.refuse_unfit_scores`.
     """
 
     def __init__(
@@ -85,7 +93,10 @@ class Evaluator:
         precision_recall: bool = True,
         few_pairs: bool = False,
         cache: RealFeatureCache | None = None,
+        extra_scores: Sequence[ImageScore] = (),
     ) -> None:
+        refuse_unfit_scores(extra_scores)
+        self.extra_scores = extra_scores
         self.features = features
         self.lpips = lpips
         self.distance = distance
@@ -94,7 +105,9 @@ class Evaluator:
         self.precision_recall = precision_recall
         self.few_pairs = few_pairs
         self.cache = cache
-        self.scores = PerImageScores((*PAIRED_NAMES, "lpips", "feature_distance", _NOT_FINITE))
+        extra = [score.name for score in extra_scores]
+        names = (*PAIRED_NAMES, "lpips", "feature_distance", *extra, _NOT_FINITE)
+        self.scores = PerImageScores(names)
         self.fid = FrechetInceptionDistance(features.dim) if features is not None else None
         self.pairs = (
             PairedFeatures(features.dim)
@@ -141,7 +154,8 @@ class Evaluator:
 
         Raises:
             InputError: If result and original differ in size, are of another type or number of
-                channels, a value is not finite, or an original leaves [-1, 1] by far.
+                channels, a value is not finite, an original leaves [-1, 1] by far, or an extra
+                score does not return one number per image.
         """
         if len(keys) == 0:
             return
@@ -169,6 +183,13 @@ class Evaluator:
                 scores["lpips"] = self.lpips(fake, real)
             if self.distance is not None:
                 scores["feature_distance"] = self.distance(fake, real)
+            for score in self.extra_scores:
+                scores[score.name] = values = score(fake, real, mask)
+                if getattr(values, "shape", None) != fake.shape[:1]:
+                    raise InputError(
+                        f"{type(score).__name__} returned {described(values)}; it must return one "
+                        f"number per image, ({len(keys)},)"
+                    )
         image_digests = pixel_hashes(real)
         mask_digests = (
             torch.zeros_like(image_digests)
@@ -239,6 +260,7 @@ class Evaluator:
             _digest(ids, digests[:, 1]) if bool(digests[:, 1].any()) else None,
             self._networks(),
             num_not_finite,
+            {score.name: score.better for score in self.extra_scores},
         )
 
     def _feature_metrics(self, count: int, refused: dict[str, str]) -> dict[str, float]:

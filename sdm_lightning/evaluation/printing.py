@@ -8,7 +8,7 @@ from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.pairs import BadPair, PairedFolders
 from sdm_lightning.metrics.ids import MIN_PAIRS
 from sdm_lightning.metrics.kid import SUBSET_SIZE
-from sdm_lightning.scores import digits_of, find_score, protocol_name
+from sdm_lightning.scores import Score, digits_of, find_score, protocol_name
 
 
 def table_lines(evaluation: Evaluation, protocol: str) -> list[str]:
@@ -16,6 +16,8 @@ def table_lines(evaluation: Evaluation, protocol: str) -> list[str]:
     rows = [("metric", "value", "images", "")]
     for name, value in evaluation.metrics.items():
         score = find_score(name)
+        if name in evaluation.better:
+            score = Score(evaluation.better[name])
         meaning = "" if score is None else f"{score.unit}, {score.better} is better".lstrip(", ")
         count, shown = str(evaluation.counts[name]), f"{value:.{digits_of(name)}f}"
         rows.append((protocol_name(name, protocol), shown, count, meaning))

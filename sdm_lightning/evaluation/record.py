@@ -24,7 +24,7 @@ VERSIONED = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "lightnin
 
 RESERVED = frozenset(
     {
-        "time", "protocol", "metrics", "counts", "refused", "num_images", "images_digest",
+        "time", "protocol", "metrics", "counts", "refused", "better", "num_images", "images_digest",
         "masks_digest", "networks", "command", "checkpoint", "processes", "precision", "parameters",
         "num_parameters", "num_iterations", "train_iterations", "diffusion", "alpha", "schedule",
         "repredict", "uncertainty_scale", "uncertainty_channels", "seed", "training_seed",
@@ -97,6 +97,7 @@ def make_record(
         "metrics": {protocol_name(n, protocol): v for n, v in evaluation.metrics.items()},
         "counts": {protocol_name(n, protocol): v for n, v in evaluation.counts.items()},
         "refused": {protocol_name(n, protocol): v for n, v in evaluation.refused.items()},
+        "better": evaluation.better,
         "num_images": evaluation.num_images,
         "images_digest": evaluation.images_digest,
         "masks_digest": evaluation.masks_digest,

@@ -12,6 +12,7 @@ from sdm_lightning.metrics.ids import (
 )
 from sdm_lightning.metrics.lpips import LPIPS
 from sdm_lightning.metrics.paired import (
+    ImageScore,
     l1,
     paired_scores,
     psnr,
@@ -25,6 +26,7 @@ __all__ = [
     "LPIPS",
     "MIN_PAIRS",
     "FrechetInceptionDistance",
+    "ImageScore",
     "PairedFeatures",
     "PerImageScores",
     "frechet_distance",

@@ -6,12 +6,17 @@ Each function returns one float64 value per image; the mean over images is taken
 """
 
 import math
+import re
 import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sdm_lightning.devices import where_float64_is
+from sdm_lightning.errors import InputError
+from sdm_lightning.scores import Better, find_score
 
 PAIRED_NAMES = (
     "psnr",
@@ -174,3 +179,43 @@ def paired_scores(completed: Tensor, image: Tensor, mask: Tensor | None) -> dict
         scores["l1_hole"] = l1(completed, image, mask)
         scores["hole_ratio"] = hole_ratio(mask)
     return scores
+
+
+class ImageScore(ABC):
+    """A score of one's own, of single images; it sees what PSNR sees.
+
+    Attributes:
+        name: Letters, digits, ``_`` and ``-``; appears in tables and records.
+        better: ``"lower"`` or ``"higher"``.
+    """
+
+    name: str
+    better: Better
+
+    @abstractmethod
+    def __call__(self, completed: Tensor, original: Tensor, mask: Tensor | None) -> Tensor:
+        """Score a batch; the mean over all images is reported.
+
+        Args:
+            completed: uint8 ``(B, 3, H, W)``, known pixels included.
+            original: uint8 ``(B, 3, H, W)``.
+            mask: ``(B, 1, H, W)``, 1 = known, 0 = hole; None in ``sdm evaluate`` without masks.
+
+        Returns:
+            ``(B,)``; an image whose value is NaN or infinite is left out of mean and count.
+        """
+
+
+def refuse_unfit_scores(scores: Sequence[ImageScore]) -> None:
+    """Raise ``InputError`` for a score without a name of its own, or that does not say its better."""
+    names = [*PAIRED_NAMES, "not_finite"]
+    for score in scores:
+        name, better = getattr(score, "name", None), getattr(score, "better", None)
+        fit = isinstance(name, str) and re.fullmatch(r"[\w-]+", name) and find_score(name) is None
+        if not fit or name in names or better not in ("lower", "higher"):
+            raise InputError(
+                f"extra_scores: {type(score).__name__} has name {name!r} and better {better!r}; "
+                "give it a name of letters and digits that no other score has, and 'lower' or "
+                "'higher'"
+            )
+        names.append(str(name))

@@ -162,7 +162,7 @@ def iteration_curves(
     axes_list[0].set_title("paper: FID (lower is better)", fontsize=9, color=INK)
     axes_list[0].legend(frameon=False, fontsize=8, loc="upper right")
     for axes, metric in zip(axes_list[1:], metrics, strict=True):
-        axes.set_title(f"ours: {metric} ({better_of(metric)} is better)", fontsize=9, color=INK)
+        axes.set_title(f"ours: {metric} ({better_of(metric, lines)} is better)", fontsize=9, color=INK)
         heights = [y for item in axes.get_lines() for y in np.asarray(item.get_ydata())]
         if heights and 0 < 10 * min(heights) < max(heights):
             axes.set_yscale("log")  # else one distant row would flatten the others
@@ -216,7 +216,7 @@ def row_dots(
     axes_list[0].set_xlabel(f"{better_of(column.metric)} is better")
     for axes, metric in zip(axes_list[1:], metrics, strict=True):
         axes.set_title(f"ours: {metric}", fontsize=9, color=INK)
-        axes.set_xlabel(f"{better_of(metric)} is better")
+        axes.set_xlabel(f"{better_of(metric, lines)} is better")
     figure.tight_layout(rect=(0, 0.45 / height, 1, 1))
     figure.text(0.01, 0.02, "\n".join(textwrap.wrap(notes, 42 * count)), fontsize=7, color=SOFT)
     return figure

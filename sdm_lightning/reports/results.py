@@ -63,7 +63,7 @@ def _is_result(line: Any) -> bool:
     """Whether a parsed line is one that ``sdm test`` or ``sdm evaluate`` writes."""
     if not isinstance(line, dict) or not isinstance(line.get("metrics"), dict):
         return False
-    nested = ("counts", "checkpoint", "hardware")
+    nested = ("counts", "better", "checkpoint", "hardware")
     if not all(isinstance(line.get(key) or {}, dict) for key in nested):
         return False
     if not isinstance((line.get("hardware") or {}).get("gpus") or [], list):

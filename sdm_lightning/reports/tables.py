@@ -214,7 +214,7 @@ def _notes(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str
             "not the paper's metric, and its values can be compared only with each other."
         )
     others = [m for m in metrics if m not in {c.metric for c in table.columns}]
-    better = [f"{m} {better_of(m)}" for m in others]
+    better = [f"{m} {better_of(m, lines)}" for m in others]
     if better:
         notes.append(f"Better is: {', '.join(better)}.")
     return notes

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from sdm_lightning.cli.main import main
+from sdm_lightning.reports.results import read_result_lines
 
 PAGES = Path(__file__).parents[2] / "docs" / "extend"
 README = (PAGES.parents[1] / "README.md").read_text()
@@ -81,7 +82,7 @@ def checkpoint(project, name):
 
 
 def test_every_page_has_a_test():
-    tested = {"network", "loss", "schedule", "picking", "data"}
+    tested = {"network", "loss", "schedule", "picking", "data", "score"}
     assert {page.stem for page in PAGES.glob("*.md")} == {"index"} | tested
 
 
@@ -147,6 +148,32 @@ def test_network(project):
         --trainer.accelerator cpu --trainer.limit_val_batches 0 --budget.max_images 2"""
     run(shlex.split(real))
     assert checkpoint(project, "real")["images_seen"] == 2
+
+
+def test_score(project, capsys):
+    pixels = np.random.default_rng(1).integers(0, 200, (6, 32, 32, 3), dtype=np.uint8)
+    for folder, change in (("originals", 0), ("results", 8)):
+        (project / folder).mkdir()
+        for number, image in enumerate(pixels):
+            image = image.copy()
+            image[:16] += np.uint8(change)
+            Image.fromarray(image).save(project / folder / f"{number}.png")
+    (project / "masks").mkdir()
+    mask = np.full((32, 32), 255, np.uint8)
+    mask[:16] = 0
+    for number in range(6):
+        Image.fromarray(mask).save(project / "masks" / f"{number}.png")
+    (project / "shards" / "mine").unlink()
+    run(shlex.split("sdm shards originals shards/mine"))
+    run_page("score", project)
+    assert re.search(r"hole_colour/custom +8\.0000 +6  lower is better", capsys.readouterr().out)
+    (tested,) = read_result_lines(project / "runs" / "mine" / "results.jsonl")
+    (evaluated,) = read_result_lines(project / "results.jsonl")
+    assert evaluated["metrics"]["hole_colour/custom"] == 8
+    assert 0 < tested["metrics"]["hole_colour/custom"] < 255
+    for record in (tested, evaluated):
+        assert record["counts"]["hole_colour/custom"] == 6
+        assert record["better"] == {"hole_colour": "lower"}
 
 
 def test_data(project, capsys):

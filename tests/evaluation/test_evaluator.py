@@ -11,7 +11,7 @@ from sdm_lightning.evaluation import Evaluation, Evaluator, RealFeatureCache
 from sdm_lightning.features import RandomConvFeatures
 from sdm_lightning.features.extractors import FeatureExtractor
 from sdm_lightning.features.images import to_uint8
-from sdm_lightning.metrics import inception_discriminative_scores
+from sdm_lightning.metrics import ImageScore, inception_discriminative_scores
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.kid import kernel_distance
 from sdm_lightning.metrics.paired import psnr, uncertainty_error_correlation
@@ -29,6 +29,18 @@ class CountingFeatures(RandomConvFeatures):
     def forward(self, images):
         self.seen += len(images)
         return super().forward(images)
+
+
+class Brightness(ImageScore):
+    """The mean of the result, of images with a hole; as uint8 alone can tell."""
+
+    name = "brightness"
+    better = "higher"
+
+    def __call__(self, completed, original, mask):
+        assert completed.dtype == original.dtype == torch.uint8
+        value = completed.float().mean(dim=(1, 2, 3))
+        return torch.where((mask < 0.5).flatten(1).any(dim=1), value, torch.nan)
 
 
 def samples(count=COUNT):
@@ -62,8 +74,8 @@ def feed(evaluator, data, indices, batch=1):
 
 def test_one_pass_per_image_feeds_every_metric():
     data, network = samples(), CountingFeatures()
-    evaluator = feed(Evaluator(network, few_pairs=True), data, range(COUNT), batch=8)
-    found = evaluator.compute()
+    evaluator = Evaluator(network, few_pairs=True, extra_scores=[Brightness()])
+    found = feed(evaluator, data, range(COUNT), batch=8).compute()
     assert network.seen == 2 * COUNT
     fake, real = to_uint8(data["completed"]), to_uint8(data["image"])
     # The image without a hole is identical to its original: no PSNR, no hole-only scores.
@@ -71,6 +83,9 @@ def test_one_pass_per_image_feeds_every_metric():
     assert found.metrics["psnr"] == pytest.approx(expected, rel=1e-12)
     assert found.counts["psnr"] == found.counts["psnr_hole"] == COUNT - 1
     assert found.counts["ssim"] == COUNT
+    assert found.metrics["brightness"] == pytest.approx(fake[1:].double().mean().item(), rel=1e-6)
+    assert found.counts["brightness"] == COUNT - 1
+    assert found.better == {"brightness": "higher"}
     correlation = uncertainty_error_correlation(
         data["uncertainty"][1:], data["mean"][1:], real[1:].float() / 127.5 - 1, data["mask"][1:]
     )
@@ -194,7 +209,7 @@ def worker(rank, folder, shards, results):
     found = []
     for shard in shards:
         network: FeatureExtractor = RandomConvFeatures(6)
-        evaluator = Evaluator(network, few_pairs=True)
+        evaluator = Evaluator(network, few_pairs=True, extra_scores=[Brightness()])
         found.append(feed(evaluator, samples(), shard[rank]).compute())
     results[rank] = found
     dist.destroy_process_group()
@@ -213,8 +228,9 @@ def test_any_split_over_processes_gives_one_processs_numbers(tmp_path):
             worker, args=(str(tmp_path), shards, results), nprocs=2, start_method="fork"
         )
         both = dict(results)
-    single = feed(Evaluator(RandomConvFeatures(6), few_pairs=True), samples(), range(COUNT))
-    expected = single.compute()
+    single = Evaluator(RandomConvFeatures(6), few_pairs=True, extra_scores=[Brightness()])
+    expected = feed(single, samples(), range(COUNT)).compute()
+    assert "brightness" in expected.metrics
     for split in range(len(shards)):
         assert both[0][split] == both[1][split]
         found = both[0][split]
@@ -224,6 +240,31 @@ def test_any_split_over_processes_gives_one_processs_numbers(tmp_path):
             expected.images_digest,
             expected.masks_digest,
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [("psnr", "higher"), ("fid_quick", "lower"), ("hole_ratio", "lower"), ("not_finite", "lower"),
+     ("a/b", "lower"), ("", "lower"), (None, "lower"), ("own", "more"), ("own", None)],
+)  # fmt: skip
+def test_an_extra_score_with_an_unfit_name_or_direction(name, better):
+    own = type("Own", (Brightness,), {"name": name, "better": better})()
+    says = rf"extra_scores: Own has name {name!r} and better {better!r}; give it a name"
+    with pytest.raises(InputError, match=says):
+        Evaluator(extra_scores=[own])
+
+
+def test_extra_scores_that_share_a_name_or_return_something_else():
+    with pytest.raises(InputError, match="Brightness has name 'brightness'"):
+        Evaluator(extra_scores=[Brightness(), Brightness()])
+
+    class Scalar(Brightness):
+        def __call__(self, *args):
+            return super().__call__(*args).mean()
+
+    says = r"Scalar returned a tensor \(\); it must return one number per image, \(2,\)"
+    with pytest.raises(InputError, match=says):
+        feed(Evaluator(extra_scores=[Scalar()]), samples(2), range(2), batch=2)
 
 
 def test_kid_and_feature_distance_carry_their_networks_name() -> None:

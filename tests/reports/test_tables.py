@@ -52,6 +52,14 @@ def cells(name: str, lines: list[dict[str, Any]], path: Path, **options: Any) ->
     return found
 
 
+def test_an_own_score_is_better_as_its_lines_say(tmp_path: Path) -> None:
+    own = line("A", 0, metrics={"hole_colour": 1.5}, better={"hole_colour": "lower"})
+    file = write(tmp_path / "r.jsonl", [own])
+    text = table_text("table1", results=[file], metrics=["hole_colour", "psnr"])
+    assert "1.5000" in text
+    assert "Better is: hole_colour lower, psnr higher." in text
+
+
 def test_mean_deviation_and_difference(tmp_path: Path) -> None:
     values = [2.40, 2.50, 2.65]
     lines = [line("A", seed, metrics={"fid": v}) for seed, v in enumerate(values)]

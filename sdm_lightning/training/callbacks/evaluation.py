@@ -23,6 +23,7 @@ from sdm_lightning.features.extractors import build_features
 from sdm_lightning.files import check_writable, sha256_of_file
 from sdm_lightning.metrics.feature_distance import FeatureDistance
 from sdm_lightning.metrics.lpips import LPIPS
+from sdm_lightning.metrics.paired import ImageScore
 from sdm_lightning.scores import quick_name
 from sdm_lightning.training.callbacks.preemption import validation_cut_short
 from sdm_lightning.training.distributed import all_reduce
@@ -62,9 +63,11 @@ class EvaluationCallback(pl.Callback):
         max_padding: Largest share of the test's crops, on average, that may be mirrored padding;
             ``sdm test`` and ``sdm validate`` refuse more, since they would score mirrored pixels.
         facts: Anything else to write into the record, such as the table row of an ablation.
+        extra_scores: Per-image scores of one's own.
 
     Raises:
-        InputError: If ``facts`` has a name that the record uses itself.
+        InputError: If ``facts`` has a name that the record uses itself, or an extra score one that
+            is taken.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class EvaluationCallback(pl.Callback):
         cache: str | None = None,
         max_padding: float = 0.25,
         facts: dict[str, Any] | None = None,
+        extra_scores: list[ImageScore] | None = None,
     ) -> None:
         super().__init__()
         if taken := sorted(RESERVED & set(facts or {})):
@@ -101,6 +105,7 @@ class EvaluationCallback(pl.Callback):
             kid=kid,
             precision_recall=precision_recall,
             few_pairs=few_pairs,
+            extra_scores=extra_scores or (),
         )
         self.protocol = protocol
         self.record = record

@@ -191,11 +191,12 @@ def test_uncertainty_is_no_path_for_gradients():
 
 
 def test_clamped_uncertainty_still_ranks_pixels_beyond_the_clamp():
-    mask = torch.zeros(1, 1, 1, 3)
-    deviation = torch.tensor([[[[3.0, 1.5, 2.0]]]])
-    state = initial_state(torch.zeros(1, 3, 1, 3), mask)
-    new_mask, _ = pick(state, prediction_with_deviation(deviation), mask, 1 / 3, deviation)
-    assert new_mask.flatten().tolist() == [0, 1, 0]
+    deviation = torch.tensor([3.0, 1.5, 2.0]).expand(1, 3, 1, 3)
+    image, mask = torch.zeros(1, 3, 1, 3), torch.zeros(1, 1, 1, 3)
+    loop = SpatialDiffusion(num_iterations=3, uncertainty_scale="clamp")
+    step = next(loop.iterate(lambda x: (image, 2 * deviation.log()), image, mask))
+    assert step.uncertainty.flatten().tolist() == [1, 1, 1]
+    assert step.state.mask.flatten().tolist() == [0, 1, 0]
 
 
 def test_sampling_follows_equation_5():

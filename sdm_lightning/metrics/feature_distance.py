@@ -18,12 +18,12 @@ MIN_SIZE = 128
 class FeatureDistance(nn.Module):
     """LPIPS without calibrated channel weights, on another network.
 
-    For machines without AlexNet's weights. Its values compare only among themselves, so the metric
-    is never called LPIPS: it is ``feature_distance[<network>]``.
+    It compares the outputs of the first five stages. For machines without AlexNet's weights. Its
+    values compare only among themselves, so the metric is never called LPIPS: it is
+    ``feature_distance[<network>]``.
 
     Args:
         network: Key of ``FEATURE_NETWORKS``, or an architecture of timm.
-        stages: Stages whose outputs are compared, counted from 0, as far as the network has them.
 
     Attributes:
         label: The network's name.
@@ -36,17 +36,13 @@ class FeatureDistance(nn.Module):
         Zhang et al. 2018 (LPIPS), Eq. 1, with all channel weights 1.
     """
 
-    def __init__(
-        self,
-        network: str,
-        stages: tuple[int, ...] = (0, 1, 2, 3, 4),
-    ) -> None:
+    def __init__(self, network: str) -> None:
         super().__init__()
         self.network = PretrainedNetwork(network)
         self.label = self.network.name
         self.sha256 = self.network.sha256
         # Some networks have four.
-        self.stages = tuple(k for k in stages if k < len(self.network.network.feature_info))
+        self.stages = tuple(range(min(5, len(self.network.network.feature_info))))
 
     def forward(self, completed: Tensor, image: Tensor) -> Tensor:
         """Measure the distance of each pair, in float32 even under autocast.

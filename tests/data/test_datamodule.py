@@ -147,19 +147,6 @@ def test_epochs_of_a_limited_length_go_on_and_do_not_begin_again(root: Path):
     assert data.state_dict()["batches_done"] == 6
 
 
-def test_two_ranks_share_a_pass(root: Path):
-    keys = []
-    for rank in range(2):
-        data = module(root, batch_size=1, shuffle_shards=2)
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, overfit_batches=0)
-        batches = iter(data.train_dataloader())
-        keys += [next(batches)["key"][0] for _ in range(6 if rank == 0 else 5)]
-    # Four shards, two each: one pass is one chunk of each rank, 6 and 5 samples or the reverse.
-    counts = {key: keys.count(key) for key in keys}
-    assert len(counts) >= 10
-    assert max(counts.values()) <= 2
-
-
 def test_a_resume_under_other_conditions_warns_or_refuses(root: Path, caplog):
     before = module(root, batch_size=2)
     before.batches_done = 30

@@ -352,26 +352,6 @@ def test_shares_are_a_partition_for_any_number_of_ranks_and_workers(samples, ran
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_every_sample_once_through_a_real_loader(tmp_path: Path):
-    index = make_shards(tmp_path, 7, 3)
-    make = EvalPreprocess(8, PresetMasks("lama_thick"))
-    images: dict[str, torch.Tensor] = {}
-    for rank, workers in enumerate((2, 0)):
-        stream = EvalStream(
-            ShardSource(index), make, batch_size=2, rank=rank, world_size=2, num_workers=workers
-        )
-        loader = StreamLoader(stream, num_workers=workers)
-        batches = list(loader)
-        assert len(batches) == len(loader)
-        for batch in batches:
-            for key, image in zip(batch["key"], batch["image"], strict=True):
-                assert key not in images
-                images[key] = image
-    for number in range(7):
-        expected = torch.from_numpy(photo(number)[2:10, 3:11].copy()).permute(2, 0, 1) / 127.5 - 1
-        assert torch.equal(images[f"{number:03d}"], expected)
-
-
 def test_a_process_reads_only_its_own_shards():
     reader = FakeReader()
     stream = EvalStream(

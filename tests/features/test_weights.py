@@ -83,6 +83,9 @@ def test_nothing_in_an_unknown_file_is_executed(tmp_path, capsys):
     (tmp_path / "raw.pth").write_bytes(pickle.dumps([1]))
     with pytest.raises(InputError):
         load_state(tmp_path / "raw.pth", published())
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(InputError, match="not a plain dictionary"):
+        load_state(tmp_path / "list.pth", published())
     assert "executed" not in capsys.readouterr().out
 
 

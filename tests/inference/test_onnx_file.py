@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from sdm_lightning.errors import InputError
 from sdm_lightning.inference import load_generator
 from sdm_lightning.inference.export import InpaintingGraph, export_model
 from sdm_lightning.inference.graph import INPUTS
@@ -110,8 +109,3 @@ def test_one_size(smallest_weights: Path, onnx_model: Path, tmp_path: Path) -> N
     with torch.no_grad():
         expected = loop(smallest_weights)(*inputs)[0]
     torch.testing.assert_close(run(path, inputs)[0], expected, rtol=0, atol=1e-4)
-
-
-def test_half_is_refused_where_it_would_do_nothing(smallest_weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--half is for"):
-        export_model(str(smallest_weights), str(tmp_path / "model.pt"), half=True)

@@ -32,6 +32,8 @@ DIFFUSION = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion", "init_arg
         ("sdm_lightning.models.generator.Tensor", {}),
         ("sdm_lightning.models.generator.Any", {}),
         ("sdm_lightning.models.generator.nn.Linear", {"in_features": 1, "out_features": 1}),
+        ("sdm_lightning.models.Missing", {}),
+        ("sdm_lightning.diffusion.complete", {}),
         ("sdm_lightning.models", {}),
         ("sdm_lightning", {}),
         ("sdm_lightning_evil.models.Generator", {}),

@@ -85,12 +85,6 @@ def test_the_second_derivative_of_blur_takes_no_convolution_for_each_channel() -
     assert 3 <= convolutions.count <= 6
 
 
-def test_downsample_is_the_zero_padded_filter():
-    x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
-    expected = torch.from_numpy(reference_resample(x.numpy(), 1, 2, (1, 1)))
-    torch.testing.assert_close(layers.downsample(x), expected)
-
-
 def test_upsample_is_the_filter_with_repeated_edges():
     x = torch.randn(2, 3, 5, 7, dtype=torch.float64)
     edged = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")

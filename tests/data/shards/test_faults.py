@@ -38,17 +38,6 @@ def read(index: ShardIndex, **options: object) -> list[RawSample]:
 # -- shards that are not what was packed -----------------------------------------------------
 
 
-def test_another_shard_of_the_same_size(tmp_path: Path) -> None:
-    """Counts and size are right; only the checksum, an option, tells."""
-    index = make_shards(tmp_path, 4, 2)
-    first, second = (Path(shard.url) for shard in index.shards)
-    assert first.stat().st_size == second.stat().st_size
-    shutil.copy(second, first)
-    assert len(read(index)) == 4
-    with pytest.raises(InputError, match=rf"{first.name}: shard has sha256 .*, its index says"):
-        read(index, verify_checksums=True)
-
-
 def test_a_cut_at_any_byte_of_a_shard_without_an_index(tmp_path: Path) -> None:
     """A cut between two members is the one place that no tar shows."""
     path = write_tar(tmp_path / "a.tar", {f"{k}.png": encoded(photo(k)) for k in range(2)})

@@ -164,12 +164,6 @@ def test_other_content_of_the_right_size(tmp_path: Path, content: bytes):
         read(index)
 
 
-def test_a_sample_name_that_leads_out_of_its_folder(tmp_path: Path):
-    write_tar(tmp_path / "a.tar", {"../../evil.png": encoded(photo(0))})
-    with pytest.raises(InputError, match="leads out"):
-        index_shards(str(tmp_path), num_workers=0)
-
-
 def test_two_images_or_none_in_a_sample(tmp_path: Path):
     image = encoded(photo(0))
     write_tar(tmp_path / "a.tar", {"x.png": image, "x.webp": image})
@@ -232,31 +226,13 @@ def test_http_shards(tmp_path: Path, server):
     for spec in (f"{url}/shards", f"{url}/shards/", f"{url}/shards/index.json"):
         index = ShardIndex.load(spec)
         assert index.digest == local.digest
+    with pytest.raises(InputError, match="no such index"):
+        ShardIndex.load(f"{url}/elsewhere")
     assert [s.image for s in read(index)] == [s.image for s in read(local)]
     name = Path(local.shards[0].url).name.replace("000000", "{000000..000002}")
     assert (
         ShardIndex.load(f"{url}/shards/{name}?token=a%2Fb").shards[2].url.endswith("?token=a%2Fb")
     )
-
-
-def test_http_faults(tmp_path: Path, server):
-    url, requests = server
-    local = make_shards(tmp_path, 4, 2)
-    with pytest.raises(InputError, match="no such index"):
-        ShardIndex.load(f"{url}/elsewhere")
-    index = ShardIndex.load(f"{url}/shards")
-    path = Path(local.shards[0].url)
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match="its index says"):
-        read(index)
-    path.unlink()
-    requests.clear()
-    with pytest.raises(InputError, match=rf"{path.name}: missing"):
-        read(index)
-    assert len(requests) <= 2  # the server logs the request and the error; no second attempt
-    with pytest.raises(InputError, match="cannot be reached"):
-        ShardIndex.load("http://127.0.0.1:9/shards")
 
 
 def test_cache_reads_once_and_never_mixes_up_base_names(tmp_path: Path, server):

@@ -1,4 +1,4 @@
-"""The container files: a linter, and whether what they name exists in this version."""
+"""The container file: a linter, and whether what it names exists in this version."""
 
 import inspect
 import json
@@ -14,32 +14,26 @@ from sdm_lightning.app.serve import serve_app
 from sdm_lightning.cli.main import COMMANDS, spell_out
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "containers").glob("Containerfile*"))
+FILE = ROOT / "containers" / "Containerfile"
 HADOLINT = shutil.which("hadolint") or shutil.which(
     "hadolint", path=str(Path(sys.executable).parent)
 )
 
 
-def test_both_are_there() -> None:
-    assert [path.name for path in FILES] == ["Containerfile", "Containerfile.cuda"]
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_linted(path: Path) -> None:
+def test_linted() -> None:
     if HADOLINT is None:
         pytest.skip("hadolint is not installed")
     # DL3013: the wheel's own bounds hold; an image pins what it is built of by its digest.
     done = subprocess.run(
-        [HADOLINT, "--no-color", "--ignore", "DL3013", str(path)], capture_output=True, text=True
+        [HADOLINT, "--no-color", "--ignore", "DL3013", str(FILE)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_it_starts_a_command_that_exists(path: Path, tmp_path: Path) -> None:
+def test_it_starts_a_command_that_exists(tmp_path: Path) -> None:
     parse = pytest.importorskip("dockerfile_parse", reason="dockerfile-parse is not installed")
     parser = parse.DockerfileParser(str(tmp_path))
-    parser.content = path.read_text(encoding="utf-8")
+    parser.content = FILE.read_text(encoding="utf-8")
     last = {part["instruction"]: part["value"] for part in parser.structure}
     assert json.loads(last["ENTRYPOINT"]) == ["sdm"]
     assert last["USER"] == "1000"

@@ -1,10 +1,10 @@
-"""``make fuzz``: a mutation loop over every target, in processes that are watched.
+"""``make fuzz``: damaged input for every target, each in a process of its own.
 
     python -m tests.fuzz [--seconds 60] [--inputs 100000] [--seed 0] [--targets tar,image,...]
 
-Each target runs in a process of its own with a limit of memory. A worker that dies, raises anything
-but bad input, computes for 20 s in one input, or leaves a file outside its folder is a finding: its
-input is written to ``fuzz-findings/`` and the exit status is 1.
+A process that dies, raises anything but bad input, computes for 20 s in one input, starts a
+program, connects, or writes a file outside its folder is a finding: it ends the target, its input
+stays in ``fuzz-findings/``, and the exit status is 1. Another seed goes on after a finding.
 """
 
 import argparse
@@ -17,9 +17,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TextIO
 
 from tests.fuzz.mutation import damaged
 from tests.fuzz.targets import TARGETS, feed
@@ -28,7 +27,7 @@ from tests.fuzz.valid_input import seeds
 HANG_SECONDS = 20.0
 """Processor time in one input."""
 STILL_SECONDS = 300.0
-"""Without an answer, however little the processor did."""
+"""Beyond a target's time, however little the processor did."""
 QUICK_SECONDS = 0.05
 """What took longer is not mutated again: in the corpus it would slow down all that follow."""
 FORBIDDEN = (
@@ -37,114 +36,54 @@ FORBIDDEN = (
 GIGABYTES = 8
 
 
-def watch_files(folder: Path) -> None:
-    """End this process where it starts a program, connects, or writes outside its folder."""
-    root = str(folder)
-    errors = os.dup(2)
+def watch(folder: Path, last: Path) -> TextIO:
+    """End this process where it starts a program, connects, or writes elsewhere."""
+    roots = (str(folder), str(last), "/dev/null")
+    errors = os.fdopen(os.dup(2), "w", errors="backslashreplace", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print a line for nearly every input
 
-    def stop(reason: str) -> None:
-        os.write(errors, f"{reason}\n".encode(errors="backslashreplace"))
-        os._exit(99)  # an exception could be taken for one of a decoder
-
     def hook(event: str, args: tuple[object, ...]) -> None:
-        if event in FORBIDDEN:
-            stop(f"{event}{args!r:.200}")
+        writes = False
         if event == "open" and isinstance(args[0], str) and isinstance(args[2], int):
-            writes = args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if writes and not os.path.realpath(args[0]).startswith((root, "/dev/null")):
-                stop(f"writes {args[0]}")
+            writes = bool(args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+            writes = writes and not os.path.realpath(args[0]).startswith(roots)
+        if writes or event in FORBIDDEN:
+            print(f"{event}{args!r:.200}", file=errors)
+            os._exit(99)  # an exception could be taken for one of a decoder
 
     sys.addaudithook(hook)
+    return errors
 
 
-def work(name: str, seed: int, last: str, folder: str, pipe: Connection) -> None:
-    """Fuzz one target until told to stop; report counts and the slowest input's time."""
+def work(name: str, seconds: float, inputs: int, seed: int, last: Path, folder: Path) -> None:
+    """Fuzz one target until its time or its number of inputs is used up."""
     rng = random.Random(f"{name}/{seed}")
     corpus = seeds(name)
-    accepted = tried = 0
-    slowest = 0.0
     for data in corpus:  # import and build everything first
-        feed(name, data, Path(folder))
+        feed(name, data, folder)
     resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30, GIGABYTES << 30))
-    said = time.monotonic()
-    with open(last, "r+b", buffering=0) as notes:
-        watch_files(Path(os.path.realpath(folder)))
-        while True:
-            data = damaged(name, corpus, rng)
-            os.pwrite(notes.fileno(), len(data).to_bytes(8, "little") + data, 0)
-            signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)  # its signal ends the process
-            began = time.process_time()
-            try:
-                good = feed(name, data, Path(folder))
-            except BaseException:
-                pipe.send(("finding", tried, accepted, slowest, traceback.format_exc()))
-                return
-            took = time.process_time() - began
-            tried, accepted, slowest = tried + 1, accepted + good, max(slowest, took)
-            if good and took < QUICK_SECONDS and len(corpus) < 200:
-                corpus.append(data)
-            now = time.monotonic()
-            if now - said > 0.5 or tried % 100 == 0:
-                pipe.send(("count", tried, accepted, slowest, ""))
-                said = now
-
-
-def fuzz_target(
-    name: str, seconds: float, inputs: int, seed: int, findings: Path,
-    say: Callable[[str], None] = print,
-) -> int:  # fmt: skip
-    """Fuzz one target until its time or its number of inputs is used up; return its findings."""
-    context = multiprocessing.get_context("spawn")
-    found = total = total_accepted = 0
-    slowest = 0.0
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk costs more than a target
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and total < inputs and found < 5:
-        # A worker that is killed cannot remove its own folder.
-        with (
-            tempfile.NamedTemporaryFile() as last,
-            tempfile.TemporaryDirectory(dir=memory) as folder,
-        ):
-            mine, theirs = context.Pipe(duplex=False)
-            arguments = (name, seed + found, last.name, folder, theirs)
-            process = context.Process(target=work, args=arguments, daemon=True)
-            process.start()
-            theirs.close()
-            tried = accepted = 0
-            took = 0.0
-            problem = ""
-            while time.monotonic() < end and total + tried < inputs:
-                if not mine.poll(STILL_SECONDS):
-                    problem = f"no answer for {STILL_SECONDS:.0f} s"
-                    break
-                try:
-                    kind, tried, accepted, took, text = mine.recv()
-                except EOFError:
-                    process.join(10)
-                    problem = f"process ended with {process.exitcode}"
-                    if process.exitcode == -signal.SIGPROF:
-                        problem = f"computed for {HANG_SECONDS:.0f} s"
-                    break
-                if kind == "finding":
-                    problem = text
-                    break
-            process.kill()
-            process.join()
-            total, total_accepted = total + tried, total_accepted + accepted
-            slowest = max(slowest, took)
-            if problem:
-                found += 1
-                size = int.from_bytes(last.read(8), "little")
-                path = findings / f"{name}-{seed + found}.bin"
-                findings.mkdir(exist_ok=True)
-                path.write_bytes(last.read(size))
-                say(f"{name}: FINDING after {total} inputs, kept in {path}\n{problem}")
-    say(
-        f"{name}: {total} inputs, {total_accepted} of them accepted, {found} findings; "
-        f"the slowest took {slowest:.1f} s of processor time"
+    accepted = tried = 0
+    slowest, end = 0.0, time.monotonic() + seconds
+    errors = watch(folder, last)
+    while time.monotonic() < end and tried < inputs:
+        data = damaged(name, corpus, rng)
+        last.write_bytes(data)
+        signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)  # its signal ends the process
+        began = time.process_time()
+        try:
+            good = feed(name, data, folder)
+        except BaseException:
+            traceback.print_exc(file=errors)
+            raise SystemExit(1) from None
+        took = time.process_time() - began
+        tried, accepted, slowest = tried + 1, accepted + good, max(slowest, took)
+        if good and took < QUICK_SECONDS and len(corpus) < 200:
+            corpus.append(data)
+    last.unlink()
+    print(
+        f"{name}: {tried} inputs, {accepted} of them accepted; the slowest took {slowest:.1f} s of "
+        "processor time"
     )
-    return found
 
 
 def main() -> None:
@@ -155,8 +94,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--targets", default=",".join(TARGETS))
     chosen = parser.parse_args()
-    found = sum(
-        fuzz_target(name, chosen.seconds, chosen.inputs, chosen.seed, Path("fuzz-findings"))
-        for name in chosen.targets.split(",")
-    )
+    findings = Path("fuzz-findings").resolve()
+    findings.mkdir(exist_ok=True)
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk costs more than a target
+    found = 0
+    for name in chosen.targets.split(","):
+        last = findings / f"{name}-{chosen.seed}.bin"
+        # A process that is killed cannot remove its own folder.
+        with tempfile.TemporaryDirectory(dir=memory) as folder:
+            arguments = (name, chosen.seconds, chosen.inputs, chosen.seed, last)
+            process = multiprocessing.get_context("spawn").Process(
+                target=work, args=(*arguments, Path(folder).resolve())
+            )
+            process.start()
+            process.join(chosen.seconds + STILL_SECONDS)
+            process.kill()
+            process.join()
+        if process.exitcode:
+            found += 1
+            print(f"{name}: FINDING, kept in {last} (exit status {process.exitcode})")
     raise SystemExit(found > 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -12,9 +13,8 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import save
 
-from sdm_lightning.models import Generator
+from tests.inference.tiny_weights import checkpoint, random_weights
 
 TINY = {
     "base_channels": 4, "max_channels": 4, "num_downsamples": 0, "attention_strides": [1],
@@ -97,45 +97,18 @@ def seeds(name: str) -> list[bytes]:
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) (w) file\n",
         ]
     if name == "weights":
-        config = {
-            "format": "sdm-lightning/1",
-            "generator": {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
-            "diffusion": {
-                "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
-                "init_args": {
-                    "num_iterations": 3,
-                    "schedule": {"class_path": "sdm_lightning.diffusion.CubicSchedule"},
-                },
-            },
-            "resolution": 16,
-        }
-        state = Generator(**TINY).state_dict()  # type: ignore[arg-type]
-        return [save(state, metadata={"sdm_lightning": json.dumps(config)})]
+        schedule = {"class_path": "sdm_lightning.diffusion.CubicSchedule"}
+        loop = {"num_iterations": 3, "schedule": schedule}
+        with tempfile.TemporaryDirectory() as folder:
+            path = random_weights(Path(folder, "w.safetensors"), TINY, loop, resolution=16)
+            return [path.read_bytes()]
     if name == "checkpoint":
-        weights = {
-            f"{part}.{key}": tensor
-            for part in ("generator", "generator_ema")
-            for key, tensor in Generator(**TINY).state_dict().items()  # type: ignore[arg-type]
+        older = checkpoint(TINY)
+        older["hyper_parameters"]["discriminator"] = {
+            "class_path": "sdm_lightning.models.Discriminator",
+            "init_args": {"resolution": 16},
         }
-        content = {
-            "state_dict": weights | {"discriminator.x": torch.zeros(1)},
-            "images_seen": 64,
-            "InpaintingDataModule": {"resolution": 16},
-            "hyper_parameters": {
-                "generator": {"class_path": "sdm_lightning.models.Generator", "init_args": TINY},
-                "diffusion": {
-                    "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
-                    "init_args": {"num_iterations": 3},
-                },
-                "discriminator": {
-                    "class_path": "sdm_lightning.models.Discriminator",
-                    "init_args": {"resolution": 16},
-                },
-                "test_iterations": 4,
-            },
-        }
-        older = {key: value for key, value in content.items() if key != "InpaintingDataModule"}
-        return [saved(content), saved(older)]
+        return [saved(older | {"InpaintingDataModule": {"resolution": 16}}), saved(older)]
     if name == "config":
         micro = Path(__file__).parents[1] / "conf" / "micro.yaml"
         tags = b"a: !!python/object/apply:os.system [false]\nb: &x [*x, 2020-01-01, !!int 7]\n"

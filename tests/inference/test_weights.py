@@ -17,16 +17,11 @@ from sdm_lightning.inference.discriminators import (
 )
 from sdm_lightning.inference.weights import build, find_weights
 from sdm_lightning.models import Discriminator, Generator, MappingNetwork
-from tests.inference.tiny_weights import TINY
+from tests.inference.tiny_weights import TINY, checkpoint
 
 GENERATOR = {"class_path": "sdm_lightning.models.Generator", "init_args": TINY}
 DIFFUSION = {"class_path": "sdm_lightning.diffusion.SpatialDiffusion", "init_args": {}}
 INFO = WeightsInfo(GENERATOR, DIFFUSION)
-
-
-def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    ones, others = one.state_dict(), other.state_dict()
-    return all(torch.equal(ones[name], others[name]) for name in ones | others)
 
 
 def test_what_is_saved_is_loaded(tiny_weights: Path) -> None:
@@ -94,26 +89,6 @@ def test_unknown_names(tmp_path: Path) -> None:
 def test_another_package_by_explicit_trust() -> None:
     config = {"class_path": "fractions.Fraction", "init_args": {"numerator": 3}}
     assert build({"nested": [config]}, "file", ("fractions",)) == {"nested": [3]}
-
-
-ARGUMENTS = {"alpha": 0.5, "uncertainty_channels": "max"}
-
-
-def checkpoint(**changes: Any) -> dict[str, Any]:
-    torch.manual_seed(1)
-    raw, ema = Generator(**TINY), Generator(**TINY)
-    state = {f"generator.{name}": tensor for name, tensor in raw.state_dict().items()}
-    state |= {f"generator_ema.{name}": tensor for name, tensor in ema.state_dict().items()}
-    state["discriminator.x"] = torch.zeros(1)
-    return {
-        "state_dict": state,
-        "images_seen": 640,
-        "hyper_parameters": {
-            "generator": GENERATOR,
-            "diffusion": {"class_path": DIFFUSION["class_path"], "init_args": ARGUMENTS},
-            "test_iterations": 5,
-        },
-    } | changes
 
 
 def settings(**changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Weights made of a tiny generator."""
+"""Weights and checkpoints made of a tiny generator."""
 
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,27 @@ def random_weights(
         **facts,
     )
     return save_weights(path, info, generator.state_dict())
+
+
+def checkpoint(settings: dict[str, Any] = TINY, **changes: Any) -> dict[str, Any]:
+    """What ``sdm fit`` would save of a generator with random weights, as far as it is read."""
+    torch.manual_seed(1)
+    raw, ema = Generator(**settings), Generator(**settings)
+    state = {f"generator.{name}": tensor for name, tensor in raw.state_dict().items()}
+    state |= {f"generator_ema.{name}": tensor for name, tensor in ema.state_dict().items()}
+    state["discriminator.x"] = torch.zeros(1)
+    return {
+        "state_dict": state,
+        "images_seen": 640,
+        "hyper_parameters": {
+            "generator": {"class_path": "sdm_lightning.models.Generator", "init_args": settings},
+            "diffusion": {
+                "class_path": "sdm_lightning.diffusion.SpatialDiffusion",
+                "init_args": {"alpha": 0.5, "uncertainty_channels": "max"},
+            },
+            "test_iterations": 5,
+        },
+    } | changes
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,7 @@ A mask is ``uint8 (size, size)``, **1 = known, 0 = hole**. Two families are buil
 
 Both families give some lengths in pixels, so the share of an image that a preset removes would
 depend on its size. Here a preset has a *nominal* size, and a mask of another size is the same
-drawing scaled, with the same statistics; ``scale_lengths=False`` keeps the published pixel
-lengths instead.
+drawing scaled, with the same statistics.
 
 Every random number is a function of ``(preset, seed)`` through PCG64, whose stream is the same on
 every platform.
@@ -104,20 +103,17 @@ def get_preset(name: str) -> MaskPreset:
     )
 
 
-def free_form_mask(
-    preset: str | MaskPreset, size: int, seed: int, *, scale_lengths: bool = True
-) -> UInt8Array:
+def free_form_mask(preset: str | MaskPreset, size: int, seed: int) -> UInt8Array:
     """Draw one mask; the same arguments give the same mask in any process.
+
+    At another size than the preset's nominal one, the whole drawing is scaled, so that the
+    hole-ratio statistics stay those of the preset: a smaller mask is the nominal one sampled down,
+    a larger one is drawn with all lengths multiplied.
 
     Args:
         preset: Name in :data:`MASK_PRESETS`, or a custom preset.
         size: Side of the mask in pixels.
         seed: Any non-negative integer.
-        scale_lengths: At another size than the preset's nominal one, scale the whole drawing, so
-            that the hole-ratio statistics stay those of the preset: a smaller mask is the nominal
-            one sampled down, a larger one is drawn with all lengths multiplied. ``False`` keeps
-            lengths in pixels as published (MAT and CoModGAN do: stroke widths of 12-47 px at any
-            size), so that smaller masks have larger holes.
 
     Returns:
         uint8 ``(size, size)``, 1 = known, 0 = hole; never all of one kind.
@@ -133,8 +129,8 @@ def free_form_mask(
         raise InputError(f"free_form_mask: seed must not be negative, got {seed}")
     chosen = chosen.for_size(size)
     rng = np.random.Generator(np.random.PCG64(seed))
-    side = max(size, chosen.size) if scale_lengths else size
-    scale = side / chosen.size if scale_lengths else 1.0
+    side = max(size, chosen.size)
+    scale = side / chosen.size
     # Centres of the `size` cells of the larger drawing: thin strokes keep their share of the area
     # that drawing at a few pixels' width would round away.
     cells = None if side == size else ((np.arange(size) + 0.5) * side / size).astype(np.intp)

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdm_lightning.cli.errors import user_errors
-from sdm_lightning.data.masks import free_form_mask
+from sdm_lightning.data.masks.presets import free_form_mask
 from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.extractors import ImageNetworkFeatures

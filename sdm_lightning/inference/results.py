@@ -75,11 +75,6 @@ class Inpainting(InpaintingSample):
     mask: BoolArray
     boxes: list[Box]
 
-    @property
-    def images(self) -> list[Image.Image]:
-        """Every sample's picture."""
-        return [sample.image for sample in self.samples]
-
 
 @dataclass(frozen=True)
 class RegionStep:

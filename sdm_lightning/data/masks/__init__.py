@@ -1,5 +1,1 @@
 """Free-form masks: presets, families, files, and which colour is the hole."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,1 @@
 """Shards: packing, their index, and reading them back."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -277,9 +277,7 @@ class SDMModule(InpaintingModule):
             self._backward(loss, sync=False)
             logged.append(loss.detach())
             signs = real_logits.detach().float().sign().nan_to_num()
-            self.real_signs += torch.stack(
-                [signs.sum(), torch.full_like(signs.sum(), signs.numel())]
-            )
+            self.real_signs += torch.stack([signs.sum(), torch.ones_like(signs).sum()])
             for iteration, output in enumerate(outputs, start=1):
                 logits = self._logits(output, mask)
                 completions.append(logits.detach().mean())

@@ -92,7 +92,7 @@ def find_score(name: str) -> Score | None:
 
 
 def better_of(name: str, lines: Iterable[Mapping[str, Any]] = ()) -> str:
-    """Return which values of a score are better; of an unknown one as result lines say, or higher."""
+    """Return which values are better; of an unknown score as result lines say, else higher."""
     said = (line["better"][name] for line in lines if name in (line.get("better") or {}))
     score = find_score(name)
     return score.better if score is not None else str(next(said, _UNKNOWN.better))

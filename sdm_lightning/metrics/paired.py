@@ -207,7 +207,7 @@ class ImageScore(ABC):
 
 
 def refuse_unfit_scores(scores: Sequence[ImageScore]) -> None:
-    """Raise ``InputError`` for a score without a name of its own, or that does not say its better."""
+    """Raise ``InputError`` for a score without a name of its own or without a direction."""
     names = [*PAIRED_NAMES, "not_finite"]
     for score in scores:
         name, better = getattr(score, "name", None), getattr(score, "better", None)

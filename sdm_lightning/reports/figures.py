@@ -162,7 +162,9 @@ def iteration_curves(
     axes_list[0].set_title("paper: FID (lower is better)", fontsize=9, color=INK)
     axes_list[0].legend(frameon=False, fontsize=8, loc="upper right")
     for axes, metric in zip(axes_list[1:], metrics, strict=True):
-        axes.set_title(f"ours: {metric} ({better_of(metric, lines)} is better)", fontsize=9, color=INK)
+        axes.set_title(
+            f"ours: {metric} ({better_of(metric, lines)} is better)", fontsize=9, color=INK
+        )
         heights = [y for item in axes.get_lines() for y in np.asarray(item.get_ydata())]
         if heights and 0 < 10 * min(heights) < max(heights):
             axes.set_yscale("log")  # else one distant row would flatten the others

@@ -88,9 +88,7 @@ def _refuse_unfit_terms(module: "SDMModule") -> None:
             )
         names.append(name)
         if not 0 <= term.weight < math.inf:
-            raise InputError(
-                f"{kind} has weight {term.weight}; it must be finite and not negative"
-            )
+            raise InputError(f"{kind} has weight {term.weight}; it must be finite and not negative")
         if any(parameter.requires_grad for parameter in term.parameters()):
             raise InputError(
                 f"{kind} has parameters to train, which no optimizer steps; freeze them with "

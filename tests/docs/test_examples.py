@@ -124,8 +124,10 @@ def test_loss(project):
     assert settings["terms"] == [
         {"class_path": "my_terms.Calibration", "init_args": {"largest": 2.0, "weight": 0.1}}
     ]
-    run(shlex.split("""sdm test --config runs/calibrated/config.yaml --data.test shards/mine
-        --evaluation.max_padding 1 --ckpt_path runs/calibrated/checkpoints/last.ckpt"""))
+    run(
+        shlex.split("""sdm test --config runs/calibrated/config.yaml --data.test shards/mine
+        --evaluation.max_padding 1 --ckpt_path runs/calibrated/checkpoints/last.ckpt""")
+    )
     (project / "my_terms.py").unlink()  # who uses the weights does not need the class
     run(shlex.split("sdm inpaint photo.png mask.png --weights runs/calibrated"))
 

@@ -247,9 +247,7 @@ class Known(LossTerm):
 
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_term_is_weighted_and_summed_over_the_iterations(
-    detach, parts, make_module, make_loader
-):
+def test_a_term_is_weighted_and_summed_over_the_iterations(detach, parts, make_module, make_loader):
     """Of a deterministic model, as above; alone, and its gradient is what autograd says of it."""
     module = make_module(
         style_mixing_probability=0.0,

@@ -21,13 +21,15 @@ class ConventionGuard:
 
     Args:
         masks: Their path, for messages.
+        proven: A manifest says which way they are; only the method may have read them otherwise.
 
     Attributes:
         num_images: Images added.
     """
 
-    def __init__(self, masks: str) -> None:
+    def __init__(self, masks: str, proven: bool = False) -> None:
         self.masks = masks
+        self.proven = proven
         self.num_images = 0
         self._sums = torch.zeros(4, dtype=torch.float64)
 
@@ -57,17 +59,28 @@ class ConventionGuard:
         return float(self._sums[3] / (self._sums[1] + self._sums[3]).clamp_min(1))
 
     def check(self) -> None:
-        """Refuse masks that look inverted or empty.
+        """Refuse masks that look inverted or empty, or that the method took for inverted ones.
 
         Raises:
             InputError: If they do; the message names the argument to set.
         """
+        inverted = self.known_error > 0.5 and self.known_error > self.hole_error
+        if self.proven:
+            if inverted:
+                raise InputError(
+                    f"{self.masks}: results differ from their originals by {self.known_error:.1f} "
+                    f"levels at known (white) pixels and by {self.hole_error:.1f} in the holes: "
+                    "the method took white for hole, or sdm masks --files was given the wrong "
+                    "--mask_convention; give the method inverted masks, write the set again, or "
+                    "set --mask_convention known-white to score the results as they are"
+                )
+            return
         if self.hole_ratio == 0:
             raise InputError(
                 f"{self.masks}: no mask has a hole if white means known; set "
                 "--mask_convention hole-white if white means hole"
             )
-        if self.known_error > 0.5 and self.known_error > self.hole_error:
+        if inverted:
             raise InputError(
                 f"{self.masks}: looks inverted: results differ from their originals by "
                 f"{self.known_error:.1f} levels at known (white) pixels and by "

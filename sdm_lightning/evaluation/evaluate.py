@@ -68,7 +68,8 @@ def evaluate_folders(
         fake: Results with the same file names, preferably PNG, which keeps pixels exactly.
         masks: Masks with the same file names, for the scores over the hole only.
         mask_convention: What white means in them: known-white or hole-white. Default:
-            known-white, and masks that look inverted are refused.
+            known-white, and masks are refused that look inverted, or that the method took for
+            inverted.
         crop: Side of the central square that originals are cut to, as in the published protocol.
         composite: Paste the known pixels of the originals into the results first.
         fake_suffix: Ending of the results' names that the originals' lack, such as _mask000.
@@ -134,12 +135,12 @@ def evaluate_folders(
         cache=store,
         extra_scores=extra_scores or (),
     )
-    guard = None if masks is None else ConventionGuard(masks)
+    guard = None if masks is None else ConventionGuard(masks, proven=mask_set is not None)
     skipped = run_pairs(
         pairs,
         evaluator,
         guard=guard,
-        check_convention=mask_convention is None and mask_set is None,
+        check_convention=mask_convention is None,
         composite=composite,
         skip_bad=skip_bad,
         batch_size=batch_size,
@@ -192,7 +193,7 @@ def run_pairs(
         pairs: What to score.
         evaluator: Where scores collect.
         guard: Measures the errors at known and hole pixels; None without masks.
-        check_convention: Refuse masks that look inverted.
+        check_convention: Refuse masks that look inverted, or that the method took for inverted.
         composite: Paste the known pixels of the originals into the results first.
         skip_bad: Leave out pairs that cannot be read.
         batch_size: Images at once.

@@ -200,7 +200,7 @@ def test_evaluation_records_the_set_and_holds_to_its_convention(mask_set, folder
         "masks": str(mask_set), "crop": 48, "features": None, "lpips": None, "cache": None,
         "num_workers": 0, "record": str(folders.root / "r.jsonl"),
     }  # fmt: skip
-    evaluate_folders(folders.real, folders.fake, **settings)
+    evaluate_folders(folders.real, folders.real, **settings)
     record = json.loads((folders.root / "r.jsonl").read_text())
     manifest = check_mask_set(mask_set)
     assert record["masks"]["set"]["digest"] == manifest["digest"]
@@ -209,4 +209,21 @@ def test_evaluation_records_the_set_and_holds_to_its_convention(mask_set, folder
         manifest["mean_hole_ratio"], abs=1e-6
     )
     with pytest.raises(InputError, match="leave mask_convention out"):
-        evaluate_folders(folders.real, folders.fake, mask_convention="hole-white", **settings)
+        evaluate_folders(folders.real, folders.real, mask_convention="hole-white", **settings)
+
+
+def test_results_of_a_method_that_took_white_for_hole_are_refused(folders):
+    """Composited, they would be the originals."""
+    target, given = str(folders.root / "set"), {"features": None, "lpips": None, "num_workers": 0}
+    write_mask_set(target, folders.real, files=folders.masks, mask_convention="hole-white")
+    for composite in (False, True):
+        with pytest.raises(InputError, match="the method took white for hole"):
+            evaluate_folders(
+                folders.real, folders.fake, masks=target, composite=composite, record=None, **given
+            )
+    record = str(folders.root / "r.jsonl")
+    evaluate_folders(
+        folders.real, folders.fake, masks=target, mask_convention="known-white", record=record,
+        **given,
+    )  # fmt: skip
+    assert json.loads(Path(record).read_text())["known_error"] > 0.5

@@ -31,6 +31,10 @@ from sdm_lightning.metrics.state import PerImageScores, finite_mean
 from sdm_lightning.scores import Better, metric_name
 
 _NOT_FINITE = "not_finite"
+_LOWEST = "lowest"  # value of a float original
+
+_ENOUGH_FLOATS = 8
+"""Float originals are judged from so many on: a few pictures of sky may be bright all over."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class Evaluator:
         self.few_pairs = few_pairs
         self.cache = cache
         extra = [score.name for score in extra_scores]
-        names = (*PAIRED_NAMES, "lpips", "feature_distance", *extra, _NOT_FINITE)
+        names = (*PAIRED_NAMES, "lpips", "feature_distance", *extra, _NOT_FINITE, _LOWEST)
         self.scores = PerImageScores(names)
         self.fid = FrechetInceptionDistance(features.dim) if features is not None else None
         self.pairs = (
@@ -175,6 +179,8 @@ class Evaluator:
             fake, real = to_uint8(completed), to_uint8(image)
             scores = paired_scores(fake, real, mask)
             scores[_NOT_FINITE] = not_finite
+            if image.is_floating_point():
+                scores[_LOWEST] = image.flatten(1).amin(dim=1)
             if uncertainty is not None and mean is not None and mask is not None:
                 scores["uncertainty_error_correlation"] = uncertainty_error_correlation(
                     uncertainty, mean, real.float() / 127.5 - 1, mask
@@ -223,12 +229,19 @@ class Evaluator:
         """Compute all metrics over all processes; every process must call it.
 
         Raises:
-            InputError: If there is no image, or one was seen twice.
+            InputError: If there is no image, one was seen twice, or the originals look as if they
+                were in [0, 1].
         """
         with self.scores.sync_context():
             ids, values, digests = self.scores.table()
         if len(ids) == 0:
             raise InputError("nothing to evaluate: the data set is empty")
+        lowest = values[:, self.scores.names.index(_LOWEST)]
+        if lowest.isfinite().sum() >= _ENOUGH_FLOATS and not bool((lowest < 0).any()):
+            raise InputError(
+                "no float original has a value below 0: they look as if they were in [0, 1]; pass "
+                "2 * x - 1, or uint8"
+            )
         metrics: dict[str, float] = {}
         counts: dict[str, int] = {}
         refused: dict[str, str] = {}
@@ -239,7 +252,7 @@ class Evaluator:
         }
         for k, name in enumerate(self.scores.names):
             column = values[:, k]
-            if name == _NOT_FINITE or bool(column.isnan().all()):
+            if name in (_NOT_FINITE, _LOWEST) or bool(column.isnan().all()):
                 continue
             full = metric_name(name, labels.get(name, ""))
             metrics[full] = finite_mean(column)

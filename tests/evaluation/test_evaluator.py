@@ -180,6 +180,19 @@ def test_originals_of_another_scale_are_refused():
         feed(Evaluator(), data, range(2), batch=2)
 
 
+def test_originals_in_0_to_1_are_refused_as_a_set():
+    data = samples(9)
+    for name in ("completed", "image"):
+        data[name] = (data[name] + 1) / 2
+    with pytest.raises(InputError, match=r"look as if they were in \[0, 1\]; pass 2 \* x - 1"):
+        feed(Evaluator(), data, range(8)).compute()
+    assert "lowest" not in feed(Evaluator(), data, range(7)).compute().metrics  # may be bright
+    data["image"][8] -= 0.5
+    feed(Evaluator(), data, range(9)).compute()
+    data["image"] = to_uint8(data["image"])
+    feed(Evaluator(), data, range(8)).compute()
+
+
 def test_cached_originals_do_not_pass_the_network_again(tmp_path):
     data, network = samples(), CountingFeatures()
     results: list[Evaluation] = []

@@ -53,6 +53,7 @@ def evaluate_folders(
     download: bool = False,
     protocol: str = "custom",
     method: str | None = None,
+    seed: int | None = None,
     record: str | None = "results.jsonl",
     cache: str | None = "~/.cache/sdm_lightning/features",
     batch_size: int = 32,
@@ -91,7 +92,8 @@ def evaluate_folders(
         extra_scores: Class paths of per-image scores of your own, such as my_scores.HoleColour.
         download: Fetch missing weights into torch hub's cache.
         protocol: Data, number and masks, such as places36500-512-large; part of each recorded name.
-        method: Name of the method, for tables.
+        method: Name of the method, for tables; one that the paper lacks gets a row of its own.
+        seed: Training seed of the method; tables average over seeds.
         record: File to append the record to; null writes none.
         cache: Folder for the originals' features; null keeps none.
         batch_size: Images per forward pass of the networks.
@@ -157,6 +159,7 @@ def evaluate_folders(
         facts = {
             "command": "evaluate",
             "method": method,
+            "seed": seed,
             "real": {"path": real, "crop": crop},
             "fake": {"path": fake},
             "masks": None

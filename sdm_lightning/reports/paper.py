@@ -112,7 +112,7 @@ def select_lines(
     A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint: its place,
     or its contents. Validations are left out, and runs that only train for a table (a setting that
     none of its columns has). Results that ``sdm evaluate`` scored have no scale and belong to any;
-    as they have no checkpoint, the newest of the same images, masks and compositing counts.
+    as they have no checkpoint, the newest of the same seed, images, masks and compositing counts.
 
     Args:
         lines: Result lines.
@@ -165,11 +165,10 @@ def _as_row_of(line: ResultLine, table: PaperTable) -> ResultLine | None:
         return None if place[1] is None or elsewhere else line
     if line.get("method") is not None and line.get("protocol") in table.protocols:
         # A folder of results that `sdm evaluate --method NAME --protocol ...` scored.
-        method = _plain(str(line["method"]))
-        for known in table.rows:
-            if method in (_plain(known["row"]), _plain(known["name"])):
-                setting = table.protocols[line["protocol"]]
-                return {**line, "table": table.name, "row": known["row"], "setting": setting}
+        method, setting = str(line["method"]), table.protocols[line["protocol"]]
+        names = {_plain(row[key]): row["row"] for row in table.rows for key in ("row", "name")}
+        row = names.get(_plain(method), method)
+        return {**line, "table": table.name, "row": row, "setting": setting}
     for row, other in table.same_as.items():
         if place == (other["table"], other["row"]):
             return {**line, "table": table.name, "row": row}
@@ -177,7 +176,7 @@ def _as_row_of(line: ResultLine, table: PaperTable) -> ResultLine | None:
 
 
 def evaluations_left_out(lines: Sequence[ResultLine], table: PaperTable) -> list[ResultLine]:
-    """List what ``sdm evaluate`` scored under a method or protocol that this table lacks.
+    """List what ``sdm evaluate`` scored without a method, or by a protocol that this table lacks.
 
     Tables without protocols have no place for such results at all: none are listed.
     """

@@ -223,8 +223,9 @@ def _notes(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str
 def _left_out_note(lines: Sequence[ResultLine], table: PaperTable) -> str:
     names = sorted({f"{x.get('method') or 'no method'} ({x.get('protocol')})" for x in lines})
     return (
-        f"Left out: {len(lines)} result(s) of sdm evaluate with a method or protocol that this "
-        f"table does not have: {_first_of(names)}. Its protocols: {', '.join(table.protocols)}."
+        f"Left out: {len(lines)} result(s) of sdm evaluate without a method, or with a protocol "
+        f"that this table does not have: {_first_of(names)}. Its protocols: "
+        f"{', '.join(table.protocols)}."
     )
 
 

@@ -41,7 +41,7 @@ def load(folder, i):
 
 
 def test_table_and_record(folders, capsys):
-    record = evaluate(folders, method="grey square")
+    record = evaluate(folders, method="grey square", seed=3)
     real = np.stack([load(folders.real, i) for i in range(6)])
     fake = np.stack([load(folders.fake, i) for i in range(6)])
     hole = np.stack([load(folders.masks, i) for i in range(6)]) == 0
@@ -50,7 +50,7 @@ def test_table_and_record(folders, capsys):
     assert record["metrics"]["psnr_hole/toy6"] == pytest.approx(expected, rel=1e-12)
     assert record["metrics"]["l1/toy6"] == pytest.approx(np.abs(fake - real).mean() / 255)
     assert record["metrics"]["hole_ratio/toy6"] == pytest.approx(320 / 1920)
-    assert record["method"] == "grey square"
+    assert (record["method"], record["seed"]) == ("grey square", 3)
     assert record["num_images"] == 6
     assert record["known_error"] == 0
     assert record["real"] == {"path": folders.real, "crop": None}

@@ -190,7 +190,7 @@ def test_other_methods_come_from_evaluated_folders(tmp_path: Path) -> None:
 
 
 def test_evaluated_folders_that_are_left_out_are_named(tmp_path: Path) -> None:
-    protocols = {"places36k5-large": "LaMa", "places36500-512-large": "mine"}
+    protocols = {"places36k5-large": "LaMa", "places36500-512-large": None}
     lines = [
         {"metrics": {f"fid/{p}": 3.0}, "protocol": p, "method": m, "command": "evaluate"}
         for p, m in {**protocols, "places36500-512-small": "LaMa"}.items()
@@ -198,7 +198,7 @@ def test_evaluated_folders_that_are_left_out_are_named(tmp_path: Path) -> None:
     place = write(tmp_path / "r.jsonl", lines)
     text = table_text("table3", results=[place])
     assert "Left out: 2 result(s) of sdm evaluate" in text
-    assert "LaMa (places36k5-large), mine (places36500-512-large). Its protocols: places36" in text
+    assert "LaMa (places36k5-large), no method (places36500-512-large). Its protocols: p" in text
     assert "Left out" not in table_text("table1", results=[place])
 
 
@@ -208,6 +208,22 @@ def evaluated(method: str, **values: Any) -> dict[str, Any]:
     facts = {"protocol": protocol, "metrics": {f"fid/{protocol}": values.pop("fid", 1.0)}}
     digests = {"num_images": 9, "images_digest": "a" * 64, "masks_digest": "b" * 64}
     return {"command": "evaluate", "method": method, **facts, **digests, **values}
+
+
+def test_methods_and_comparisons_of_ones_own(tmp_path: Path, monkeypatch) -> None:
+    """The second as docs/evaluation.md describes it."""
+    mine = [evaluated("Mine", seed=s, fid=value) for s, value in enumerate((2.0, 2.2))]
+    lines = [*mine, evaluated("LaMa", seed=None, fid=3.0)]
+    found = cells("table3", lines, tmp_path)
+    assert found["Mine/places2-large"]["FID, ours"] == "2.10 ± 0.14"
+    assert found["LaMa/places2-large"]["FID, ours"] == "3.00 (n = 1)"
+    guide = Path(__file__).parents[2] / "docs" / "evaluation.md"
+    own = tmp_path / "experiments" / "paper" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(guide.read_text().partition("```yaml\n")[2].partition("```")[0])
+    monkeypatch.chdir(tmp_path)
+    facts = {"protocol": "photos500", "metrics": {"fid/photos500": 2.0}}
+    assert cells("mine", [x | facts for x in lines], tmp_path)["Mine"]["FID, ours"] == "2.00 ± 0.00"
 
 
 def test_evaluated_folders_have_no_seeds_and_no_images_seen(tmp_path: Path) -> None:

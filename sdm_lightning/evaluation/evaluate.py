@@ -16,7 +16,7 @@ from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.convention_guard import ENOUGH_IMAGES, ConventionGuard
 from sdm_lightning.evaluation.evaluator import Evaluator
 from sdm_lightning.evaluation.mask_sets import verified_mask_set
-from sdm_lightning.evaluation.pairs import BadPair, PairedFolders, collate_pairs
+from sdm_lightning.evaluation.pairs import MAX_PADDING, BadPair, PairedFolders, collate_pairs
 from sdm_lightning.evaluation.printing import remarks, table_lines
 from sdm_lightning.evaluation.record import append_record, make_record
 from sdm_lightning.features.extractors import build_features
@@ -71,7 +71,8 @@ def evaluate_folders(
         mask_convention: What white means in them: known-white or hole-white. Default:
             known-white, and masks are refused that look inverted, or that the method took for
             inverted.
-        crop: Side of the central square that originals are cut to, as in the published protocol.
+        crop: Side of the central square that originals are cut to, as in the published protocol;
+            refused where more than a quarter of the squares is mirrored padding.
         composite: Paste the known pixels of the originals into the results first.
         fake_suffix: Ending of the results' names that the originals' lack, such as _mask000.
         only_common: Score the names that both have; otherwise, a missing file is an error.
@@ -207,7 +208,8 @@ def run_pairs(
         The pairs left out.
 
     Raises:
-        InputError: If a pair cannot be read and ``skip_bad`` is off, or masks look inverted.
+        InputError: If a pair cannot be read and ``skip_bad`` is off, masks look inverted, or more
+            than ``MAX_PADDING`` of the crops is mirrored padding.
     """
     target = choose_device(device)
     evaluator.to(target)
@@ -221,6 +223,7 @@ def run_pairs(
         prefetch_factor=2 if workers else None,
     )
     skipped: list[BadPair] = []
+    padding, scored = 0.0, 0
     with tqdm(total=len(pairs), unit="img", desc="evaluate", file=sys.stderr) as progress:
         for batches, bad in loader:
             if bad and not skip_bad:
@@ -236,9 +239,22 @@ def run_pairs(
                         guard.check()
                     if composite:
                         fake = torch.where(mask >= 0.5, real, fake)
+                padding, scored = padding + batch.padding, scored + len(batch.keys)
+                if scored >= ENOUGH_IMAGES:
+                    _refuse_padding(pairs, padding / scored)
                 evaluator.update(fake, real, mask, batch.keys)
                 progress.update(len(batch.keys))
             progress.update(len(bad))
     if guard is not None and check_convention and guard.num_images:
         guard.check()
+    _refuse_padding(pairs, padding / max(scored, 1))
     return skipped
+
+
+def _refuse_padding(pairs: PairedFolders, share: float) -> None:
+    if share > MAX_PADDING:
+        raise InputError(
+            f"{pairs.real.source.path}: {share:.0%} of the crops of {pairs.crop}x{pairs.crop} is "
+            f"mirrored padding, more than {MAX_PADDING:.0%}: give originals whose shorter side has "
+            f"{pairs.crop} pixels, or a smaller --crop"
+        )

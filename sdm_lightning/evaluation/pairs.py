@@ -17,6 +17,9 @@ from sdm_lightning.data.sources import FolderSource
 from sdm_lightning.data.transforms import padded_center_crop
 from sdm_lightning.errors import InputError
 
+MAX_PADDING = 0.25
+"""Crops with a larger share of mirrored padding, on average, are not scored."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -27,12 +30,14 @@ class Pair:
         real: uint8 ``(3, H, W)``.
         fake: uint8 ``(3, H, W)``.
         mask: float32 ``(1, H, W)``, 1 = known; None without masks.
+        padding: Share of the crop in [0, 1) that is mirrored padding.
     """
 
     key: str
     real: Tensor
     fake: Tensor
     mask: Tensor | None
+    padding: float
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,14 @@ class PairBatch:
         real: uint8 ``(B, 3, H, W)``.
         fake: uint8 ``(B, 3, H, W)``.
         mask: float32 ``(B, 1, H, W)``, 1 = known; None without masks.
+        padding: Sum of the pairs' shares of mirrored padding.
     """
 
     keys: list[str]
     real: Tensor
     fake: Tensor
     mask: Tensor | None
+    padding: float
 
     def pin_memory(self) -> "PairBatch":
         """Lock the tensors in memory for the loader, so that they reach a GPU while it computes."""
@@ -81,6 +88,7 @@ def collate_pairs(items: Sequence[Pair | BadPair]) -> tuple[list[PairBatch], lis
                 torch.stack([pair.real for pair in group]),
                 torch.stack([pair.fake for pair in group]),
                 torch.stack(masks) if masks else None,
+                sum(pair.padding for pair in group),
             )
         )
     return batches, [item for item in items if isinstance(item, BadPair)]
@@ -196,6 +204,7 @@ class PairedFolders(Dataset):
             torch.from_numpy(real.transpose(2, 0, 1).copy()),
             torch.from_numpy(fake.transpose(2, 0, 1).copy()),
             None if mask is None else torch.from_numpy(mask[None].astype(np.float32)),
+            1 - min(size[0], wanted[0]) * min(size[1], wanted[1]) / (wanted[0] * wanted[1]),
         )
 
     def _fit(self, image: UInt8Array) -> UInt8Array:

@@ -83,9 +83,14 @@ def run_baseline(
                 mask = padded_center_crop(mask, crop)
             image = padded_center_crop(image, crop)
         if mask.shape != image.shape[:2]:
-            cut = f", cut to {crop}x{crop}" if crop else "; --crop N cuts the pictures to squares"
+            sizes = [f"{shape[0]}x{shape[1]}" for shape in (mask.shape, image.shape)]
+            larger = image.shape[0] > mask.shape[0] or image.shape[1] > mask.shape[1]
+            hint = "--crop N cuts the pictures to squares"
+            if crop is not None or not larger:
+                hint = f"draw masks with sdm masks --size {crop or 'N'}, for --crop {crop or 'N'}"
             raise InputError(
-                f"{holes.label(key)}: its size is not that of {pictures.label(key)}{cut}"
+                f"{holes.label(key)}: mask is {sizes[0]}, {pictures.label(key)} is {sizes[1]}"
+                f"{', cut by --crop' if crop else ''} (HxW); {hint}"
             )
         with atomic_file(target) as file:
             name = f"{method}, {pictures.label(key)}"

@@ -205,6 +205,12 @@ def test_sizes(folders):
     assert "mask is 48x40" not in refused(folders, crop=30)
 
 
+def test_crops_of_mirrored_pixels_are_refused_as_by_sdm_test(folders):
+    text = refused(folders, crop=64, masks=None)
+    assert "real: 53% of the crops of 64x64 is mirrored padding, more than 25%" in text
+    assert evaluate(folders, crop=48, masks=None)["num_images"] == 6  # a sixth
+
+
 def test_inverted_masks(folders):
     for i in range(6):
         path = Path(folders.masks, f"photo{i}.png")

@@ -13,6 +13,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.evaluation.evaluator import Evaluation, Evaluator
 from sdm_lightning.evaluation.mask_sets import verified_mask_set
+from sdm_lightning.evaluation.pairs import MAX_PADDING
 from sdm_lightning.evaluation.record import (
     RESERVED,
     append_record,
@@ -86,7 +87,7 @@ class EvaluationCallback(pl.Callback):
         protocol: str = "custom",
         record: str | None = "results.jsonl",
         cache: str | None = None,
-        max_padding: float = 0.25,
+        max_padding: float = MAX_PADDING,
         facts: dict[str, Any] | None = None,
         extra_scores: list[ImageScore] | None = None,
     ) -> None:

@@ -7,6 +7,7 @@ of Table 3's systems are run and scored alike: ``sdm baseline`` writes a folder 
 
 import importlib
 import importlib.util
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -140,9 +141,10 @@ def load_method(name: str, device: str | None = None) -> Method:
     """Find a method by name.
 
     Args:
-        name: ``mean``, ``telea`` or ``navier-stokes``; ``FILE.py:FUNCTION`` or
-            ``PACKAGE.MODULE:FUNCTION``, called as ``FUNCTION(image, known)``; or a TorchScript
-            file ending in ``.pt``, ``.pth``, ``.ts`` or ``.torchscript``.
+        name: ``mean``, ``telea`` or ``navier-stokes``; ``FILE.py:FUNCTION`` (the file
+            may import others beside it) or ``PACKAGE.MODULE:FUNCTION``, called as
+            ``FUNCTION(image, known)``; or a TorchScript file ending in ``.pt``, ``.pth``, ``.ts``
+            or ``.torchscript``.
         device: Device of a TorchScript network; the CPU if None.
 
     Raises:
@@ -177,6 +179,8 @@ def _module(name: str) -> Any:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where a dataclass looks up its annotations
+        sys.path.append(str(path.resolve().parent))  # for what the file imports from beside it
         spec.loader.exec_module(module)
         return module
     try:

@@ -1,5 +1,6 @@
 """Other methods behind one form: classical ones, your function, TorchScript files."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,22 @@ def test_functions_by_file_and_by_module(tmp_path: Path, monkeypatch: pytest.Mon
     assert (result[KNOWN] == IMAGE[KNOWN]).all(), "and the caller's own array is untouched"
     monkeypatch.syspath_prepend(tmp_path)
     assert load_method("mine:red")(IMAGE.copy(), KNOWN)[0, 0, 0] == 255
+
+
+def test_a_file_loads_as_plain_python_would_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside_the_method.py").write_text("LEVEL = 7\n")
+    (tmp_path / "theirs.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from beside_the_method import LEVEL\n"
+        "@dataclass\nclass Settings:\n    level: int = LEVEL\n"
+        "def fill(image, known):\n    image[:] = Settings().level\n    return image\n"
+    )
+    method = load_method(f"{tmp_path / 'theirs.py'}:fill")
+    assert (method(IMAGE.copy(), KNOWN) == 7).all()
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ def evaluate_folders(
             raise InputError(f"--{key} must be at least {least}, got {value}")
     if record is not None:
         check_writable(record)
+    target = choose_device(device)
     pairs = PairedFolders(real, fake, masks, mask_convention, crop, fake_suffix, only_common)
     mask_set = None if masks is None else verified_mask_set(masks, mask_convention)
     extractor = build_features(features, features_weights, features_weights_sha256, download)
@@ -148,7 +149,7 @@ def evaluate_folders(
         skip_bad=skip_bad,
         batch_size=batch_size,
         num_workers=num_workers,
-        device=device,
+        device=target,
     )
     evaluation = evaluator.compute()
     if store is not None:
@@ -161,6 +162,7 @@ def evaluate_folders(
             "command": "evaluate",
             "method": method,
             "seed": seed,
+            "device": str(target),
             "real": {"path": real, "crop": crop},
             "fake": {"path": fake},
             "masks": None

@@ -51,6 +51,8 @@ class Evaluation:
         networks: Name and SHA-256 of the networks behind the metrics.
         num_not_finite: Images whose result holds NaN or infinity; every score is then NaN.
         better: Name of each extra score -> which of its values are better.
+        results_digest: SHA-256 over keys and pixels of the results as evaluated (8-bit, composited
+            where they were).
     """
 
     metrics: dict[str, float]
@@ -62,6 +64,7 @@ class Evaluation:
     networks: dict[str, dict[str, str]] = field(default_factory=dict)
     num_not_finite: int = 0
     better: dict[str, Better] = field(default_factory=dict)
+    results_digest: str = ""
 
 
 class Evaluator:
@@ -202,7 +205,7 @@ class Evaluator:
             if mask is None
             else pixel_hashes((mask >= 0.5).to(torch.uint8))
         )
-        digests = torch.stack([image_digests, mask_digests], dim=1)
+        digests = torch.stack([image_digests, mask_digests, pixel_hashes(fake)], dim=1)
         self.scores.update(keys, scores, digests)
         if self.features is not None:
             self._update_features(fake, real, keys, image_digests)
@@ -274,6 +277,7 @@ class Evaluator:
             self._networks(),
             num_not_finite,
             {score.name: score.better for score in self.extra_scores},
+            _digest(ids, digests[:, 2]),
         )
 
     def _feature_metrics(self, count: int, refused: dict[str, str]) -> dict[str, float]:

@@ -20,15 +20,16 @@ from sdm_lightning.files import append_lines
 from sdm_lightning.scores import protocol_name
 
 VERSIONED = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "lightning", "scikit-learn",
-             "lpips", "numpy", "pillow")  # fmt: skip
+             "lpips", "timm", "numpy", "pillow")  # fmt: skip
 
 RESERVED = frozenset(
     {
         "time", "protocol", "metrics", "counts", "refused", "better", "num_images", "images_digest",
-        "masks_digest", "networks", "command", "checkpoint", "processes", "precision", "parameters",
-        "num_parameters", "num_iterations", "train_iterations", "diffusion", "alpha", "schedule",
-        "repredict", "uncertainty_scale", "uncertainty_channels", "seed", "training_seed",
-        "images_seen", "data", "wall_seconds", "versions", "hardware", "git_commit",
+        "masks_digest", "results_digest", "networks", "command", "checkpoint", "device",
+        "processes", "precision", "parameters", "num_parameters", "num_iterations",
+        "train_iterations", "diffusion", "alpha", "schedule", "repredict", "uncertainty_scale",
+        "uncertainty_channels", "seed", "training_seed", "images_seen", "data", "wall_seconds",
+        "versions", "hardware", "git_commit",
     }
 )  # fmt: skip
 """What a record says by itself, under names that its other facts cannot take."""
@@ -101,6 +102,7 @@ def make_record(
         "num_images": evaluation.num_images,
         "images_digest": evaluation.images_digest,
         "masks_digest": evaluation.masks_digest,
+        "results_digest": evaluation.results_digest,
         "networks": evaluation.networks,
         **facts,
         "wall_seconds": round(seconds, 3),

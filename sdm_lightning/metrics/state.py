@@ -118,7 +118,7 @@ class PerImageScores(ExactMetric):
         self.names = tuple(names)
         self.add_rows("ids", dtype=torch.int64)
         self.add_rows("values", len(self.names), dtype=torch.float64)
-        self.add_rows("digests", 2, dtype=torch.int64)
+        self.add_rows("digests", 3, dtype=torch.int64)
 
     def update(self, keys: Sequence[str], scores: dict[str, Tensor], digests: Tensor) -> None:
         """Add a batch.
@@ -127,7 +127,7 @@ class PerImageScores(ExactMetric):
             keys: ``B`` names of images.
             scores: One ``(B,)`` tensor per name; NaN where a score does not exist for an image
                 (no hole pixel). A missing name is NaN throughout.
-            digests: int64 ``(B, 2)``, hashes of the image's and the mask's pixels.
+            digests: int64 ``(B, 3)``, hashes of the image's, the mask's and the result's pixels.
         """
         unknown = set(scores) - set(self.names)
         if unknown:

@@ -234,7 +234,7 @@ def _hardware(lines: Sequence[ResultLine]) -> list[str]:
     for line in lines:
         hardware = line.get("hardware") or {}
         gpus = hardware.get("gpus") or []
-        if gpus:
+        if gpus and line.get("device") != "cpu":  # older lines do not have it
             machines.add(f"{len(gpus)} x {gpus[0]}")
         elif hardware:
             machines.add(f"CPU {hardware.get('cpu')}, {hardware.get('threads')} thread(s)")

@@ -1,6 +1,7 @@
 import inspect
 import shutil
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -256,13 +257,16 @@ def test_results_not_composited_or_lossy_are_noted(folders, capsys):
         path = Path(folders.fake, f"photo{i}.png")
         Image.open(path).save(path.with_suffix(".jpg"), quality=60)
         path.unlink()
-    record = evaluate(folders)
+    record = evaluate(folders, device="cpu")
     out = capsys.readouterr().out
     assert "6 results are JPEG" in out
     assert "known pixels differ" in out
     assert record["known_error"] > 0.5
+    assert (record["device"], record["versions"]["timm"]) == ("cpu", version("timm"))
     pasted = evaluate(folders, composite=True)
     assert pasted["metrics"]["l1/toy6"] < record["metrics"]["l1/toy6"]
+    assert pasted["images_digest"] == record["images_digest"]
+    assert pasted["results_digest"] != record["results_digest"]
     assert pasted["metrics"]["l1_hole/toy6"] == record["metrics"]["l1_hole/toy6"]
 
 

@@ -35,7 +35,7 @@ def test_scores_are_kept_without_float64_on_the_device(monkeypatch: pytest.Monke
     with shapes_only(monkeypatch):
         guard, scores = ConventionGuard("masks"), PerImageScores(["lpips"])
         guard.update(images(), images(), images()[:, :1])
-        digests = torch.zeros(2, 2, dtype=torch.int64)
+        digests = torch.zeros(2, 3, dtype=torch.int64)
         scores.update(["a", "b"], {"lpips": torch.empty(2, device=DEVICE)}, digests)
     assert scores.values[0].dtype == torch.float64
 

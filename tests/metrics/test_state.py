@@ -6,7 +6,7 @@ import torch
 from sdm_lightning.errors import InputError
 from sdm_lightning.metrics.state import PerImageScores, finite_mean
 
-DIGESTS = torch.zeros(1, 2, dtype=torch.int64)
+DIGESTS = torch.zeros(1, 3, dtype=torch.int64)
 
 
 def test_means_do_not_depend_on_the_order():
@@ -23,7 +23,7 @@ def test_means_do_not_depend_on_the_order():
 
 def test_an_image_seen_twice_is_refused():
     scores = PerImageScores(["psnr"])
-    scores.update(["a", "b"], {"psnr": torch.ones(2)}, DIGESTS.expand(2, 2))
+    scores.update(["a", "b"], {"psnr": torch.ones(2)}, DIGESTS.expand(2, 3))
     scores.update(["a"], {"psnr": torch.ones(1)}, DIGESTS)
     with pytest.raises(InputError, match="1 of 3 images were seen more than once"):
         scores.compute()

@@ -140,6 +140,8 @@ def test_a_stand_in_never_stands_in_the_papers_column(tmp_path: Path) -> None:
     assert "scaled down" in text
     assert "CPU C, 1 thread" not in text
     assert "8 x H" in text
+    on_cpu = write(tmp_path / "r.jsonl", [line("A", 0, device="cpu")])
+    assert "Hardware: CPU C, 1 thread" in table_text("table1", results=[on_cpu])
 
 
 def test_nothing_run_is_all_blank(tmp_path: Path) -> None:

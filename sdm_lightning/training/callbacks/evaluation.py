@@ -244,6 +244,7 @@ class EvaluationCallback(pl.Callback):
             time.monotonic() - self._started,
             command="validate" if stage == "val" else "test",
             checkpoint=_checkpoint(trainer),
+            device=str(pl_module.device),
             processes=trainer.world_size,
             precision=str(trainer.precision),
             **_model_facts(pl_module),

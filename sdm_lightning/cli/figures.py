@@ -22,7 +22,7 @@ from sdm_lightning.reports.figures import (
     save_figure,
     schedule_curves,
 )
-from sdm_lightning.reports.mixtures import refuse_mixtures, unrecorded
+from sdm_lightning.reports.mixtures import doubts, refuse_mixtures
 from sdm_lightning.reports.paper import read_paper_table, select_lines
 from sdm_lightning.reports.results import distinct, gather, metric_values
 
@@ -234,7 +234,7 @@ def _table(
         values = [metric_values(line).get(metric, 0.0) for line in lines for metric in chosen]
         if left_out := sum(not np.isfinite(value) for value in values):
             notes += f" Not finite and left out: {left_out} value(s)."
-        notes = " ".join([notes, *unrecorded(table, lines)])
+        notes = " ".join([notes, *doubts(table, lines)])
     return (iteration_curves if name == "table2" else row_dots)(table, lines, chosen, notes)
 
 

@@ -48,12 +48,24 @@ def refuse_mixtures(table: PaperTable, lines: Sequence[ResultLine]) -> None:
         _refuse_test_set(table.name + (f", setting {setting}" if setting else ""), shown)
 
 
-def unrecorded(table: PaperTable, lines: Sequence[ResultLine]) -> list[str]:
-    """List notes on rows of which it is not known whether they can be compared.
+def doubts(table: PaperTable, lines: Sequence[ResultLine]) -> list[str]:
+    """List notes on rows that may not be comparable: other known pixels, or facts not recorded.
 
     Takes the arguments of :func:`refuse_mixtures`.
     """
     notes = []
+    changed: dict[str, float] = {}
+    for line in (line for shown in _test_sets(table, lines).values() for line in shown):
+        error = line.get("known_error")
+        if isinstance(error, float) and error > 0 and not line.get("composite"):
+            row = str(label_of(line, "row"))
+            changed[row] = max(changed.get(row, 0), error)
+    if changed:
+        listed = ", ".join(f"{row} ({error:.2f} levels)" for row, error in changed.items())
+        notes.append(
+            f"Known pixels differ from the originals' in {listed}: published numbers are of "
+            "composites (--composite true)."
+        )
     for key in ("images_digest", "masks_digest"):
         rows = {
             str(label_of(line, "row")): None

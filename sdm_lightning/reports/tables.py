@@ -6,7 +6,7 @@ from typing import Any
 
 from sdm_lightning.files import write_atomically
 from sdm_lightning.reports.formats import FORMATS, Grid, TableFormat
-from sdm_lightning.reports.mixtures import refuse_mixtures, unrecorded
+from sdm_lightning.reports.mixtures import doubts, refuse_mixtures
 from sdm_lightning.reports.paper import (
     Column,
     PaperTable,
@@ -81,7 +81,7 @@ def table_text(
     if left_out := evaluations_left_out(gathered, table):
         notes.append(_left_out_note(left_out, table))
     refuse_mixtures(table, lines)
-    notes += unrecorded(table, lines)
+    notes += doubts(table, lines)
     table = with_own_rows(table, lines)
     if metrics is None:
         # As the paper's tables: its own metric, then what stands in for it at smaller scales.

@@ -268,6 +268,17 @@ def test_rows_without_a_digest_are_named(tmp_path: Path) -> None:
     assert "masks_digest" not in alone
 
 
+def test_rows_whose_known_pixels_differ_are_named(tmp_path: Path) -> None:
+    lines = [
+        evaluated("LaMa", known_error=3.08, composite=False),
+        evaluated("MAT", known_error=3.08, composite=True),
+        evaluated("ICT", known_error=0.0, composite=False),
+        evaluated("MADF", known_error=None, composite=False),
+    ]
+    text = table_text("table3", results=[write(tmp_path / "r.jsonl", lines)])
+    assert "Known pixels differ from the originals' in lama (3.08 levels): published" in text
+
+
 def test_lpips_of_table3s_runs_fill_c2(tmp_path: Path) -> None:
     run = line("sdm", 0, "table3", setting="places2-large", metrics={"lpips": 0.1654})
     found = cells("tableC2", [run], tmp_path)["SDM/places2-large"]

@@ -33,6 +33,9 @@ from sdm_lightning.scores import Better, metric_name
 _NOT_FINITE = "not_finite"
 _LOWEST = "lowest"  # value of a float original
 
+_SMALLEST = {"ssim": 11, "lpips": 32}
+"""Sides below which these scores do not exist."""
+
 _ENOUGH_FLOATS = 8
 """Float originals are judged from so many on: a few pictures of sky may be bright all over."""
 
@@ -255,9 +258,11 @@ class Evaluator:
         }
         for k, name in enumerate(self.scores.names):
             column = values[:, k]
-            if name in (_NOT_FINITE, _LOWEST) or bool(column.isnan().all()):
-                continue
             full = metric_name(name, labels.get(name, ""))
+            if name in (_NOT_FINITE, _LOWEST) or bool(column.isnan().all()):
+                if name == "ssim" or (name == "lpips" and self.lpips is not None):
+                    refused[full] = f"images smaller than {_SMALLEST[name]} pixels"
+                continue
             metrics[full] = finite_mean(column)
             counts[full] = int(column.isfinite().sum()) or int(column.isposinf().sum())
         if self.features is not None:

@@ -17,6 +17,7 @@ from sdm_lightning.metrics.kid import kernel_distance
 from sdm_lightning.metrics.paired import psnr, uncertainty_error_correlation
 
 COUNT = 30
+NAN = float("nan")
 
 
 class CountingFeatures(RandomConvFeatures):
@@ -135,6 +136,26 @@ def test_scores_that_mean_nothing_are_refused_and_the_rest_reported():
     assert set(one.refused) == {f"{name}[random-conv]" for name in asked}
 
 
+class SmallLPIPS:
+    """What LPIPS makes of images below 32 pixels."""
+
+    label, sha256 = "", "0"
+
+    def __call__(self, completed, image):
+        return torch.full((len(image),), NAN)
+
+
+def test_scores_that_small_images_do_not_have_are_left_out_with_the_reason():
+    data = samples(2)
+    for name in ("completed", "image", "mask", "uncertainty", "mean"):
+        data[name] = data[name][..., :10]
+    found = feed(Evaluator(lpips=SmallLPIPS()), data, range(2)).compute()
+    assert found.refused == {
+        "ssim": "images smaller than 11 pixels", "lpips": "images smaller than 32 pixels",
+    }  # fmt: skip
+    assert "lpips" not in feed(Evaluator(), data, range(2)).compute().refused
+
+
 def test_no_image_or_one_twice():
     with pytest.raises(InputError, match="data set is empty"):
         Evaluator().compute()
@@ -147,9 +168,6 @@ def test_sizes_must_agree():
     data["completed"] = data["completed"][..., :8]
     with pytest.raises(InputError, match=r"photo0: the result is"):
         feed(Evaluator(), data, [0])
-
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize("name", ["completed", "uncertainty", "mean", "image"])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.named_images import NamedImages
+from sdm_lightning.data.transforms import padded_center_crop
 from sdm_lightning.errors import InputError
 from sdm_lightning.reports.figures import (
     iteration_curves,
@@ -81,7 +82,8 @@ def draw_figure(
         weights: Packaged weights by name, a .safetensors file or a .ckpt; for fig5 label -> file,
             such as '{"F (- UGA)": "runs/f.ckpt", "A (full)": "runs/a.ckpt"}'.
         images: Folder of pictures, all of one size; default: windows of held-out photos.
-        masks: Folder of masks with the pictures' names, white = known; needed with images.
+        masks: Folder of masks with the pictures' names, white = known; needed with images. Larger
+            pictures are cut to square masks, as by sdm evaluate --crop.
         methods: For fig8: label -> folder of results with the pictures' names.
         output: Folder for NAME.png and NAME.pdf.
         num_images: Rows.
@@ -295,7 +297,8 @@ def read_examples(images: str | None, masks: str | None, count: int, size: int) 
     Args:
         images: Folder of pictures; None takes the photos inside scikit-image and scikit-learn that
             the demo holds out.
-        masks: Folder of masks with the same names, white = known.
+        masks: Folder of masks with the same names, white = known; larger pictures are cut to square
+            ones, as by ``sdm evaluate --crop``.
         count: Most examples.
         size: Side of the photos' windows, pixels.
 
@@ -312,6 +315,9 @@ def read_examples(images: str | None, masks: str | None, count: int, size: int) 
     examples = []
     for key in keys:
         image, known = pictures.image(key), holes.mask(key).astype(bool)
+        side = known.shape[0]
+        if known.shape == (side, side) and max(image.shape[:2]) > side:
+            image = padded_center_crop(image, side)  # as for its scores
         if known.shape != image.shape[:2]:
             raise InputError(f"{holes.label(key)}: its size is not that of {pictures.label(key)}")
         examples.append(Example(key, image, known))

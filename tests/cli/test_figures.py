@@ -69,7 +69,11 @@ def test_examples_need_masks_of_their_size(tmp_path: Path) -> None:
     place = folders(tmp_path)
     with pytest.raises(InputError, match="masks is missing"):
         figures.read_examples(place["images"], None, 2, 0)
-    Image.new("L", (5, 5)).save(tmp_path / "masks" / "a.png")
+    Image.new("L", (6, 6)).save(tmp_path / "masks" / "a.png")
+    cut, _ = figures.read_examples(place["images"], place["masks"], 2, 0)
+    picture = np.asarray(Image.open(Path(place["images"], "a.png")))
+    assert (cut.image == picture[5:11, 9:15]).all(), "the square of sdm evaluate"
+    Image.new("L", (6, 5)).save(tmp_path / "masks" / "a.png")
     with pytest.raises(InputError, match=r"a.png: its size is not that of .*a.png"):
         figures.read_examples(place["images"], place["masks"], 2, 0)
 

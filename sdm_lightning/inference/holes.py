@@ -15,8 +15,9 @@ from sdm_lightning.inference.pictures import Picture, eight_bits, read_mask, rea
 
 COLOUR_TOLERANCE = 32
 """Levels of 255 by which each channel of a painted pixel may differ: JPEG changes flat colours."""
-SOFT_EDGE = 2
-"""Pixels around a painted colour that a soft brush has mixed with the photo."""
+SOFT_EDGE = 4
+"""Pixels around a painted colour that a soft brush, or a JPEG file's coarser colours, have mixed
+with the photo."""
 
 
 @dataclass(frozen=True)

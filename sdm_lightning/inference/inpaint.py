@@ -95,8 +95,8 @@ def inpaint_files(
         box: X,Y,W,H in pixels: fill this rectangle, of which X and Y may be negative; may be given
             several times.
         mask_color: Fill where this colour is painted over the photo, such as '#ff00ff'.
-        grow: Also fill this many pixels around the hole. Default: 2 with --mask_color, whose brush
-            may have a soft edge, else 0.
+        grow: Also fill this many pixels around the hole. Default: 4 with --mask_color, since a
+            soft brush and JPEG spread the colour, else 0.
         json: Print what was done as JSON, and nothing else, on the standard output.
         overwrite: Replace results that exist. Otherwise an existing result of a single photo is an
             error; in a folder, existing results are kept and missing ones are made.

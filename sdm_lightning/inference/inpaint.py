@@ -34,7 +34,7 @@ from sdm_lightning.inference.pictures import open_image
 from sdm_lightning.inference.precision import Precision
 from sdm_lightning.inference.results import Inpainting, InpaintingSample
 from sdm_lightning.inference.weights import Parameters
-from sdm_lightning.inference.writing import FLAT, LOSSY, encoded, save_picture, side_by_side
+from sdm_lightning.inference.writing import FLAT, LOSSY, encoded, side_by_side
 
 
 def inpaint_files(
@@ -283,7 +283,7 @@ def _write(
         path = job.sample_path(index, len(result.samples))
         record: dict[str, Any] = {"file": str(path), "seed": sample.seed}
         if overwrite or not path.exists():
-            save_picture(path, sample)
+            sample.save(path)
         elif not np.array_equal(np.asarray(open_image(path)), np.asarray(sample.image)):
             raise InputError(
                 f"{path}: exists, made with other settings; --overwrite true replaces it"

@@ -3,7 +3,7 @@
 >>> from sdm_lightning import Inpainter
 >>> inpainter = Inpainter.from_pretrained()
 >>> result = inpainter("photo.jpg", "mask.png")          # white = known, black = fill this
->>> result.image.save("photo-inpainted.png")
+>>> result.save("photo-inpainted.png")
 """
 
 import math

@@ -1,6 +1,7 @@
 """What the inpainter returns: pictures, uncertainty, and the steps that led there."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -28,8 +29,24 @@ class _Filled:
 
     @property
     def image(self) -> Image.Image:
-        """The completed picture as a PIL image, with the input's colour profile and EXIF."""
+        """The completed picture as a PIL image.
+
+        Pillow's own ``save`` leaves EXIF out, and for some formats the colour profile too.
+        """
         return self.picture.to_pil(self.array)
+
+    def save(self, path: str | Path) -> None:
+        """Write the completed picture whole or not at all, with colour profile and EXIF.
+
+        The suffix names the format. PNG and TIFF keep every pixel and 16-bit grey; what is
+        transparent is laid over white in JPEG and BMP files.
+
+        Raises:
+            InputError: If the format is unknown or cannot hold it.
+        """
+        from sdm_lightning.inference.writing import save_picture
+
+        save_picture(Path(path), self.image)
 
     @property
     def uncertainty_image(self) -> Image.Image:

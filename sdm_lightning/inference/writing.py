@@ -24,21 +24,17 @@ COMPARE_SIDE = 1600
 """Longest side, in pixels, of each half of a before/after picture."""
 
 
-def save_picture(path: Path, sample: InpaintingSample) -> None:
-    """Write a result whole or not at all, with the photo's colour profile and EXIF.
-
-    What is transparent is laid over white in a format without transparency.
-
-    Raises:
-        InputError: If its format cannot hold it.
-    """
-    image = sample.image
-    if path.suffix.lower() in FLAT and image.mode in ("RGBA", "LA"):
+def save_picture(path: Path, image: Image.Image) -> None:
+    """Write a result's picture; see ``InpaintingSample.save``."""
+    suffix = path.suffix.lower()
+    if suffix not in Image.registered_extensions():
+        raise InputError(f"{path}: cannot write that format; choose .png, .tif or .jpg")
+    if suffix in FLAT and image.mode in ("RGBA", "LA"):
         flat = over_white(image)
         flat.info = image.info
         image = flat.convert(image.mode[:-1])
     try:
-        content = encoded(image, path.suffix.lower())
+        content = encoded(image, suffix)
     except (OSError, ValueError, KeyError, struct.error) as error:
         raise InputError(f"{path}: cannot be written as {path.suffix}: {error}") from error
     write_atomically(path, content)

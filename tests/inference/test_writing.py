@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
+from sdm_lightning.errors import InputError
 from sdm_lightning.inference.pictures import read_picture
 from sdm_lightning.inference.results import InpaintingSample
-from sdm_lightning.inference.writing import COMPARE_SIDE, save_picture, side_by_side
+from sdm_lightning.inference.writing import COMPARE_SIDE, side_by_side
 
 RNG = np.random.default_rng(0)
 
@@ -45,7 +46,7 @@ def test_what_is_transparent_is_laid_over_white(tmp_path: Path, suffix: str, cha
     picture = read_picture(array)
     picture.info["dpi"] = (72, 72)
     path = tmp_path / f"a{suffix}"
-    save_picture(path, InpaintingSample(array, np.zeros((16, 16), np.float32), picture, [], 0))
+    InpaintingSample(array, np.zeros((16, 16), np.float32), picture, [], 0).save(path)
     with Image.open(path) as image:
         assert round(image.info["dpi"][0]) == 72
         shown = np.asarray(image).astype(int)
@@ -75,7 +76,25 @@ def test_a_resolution_that_no_file_can_state_is_left_out(
     picture = read_picture(tmp_path / "a.tif")
     array = picture.filled(picture.normalised(), np.zeros((8, 8), bool))
     sample = InpaintingSample(array, np.zeros((8, 8), np.float32), picture, [], 0)
-    save_picture(tmp_path / f"out{suffix}", sample)
+    sample.save(tmp_path / f"out{suffix}")
     with Image.open(tmp_path / f"out{suffix}") as image:
         assert image.size == (8, 8)
         assert 282 not in image.getexif()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_saving_keeps_what_the_photo_has_beside_its_pixels(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[271] = "a maker"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = Image.new("RGB", (16, 16))
+    photo.save(tmp_path / "a.jpg", exif=exif, icc_profile=profile, dpi=(300, 300))
+    picture = read_picture(tmp_path / "a.jpg")
+    sample = InpaintingSample(picture.pixels, np.zeros((16, 16), np.float32), picture, [], 0)
+    sample.save(str(tmp_path / f"out{suffix}"))
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        assert image.getexif()[271] == "a maker"
+        assert image.info["icc_profile"] == profile
+        assert suffix == ".webp" or round(image.info["dpi"][0]) == 300
+    with pytest.raises(InputError, match=r"out: cannot write that format; choose \.png, \.tif or"):
+        sample.save(tmp_path / "out")

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from sdm_lightning.data.decode import (
     MAX_ENCODED_BYTES,
@@ -55,7 +56,8 @@ class Picture:
         pixels: ``(H, W, C)`` uint8 or uint16, C = 1 (grey) or 3.
         alpha: ``(H, W)`` of the same type, or None; opaque in the hole once it is filled.
         array_shape: Shape of the array that the caller gave; what goes back has it too.
-        info: What a file keeps beside its pixels: ``icc_profile``, ``exif``, ``dpi``.
+        info: What a file keeps beside its pixels: ``icc_profile``, ``exif``, ``dpi``; and ``jpeg``,
+            Pillow's options that encode known pixels nearly as the JPEG file has them.
         name: For messages.
     """
 
@@ -207,6 +209,10 @@ def _from_pil(image: Image.Image, name: str) -> Picture:
             info["exif"] = exif.tobytes()
     except Exception:  # damaged EXIF raises nearly anything, and is not worth a picture
         warnings.warn(f"{name}: its EXIF data are damaged and left out", stacklevel=3)
+    # Of a turned photo other blocks are encoded, and its own coarse steps would be a second loss.
+    if isinstance(image, JpegImageFile) and turned is image and image.mode in ("L", "RGB"):
+        tables = [image.quantization[layer[3]] for layer in image.layer]
+        info["jpeg"] = {"qtables": tables, "subsampling": get_sampling(image)}
     if turned.mode in ("L", "RGB") and "transparency" in turned.info:  # one colour is transparent
         turned = turned.convert({"L": "LA", "RGB": "RGBA"}[turned.mode])
     mode = turned.mode

@@ -46,11 +46,16 @@ def file_options(image: Image.Image) -> dict[str, Any]:
 
 
 def encoded(image: Image.Image, suffix: str) -> bytes:
-    """Encode a picture for a file with that suffix; 16 bits become 8 where it cannot hold them."""
+    """Encode a picture for a file with that suffix; 16 bits become 8 where it cannot hold them.
+
+    A JPEG photo is encoded as it was, so that known pixels hardly change, other pictures at 95.
+    """
     options = file_options(image)
     if suffix not in DEEP and image.mode.startswith("I"):
         image = Image.fromarray(eight_bits(np.asarray(image)))
-    if suffix in LOSSY:
+    if suffix in JPEG and "jpeg" in image.info:
+        options |= image.info["jpeg"]
+    elif suffix in LOSSY:
         options["quality"] = 95
     buffer = BytesIO()
     image.save(buffer, format=Image.registered_extensions()[suffix], **options)

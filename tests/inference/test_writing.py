@@ -98,3 +98,32 @@ def test_saving_keeps_what_the_photo_has_beside_its_pixels(tmp_path: Path, suffi
         assert suffix == ".webp" or round(image.info["dpi"][0]) == 300
     with pytest.raises(InputError, match=r"out: cannot write that format; choose \.png, \.tif or"):
         sample.save(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("quality", "subsampling", "mode"),
+    [(75, 2, "RGB"), (95, 0, "RGB"), (60, 1, "RGB"), (80, 0, "L")],
+)
+def test_a_jpeg_photo_keeps_its_quality(
+    tmp_path: Path, quality: int, subsampling: int, mode: str
+) -> None:
+    coarse = RNG.integers(80, 180, (6, 8, 3), dtype=np.uint8)
+    photo = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC).convert(mode)
+    photo.save(tmp_path / "a.jpg", quality=quality, subsampling=subsampling)
+    picture = read_picture(tmp_path / "a.jpg")
+    array = picture.pixels.copy()
+    array[16:32, 16:48] = 0
+    InpaintingSample(array, np.zeros((64, 96), np.float32), picture, [], 0).save(
+        tmp_path / "out.jpg"
+    )
+    again = read_picture(tmp_path / "out.jpg")
+    assert again.info["jpeg"] == picture.info["jpeg"]
+    changed = (again.pixels != picture.pixels)[:, 64:]  # whole blocks away from what is filled
+    assert changed.mean() < 0.15
+
+
+def test_a_turned_jpeg_photo_is_written_at_95(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 24)).save(tmp_path / "a.jpg", quality=50, exif=exif)
+    assert "jpeg" not in read_picture(tmp_path / "a.jpg").info

@@ -131,37 +131,41 @@ def _compose(
     targets: Integers,
     offsets: Integers,
 ) -> FloatArray:
-    """Add the detail of each target's source, blended where blocks overlap."""
+    """Add the detail of each target's source, blended where blocks overlap.
+
+    What a block reads beyond the picture is the reflected inside: a block that ended there would
+    leave a straight edge in the hole.
+    """
     height, width = known.shape
     rows = np.rint(np.arange(shape[0] + 1) * height / shape[0]).astype(int)
     columns = np.rint(np.arange(shape[1] + 1) * width / shape[1]).astype(int)
     overlap = max(1, round(height / shape[0] / 2))
-    total = np.zeros_like(filling)
-    weight = np.zeros(known.shape, np.float32)
+    margin = overlap + 1  # cells differ by a pixel in size
+
+    def padded(values: FloatArray) -> FloatArray:
+        sides = margin, margin, margin, margin
+        return np.asarray(cv2.copyMakeBorder(values, *sides, cv2.BORDER_REFLECT), np.float32)
+
+    residual = padded(np.where(known[:, :, None], image - filling, 0).astype(np.float32))
+    readable = padded(known.astype(np.float32))
+    total, weight = np.zeros_like(residual), np.zeros_like(readable)
     for (row, column), (down, right) in zip(targets, offsets, strict=True):
         shift = rows[row + down] - rows[row], columns[column + right] - columns[column]
-        vertical, rise = _span(rows[row], rows[row + 1], overlap, shift[0], height)
-        horizontal, run = _span(columns[column], columns[column + 1], overlap, shift[1], width)
-        here = slice(*vertical), slice(*horizontal)
+        vertical, rise = _span(rows[row] + margin, rows[row + 1] + margin, overlap)
+        horizontal, run = _span(columns[column] + margin, columns[column + 1] + margin, overlap)
+        here = vertical, horizontal
         there = tuple(
             slice(part.start + by, part.stop + by) for part, by in zip(here, shift, strict=True)
         )
-        window = np.outer(rise, run).astype(np.float32) * known[there]
-        total[here] += window[:, :, None] * (image[there] - filling[there])
+        window = np.outer(rise, run).astype(np.float32) * readable[there]
+        total[here] += window[:, :, None] * residual[there]
         weight[here] += window
-    detail = total / np.maximum(weight, 1e-6)[:, :, None]
+    detail = (total / np.maximum(weight, 1e-6)[:, :, None])[margin:-margin, margin:-margin]
     return np.where(known[:, :, None], filling, filling + detail)
 
 
-def _span(
-    start: int, stop: int, overlap: int, shift: int, limit: int
-) -> tuple[tuple[int, int], npt.NDArray[np.float64]]:
-    """Widen [start, stop) by the overlap, within the picture here and at the source.
-
-    Returns:
-        The range, and weights that rise and fall over twice the overlap.
-    """
-    wide = np.arange(start - overlap, stop + overlap)
-    weights = np.minimum(np.minimum(wide - wide[0] + 1, wide[-1] + 1 - wide) / (2 * overlap), 1)
-    fits = (wide >= max(0, -shift)) & (wide < min(limit, limit - shift))
-    return (int(wide[fits][0]), int(wide[fits][-1]) + 1), weights[fits]
+def _span(start: int, stop: int, overlap: int) -> tuple[slice, npt.NDArray[np.float64]]:
+    """Widen [start, stop) by the overlap, with weights that rise and fall over two overlaps."""
+    ramp = np.arange(1, stop - start + 2 * overlap + 1)
+    weights = np.minimum(np.minimum(ramp, ramp[::-1]) / (2 * overlap), 1)
+    return slice(start - overlap, stop + overlap), weights

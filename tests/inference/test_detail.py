@@ -1,6 +1,6 @@
 import numpy as np
 
-from sdm_lightning.inference.detail import add_detail
+from sdm_lightning.inference.detail import _compose, add_detail
 from sdm_lightning.inference.regions import enlarge, shrink
 
 
@@ -34,6 +34,19 @@ def test_the_same_every_time_and_nothing_without_a_source() -> None:
     np.testing.assert_array_equal(first, second)
     nothing = np.zeros_like(known)
     np.testing.assert_array_equal(add_detail(small, image, nothing), filling)
+
+
+def test_blocks_from_the_border_end_as_softly_as_others() -> None:
+    """Two cells beside each other take detail from the right and the left end of the picture."""
+    image = np.zeros((8, 64, 3), np.float32)
+    image[:, 48:] = 1
+    known = np.ones((8, 64), bool)
+    known[:, 24:40] = False
+    targets, offsets = np.array([[0, 3], [0, 4]]), np.array([[0, 4], [0, -4]])
+    result = _compose(np.zeros_like(image), image, known, (1, 8), targets, offsets)
+    assert result[0, 24, 0] == 1
+    assert result[0, 39, 0] == 0
+    assert np.abs(np.diff(result[:, 24:40], axis=1)).max() < 0.2
 
 
 def test_small_networks_leave_more_of_the_scale_to_the_surroundings() -> None:

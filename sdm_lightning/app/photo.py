@@ -32,6 +32,7 @@ PAGE_SIDE = 1024
 IN_WORDS_OF_THE_PAGE = {
     r" \(Pillow\); pass a uint16 array.*": "",
     r" \(mask_convention=.*": "; if it is the other way round, press Invert",
+    r"; --mask.*": "",
 }
 _recording = threading.Lock()
 
@@ -117,7 +118,7 @@ def read_hole(path: Path, photo: OpenPhoto, max_pixels: int) -> BoolArray:
         check_size(path, max_pixels)
         return ~read_mask(path, photo.picture.shape)
     except InputError as error:
-        raise InputError(str(error).replace(str(path), path.name)) from error
+        raise InputError(_plain(str(error).replace(str(path), path.name))) from error
 
 
 @contextmanager
@@ -136,9 +137,13 @@ def noted(path: Path) -> Iterator[list[str]]:
         name, _, text = str(warning.message).rpartition(": ")
         if name != str(path):
             continue
-        for technical, plain in IN_WORDS_OF_THE_PAGE.items():
-            text = re.sub(technical, plain, text)
-        notes.append(f"{path.name}: {text}")
+        notes.append(f"{path.name}: {_plain(text)}")
+
+
+def _plain(text: str) -> str:
+    for technical, plain in IN_WORDS_OF_THE_PAGE.items():
+        text = re.sub(technical, plain, text)
+    return text
 
 
 def check_size(path: Path, max_pixels: int) -> None:

@@ -32,7 +32,9 @@ PictureLike: TypeAlias = str | Path | Image.Image | Array
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as PIL's "L"
 RIM_HOLE = 0.9
 GREY_FRACTION = 0.02
-
+"""Share of grey pixels from which a mask is warned of."""
+PICTURE_FRACTION = 0.25
+"""Share from which it is a picture: photos have 0.4 or more, masks with soft edges hardly 0.1."""
 
 TIFF_LAYOUT = frozenset(
     {*range(254, 260), 262, 263, 264, 265, 266, 273, *range(277, 282), 284, *range(288, 294), 297,
@@ -349,7 +351,7 @@ def _mask_levels(image: Image.Image, name: str) -> Array:
         if image.getchannel("A").getextrema() != (255, 255):
             raise InputError(
                 f"{name}: is partly transparent, so what is hole is open; flatten it to black "
-                "and white"
+                "and white; --mask alpha fills what is transparent in the photo itself"
             )
     return np.asarray(image.convert("L"))
 
@@ -366,6 +368,11 @@ def _threshold(array: Array, name: str) -> npt.NDArray[np.bool_]:
     scale = 1.0 if high <= 1 else 255.0
     levels = array.astype(np.float32) / scale
     grey = float(((levels > 0.125) & (levels < 0.875)).mean())
+    if grey > PICTURE_FRACTION:
+        raise InputError(
+            f"{name}: {grey:.1%} of its pixels are grey: a picture, not a mask; --mask_color "
+            "'#rrggbb' fills what is painted over a photo, --mask alpha what is transparent in it"
+        )
     if grey > GREY_FRACTION:
         warnings.warn(
             f"{name}: {grey:.1%} of its pixels are grey; cut at half (128 of 255)", stacklevel=4

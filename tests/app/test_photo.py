@@ -78,6 +78,9 @@ def test_files_that_are_refused(upload: Callable[..., Path]) -> None:
     mask = upload(np.zeros((20, 20), np.uint8), "mask.png")
     with pytest.raises(InputError, match=r"^mask.png: 20x20 pixels .* has 200x100"):
         read_hole(mask, photo, LIMIT)
+    grey = upload(np.full((100, 200), 128, np.uint8), "grey.png")
+    with pytest.raises(InputError, match=r"^grey.png: .* grey: a picture, not a mask$"):
+        read_hole(grey, photo, LIMIT)
 
 
 def test_warnings_are_for_the_page(

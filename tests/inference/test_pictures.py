@@ -241,10 +241,18 @@ def test_polarity_guard() -> None:
 
 
 def test_grey_masks_are_cut_at_128_with_a_warning() -> None:
-    mask = np.repeat(np.arange(256, dtype=np.uint8)[None], 4, axis=0)
+    levels = np.repeat(np.arange(256, dtype=np.uint8), [400, *[1] * 254, 400])
+    mask = np.repeat(levels[None], 4, axis=0)
     with pytest.warns(UserWarning, match="grey"):
         known = read_mask(mask, mask.shape)
-    np.testing.assert_array_equal(known[0], np.arange(256) >= 128)
+    np.testing.assert_array_equal(known[0], levels >= 128)
+
+
+def test_a_small_mask_with_a_soft_edge_is_no_picture() -> None:
+    rows, columns = np.mgrid[:64, :64] - 31.5
+    mask = ((np.hypot(rows, columns) - 16) / 8 * 255 + 128).clip(0, 255).astype(np.uint8)
+    with pytest.warns(UserWarning, match="grey"):
+        assert 700 < (~read_mask(mask, (64, 64))).sum() < 900
 
 
 @pytest.mark.parametrize(
@@ -255,7 +263,11 @@ def test_grey_masks_are_cut_at_128_with_a_warning() -> None:
         (np.full((4, 6), -1.0), "values from -1"),
         (np.full((4, 6), "x"), "the mask array: type <U1; masks are bool"),
         (np.dstack([HALF, HALF, ~HALF]), "differing channels"),
-        (Image.new("RGBA", (6, 4), (255, 255, 255, 100)), "transparent"),
+        (Image.new("RGBA", (6, 4), (255, 255, 255, 100)), "; --mask alpha fills what is transp"),
+        (
+            Image.new("RGB", (6, 4), (9, 99, 199)),
+            "mask: 100.0% .* grey: a picture, .* --mask_color",
+        ),
     ],
 )
 def test_masks_that_cannot_be_used(mask: np.ndarray | Image.Image, says: str) -> None:

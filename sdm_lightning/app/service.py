@@ -161,6 +161,7 @@ class Service:
             {
                 "photo": data_url(photo.preview),
                 "hole": None if given is None else data_url(given),
+                "turn": next(self.turns),  # Gradio leaves out an equal value
             }
         )
 
@@ -175,7 +176,8 @@ class Service:
             photo.given_hole = read_hole(path, photo, self.max_pixels)
         finally:
             path.unlink(missing_ok=True)
-        return json.dumps({"hole": data_url(shrink_mask(photo.given_hole, photo.preview))})
+        hole = data_url(shrink_mask(photo.given_hole, photo.preview))
+        return json.dumps({"hole": hole, "turn": next(self.turns)})
 
     def ask(self, key: str) -> int:
         """Ask for a run, which may have to wait before it is started with ``fill``.

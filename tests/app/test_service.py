@@ -111,6 +111,15 @@ def test_an_uploaded_mask_is_painted(service: Service, upload: Callable[..., Pat
     np.testing.assert_array_equal(decode_hole(sent["hole"], HOLE.shape), HOLE)
 
 
+def test_what_is_uploaded_again_is_new_to_the_page(
+    service: Service, upload: Callable[..., Path]
+) -> None:
+    """Gradio leaves out values that are the same as before."""
+    array, mask = photo_array(3), ~HOLE * np.uint8(255)
+    assert service.open("a", upload(array)) != service.open("a", upload(array))
+    assert service.give_mask("a", upload(mask)) != service.give_mask("a", upload(mask))
+
+
 def test_nothing_is_kept_of_a_closed_page(service: Service, upload: Callable[..., Path]) -> None:
     service.open("a", upload(photo_array(3)))
     filled(service, samples=1)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sdm_lightning.data.decode import BadImageError, decode_image, probe_image
 from sdm_lightning.data.shards.packing import pack_shards
-from sdm_lightning.data.sources import FolderSource, is_image_name
+from sdm_lightning.data.sources import FolderSource
 from sdm_lightning.data.windows import fixed_window, random_window, reduce_to_shorter_side, resized
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import sha256_of_file, write_atomically
@@ -52,7 +52,8 @@ class PhotoFile:
 def find_photos(folder: str) -> list[PhotoFile]:
     """List the photos of a folder, each content once, in the order of their hashes.
 
-    Files that cannot be read are left out, with a line that says why.
+    Files that cannot be read are left out, with a line that says why, and files of other formats
+    with their number.
 
     Raises:
         InputError: If it is no folder, or holds no images that can be read.
@@ -61,8 +62,11 @@ def find_photos(folder: str) -> list[PhotoFile]:
     if not path.is_dir():
         what = "is a file; give a folder of photos" if path.exists() else "no such folder"
         raise InputError(f"{folder}: {what}")
-    files = [path / entry.name for entry in FolderSource(folder).entries()]
-    by_hash = {sha256_of_file(file): file for file in reversed(files) if is_image_name(file.name)}
+    source = FolderSource(folder)
+    files = [path / entry.name for entry in source.entries()]
+    if source.left_out:
+        print(f"{folder}: left out: {source.left_out}")
+    by_hash = {sha256_of_file(file): file for file in reversed(files)}
     photos = []
     for digest in tqdm(sorted(by_hash), "photos", unit="photo", disable=not sys.stderr.isatty()):
         try:

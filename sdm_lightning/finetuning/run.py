@@ -55,7 +55,8 @@ def finetune(
         learning_rate: Learning rate of both networks; default: chosen by the number of photos.
         max_images: Training images; default: chosen by the number of photos.
         resolution: Side of the training crops; default: as the weights were trained.
-        minutes: Stop training after this many minutes; a continued run counts anew.
+        minutes: Stop training after this many minutes; the run is then finished. After an
+            interruption they count anew.
         licence: Licence of the result, kept in its file; default: that of the starting weights.
         config: Further config files of sdm fit, for other losses, batch size or devices.
         runs_dir: Folder of all runs.
@@ -81,7 +82,10 @@ def finetune(
     run = run_folder(runs_dir, name)
     result = run / f"{name}.safetensors"
     if result.is_file():
-        print(f"{result}: this run is finished; choose another --name for another one")
+        print(
+            f"{result}: this run is finished; to train on from it: --start_from {result} and "
+            "another --name"
+        )
         _say_how(result)
         return
     # A checkpoint of another command would be taken for the state to go on from.

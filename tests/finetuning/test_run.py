@@ -101,7 +101,8 @@ def test_few_photos_resumed_and_used(
     assert "windows of these photos already exist; reusing them" in capsys.readouterr().out
     assert result.read_bytes() == content
     run(photos, "--max_images", "32")
-    assert "this run is finished" in capsys.readouterr().out
+    onwards = "this run is finished; to train on from it: --start_from runs/mine/mine.safetensors"
+    assert onwards in capsys.readouterr().out
 
     mask = np.full((60, 50), 255, np.uint8)
     mask[20:30, 10:25] = 0
@@ -173,12 +174,14 @@ def test_the_run_of_another_command_is_left_alone(
     assert written == {file, workdir / "runs" / "mine" / ".lock"}
 
 
-def test_the_split_follows_the_content(tmp_path: Path) -> None:
+def test_the_split_follows_the_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = make_photos(tmp_path / "photos", 40)
     (photos / "album").mkdir()
     (photos / "photo03.png").rename(photos / "album" / "renamed.png")
     (photos / "copy.png").write_bytes((photos / "photo04.png").read_bytes())
+    (photos / "phone.HEIC").touch()
     found = find_photos(str(photos))
+    assert capsys.readouterr().out == f"{photos}: left out: 1 file of other formats (.heic)\n"
     assert len(found) == 40
     again = find_photos(str(make_photos(tmp_path / "again", 40)))
     assert [p.sha256 for p in found] == [p.sha256 for p in again]

@@ -101,6 +101,8 @@ def make_shards(
 ) -> None:
     """Cut windows and pack them into ``FOLDER/train`` and ``FOLDER/val``; once.
 
+    The windows of held-out photos also stay as pictures, in ``FOLDER/windows/val``.
+
     Args:
         folder: Folder of the run's data.
         train: Photos to train on.
@@ -138,7 +140,8 @@ def make_shards(
             str(windows / split), str(folder / split), shuffle=split == "train", overwrite=True,
             num_workers=0,
         )  # fmt: skip
-    shutil.rmtree(windows)
+    # Those of the held-out photos stay: a calibration takes pictures and not shards.
+    shutil.rmtree(windows / "train" if held_out else windows)
     write_atomically(done, json.dumps(facts, indent=1) + "\n")
 
 

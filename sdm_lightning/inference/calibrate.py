@@ -78,7 +78,10 @@ def calibrate(
     for path in files:
         groups.setdefault(re.sub(r"-\d+$", "", path.stem), []).append(path)
     if len(groups) < MIN_PHOTOS:
-        more = f" ({len(files)} files: NAME-0, NAME-1, ... are windows of one photo)"
+        more = (
+            f" ({len(files)} files: NAME-0, NAME-1, ... are windows of one photo; rename photos "
+            "that are not)"
+        )
         raise InputError(
             f"{photos}: holds {len(groups)} photos{more if len(files) > len(groups) else ''}; at "
             f"least {MIN_PHOTOS} are needed"

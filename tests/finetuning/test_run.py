@@ -146,7 +146,11 @@ def test_kid_on_held_out_photos_stops_the_run(
     assert (folder / "mine.safetensors").is_file()
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["checkpoint"]["monitor"] == "val/kid_quick[efficientnet-lite2]"
-    assert not (folder / "data" / "windows").exists()
+    windows = folder / "data" / "windows"
+    assert [path.name for path in windows.iterdir()] == ["val"]
+    # Named as sdm calibrate reads them: NAME-NUMBER is a window of the photo NAME.
+    names = {path.stem.rpartition("-")[0] for path in (windows / "val").glob("*.png")}
+    assert names == {photo.sha256[:16] for photo in held_out}
 
 
 def test_the_first_of_several_processes_writes_the_result(

@@ -304,7 +304,9 @@ def test_too_few_photos(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (tmp_path / f"photo-{number}.png").touch()
     with pytest.raises(SystemExit):
         main(["calibrate", str(tmp_path)])
-    assert "holds 1 photos (12 files: NAME-0, NAME-1, ..." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "holds 1 photos (12 files: NAME-0, NAME-1, ..." in said
+    assert "; rename photos that are not); at least 10" in said
     for number in range(12):
         (tmp_path / f"photo{number}.png").touch()
     with pytest.raises(SystemExit):

@@ -96,7 +96,8 @@ def inpaint_files(
             several times.
         mask_color: Fill where this colour is painted over the photo, such as '#ff00ff'.
         grow: Also fill this many pixels around the hole. Default: 4 with --mask_color, since a
-            soft brush and JPEG spread the colour, else 0.
+            soft brush and JPEG spread the colour, else 0; a mask cut along an object, as
+            segmentation does, wants 2 or more.
         json: Print what was done as JSON, and nothing else, on the standard output.
         overwrite: Replace results that exist. Otherwise an existing result of a single photo is an
             error; in a folder, existing results are kept and missing ones are made.

@@ -7,8 +7,8 @@ ort.env.wasm.numThreads = 1; // more need a cross-origin isolated page
 const normal = (count) => Float32Array.from({ length: count }, () =>
   Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
 
-/** Load a file of `sdm export NAME.onnx`; `size` is the longest side that its network sees. */
-export async function load(url, size = 64) {
+/** Load a file of `sdm export NAME.onnx`; `size` is the side at which its weights were trained. */
+export async function load(url, size = 128) {
   const session = await ort.InferenceSession.create(url);
   // The file says its shapes: latent (batch, L), noise (batch, N, 3, "S*rows", "S*columns").
   const shape = (name) => session.inputMetadata.find((input) => input.name === name).shape;

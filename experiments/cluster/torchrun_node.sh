@@ -16,7 +16,8 @@
 # PYTHON     the interpreter of the environment (python)
 #
 # Exit status 75: the run was asked to stop (SIGTERM, SIGUSR1) and left a checkpoint; the same
-# command goes on from it.
+# command goes on from it. On a signal, torchrun (of torch 2.14) waits TORCH_ELASTIC_SHUTDOWN_TIMEOUT
+# seconds (600) for the batch and the checkpoint; older ones, which do not read it, kill after 30.
 set -eu
 command="$1"
 shift
@@ -26,6 +27,7 @@ if [ -n "${CACHE:-}" ]; then
   set -- "$@" --data.cache_dir "$CACHE"
 fi
 export WANDB_MODE="${WANDB_MODE:-offline}"  # compute nodes rarely reach the internet: wandb_sync.sh
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-600}"
 exec "${PYTHON:-python}" "$(dirname "$0")/elastic.py" \
     --nnodes "${NODES:-1}" --nproc_per_node "${GPUS:-1}" --node_rank "${NODE_RANK:-0}" \
     --master_addr "${MASTER:-127.0.0.1}" --master_port "${PORT:-29500}" \

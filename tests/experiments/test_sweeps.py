@@ -171,8 +171,9 @@ def test_the_slurm_script_logs_where_a_new_checkout_has_a_folder() -> None:
     assert "\n#SBATCH --output=slurm-%j.txt\n" in text
 
 
-def test_the_slurm_scripts_tasks_get_their_cores(tmp_path: Path) -> None:
-    """Since SLURM 22.05, srun does not take them from the job."""
+@pytest.fixture
+def srun_words(tmp_path: Path) -> Callable[..., str]:
+    """What ``slurm.sbatch`` calls srun with."""
     (tmp_path / "srun").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "srun").chmod(0o755)
     environment = {
@@ -180,9 +181,44 @@ def test_the_slurm_scripts_tasks_get_their_cores(tmp_path: Path) -> None:
         "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "8",
     }  # fmt: skip
     script = ROOT / "experiments" / "cluster" / "slurm.sbatch"
-    out = subprocess.run(["bash", script, "fit"], env=environment, capture_output=True, text=True)
-    assert out.stdout.startswith("--cpus-per-task=7 ")
-    assert "fit --trainer.num_nodes 2 --trainer.devices 4 --ckpt_path auto\n" in out.stdout
+
+    def run(*words: str, **more: str) -> str:
+        command = ["bash", str(script), *words]
+        return subprocess.check_output(command, env=environment | more, text=True)
+
+    return run
+
+
+def test_the_slurm_scripts_tasks_get_their_cores(srun_words: Callable[..., str]) -> None:
+    """Since SLURM 22.05, srun does not take them from the job."""
+    out = srun_words("fit")
+    assert out.startswith("--cpus-per-task=7 ")
+    assert "fit --trainer.num_nodes 2 --trainer.devices 4 --ckpt_path auto\n" in out
+
+
+def test_the_slurm_script_ends_tasks_that_wait_for_a_failed_one(
+    srun_words: Callable[..., str],
+) -> None:
+    """Those of predict share nothing at the end, and the slower ones go on."""
+    assert " --wait=300 " in srun_words("fit")
+    assert " --wait=0 " in srun_words("predict")
+
+
+@pytest.mark.parametrize("given", ["--ckpt_path=early.ckpt", "--ckpt_path early.ckpt"])
+def test_the_slurm_scripts_first_start_takes_the_users_checkpoint(
+    srun_words: Callable[..., str], given: str
+) -> None:
+    words = ["fit", "--name", "x", *given.split()]
+    assert "--ckpt_path auto" not in srun_words(*words)
+    assert srun_words(*words, SLURM_RESTART_COUNT="1").endswith(" --ckpt_path auto\n")
+
+
+def test_torchrun_waits_for_the_checkpoint_of_a_run_that_stops(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT"\n')
+    (tmp_path / "python").chmod(0o755)
+    script = ROOT / "experiments" / "cluster" / "torchrun_node.sh"
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python")}
+    assert subprocess.check_output(["sh", script, "fit"], env=environment, text=True) == "600\n"
 
 
 # ---------------------------------------------------------------------- reading

@@ -1,7 +1,8 @@
 #!/bin/sh
 # One cell of a sweep under W&B's agents: the agent calls this with a command and its options. The run's
 # folder gets W&B's own id as its name (a sweep file cannot name it), and what was trained is tested.
-# X.SCALE.yaml follows X.yaml where there is one (experiments/README.md).
+# X.SCALE.yaml follows X.yaml where there is one (experiments/README.md), and the run is logged online, as the
+# agent itself needs the server; WANDB_MODE=offline still wins.
 # `sdm sweep` does the same by itself and does not need this file.
 set -e
 name="${WANDB_RUN_ID:-cell}"
@@ -17,6 +18,7 @@ while [ "$n" -gt 0 ]; do  # each word moves to the end, followed by the file for
   case "$word" in --config=*.yaml) [ ! -f "${scaled#--config=}" ] || set -- "$@" "$scaled" ;; esac
   n=$((n - 1))
 done
+set -- "$@" --config=configs/logger/wandb_online.yaml
 if [ "$command" = fit ]; then
   # In the background, so that sh can pass a signal on while it waits. INT is ignored there.
   sdm fit "$@" --name "$name" --ckpt_path auto &

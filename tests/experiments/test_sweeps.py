@@ -22,6 +22,7 @@ from sdm_lightning.sweeps.grid import Cell, setting
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "experiments" / "sweeps").glob("*.yaml"))
+ONLINE = "--config=configs/logger/wandb_online.yaml"
 BY_NAME = pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 
 
@@ -104,8 +105,8 @@ def cell_script_calls(tmp_path: Path, words: Sequence[str], scale: str = "paper"
 def test_cell_script_names_the_run_and_tests_it(tmp_path: Path) -> None:
     """What W&B's agent starts: training and test under the agent's own run id."""
     assert cell_script_calls(tmp_path, ["fit", "--config=a b.yaml", "--x=1"]) == [
-        "fit --config=a b.yaml --x=1 --name abc123 --ckpt_path auto RESUME=allow",
-        "test --config=a b.yaml --x=1 --name abc123 --ckpt_path last RESUME=allow",
+        f"fit --config=a b.yaml --x=1 {ONLINE} --name abc123 --ckpt_path auto RESUME=allow",
+        f"test --config=a b.yaml --x=1 {ONLINE} --name abc123 --ckpt_path last RESUME=allow",
     ]
 
 
@@ -123,7 +124,7 @@ def test_cell_script_adds_the_files_for_the_scale(
     expected = sweep.argv(parameters, "small")
     assert expected != words
     first = cell_script_calls(tmp_path, words, "small")[0]
-    assert first.startswith(" ".join(expected) + " --name abc123")
+    assert first.startswith(" ".join([*expected, ONLINE, "--name abc123"]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -153,8 +153,8 @@ def refuse_unfit_trainer(trainer: pl.Trainer, training: bool) -> None:
         training: Whether it will train, and not only test.
 
     Raises:
-        InputError: For its precision, a strategy that cannot run two optimizers, and a callback
-            that would never save.
+        InputError: For its precision, a strategy that cannot run two optimizers, a callback that
+            would never save, and validations by the clock with several processes.
     """
     refuse_unfit_precision(trainer.precision)
     if not training:
@@ -169,6 +169,13 @@ def refuse_unfit_trainer(trainer: pl.Trainer, training: bool) -> None:
         raise InputError(
             f"trainer.strategy is {unfit}: generator and discriminator take turns, so each "
             "backward leaves the other unused; set it to ddp"
+        )
+    # Each process would go by its own clock, and some train on while others validate.
+    timed = getattr(trainer, "_val_check_time_interval", None) is not None
+    if timed and trainer.world_size > 1:
+        raise InputError(
+            "trainer.val_check_interval: several processes would start at different batches; give "
+            "a number of batches"
         )
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         # Lightning looks at the time in automatic optimization only.

@@ -186,6 +186,14 @@ def test_a_strategy_that_would_fail_in_the_first_steps_is_refused(strategy, name
     refuse_unfit_trainer(trainer, training=False)
 
 
+def test_validations_by_the_clock_of_several_processes_are_refused():
+    trainer = quiet_trainer(
+        devices=2, strategy="ddp", val_check_interval={"minutes": 5}, check_val_every_n_epoch=None
+    )
+    with pytest.raises(InputError, match=r"^trainer\.val_check_interval: .* number of batches"):
+        refuse_unfit_trainer(trainer, training=True)
+
+
 def test_a_callback_that_would_never_save_is_refused():
     callback = ModelCheckpoint(train_time_interval=timedelta(minutes=1))
     trainer = quiet_trainer(enable_checkpointing=True, callbacks=[callback])

@@ -14,10 +14,10 @@ from sdm_lightning.training.distributed import is_first_process
 def place_loggers(settings: Namespace, run_directory: Path, command: str) -> None:
     """Point loggers without a folder to the run directory, and label W&B runs.
 
-    Settings of the user, in configs or in W&B's variables, stay. A W&B run gets the run's name, its
-    table row as group (seeds are drawn together), the command as job type and the tags of
-    :func:`run_tags`. Under W&B's own agent, where training and test are one run, the job type is
-    left alone. An online run whose fit resumes stays one W&B run.
+    Settings of the user, in configs or in W&B's variables, stay. A W&B run gets the project
+    ``sdm-lightning``, the run's name, its table row as group (seeds are drawn together), the
+    command as job type and the tags of :func:`run_tags`. Under W&B's own agent, where training and
+    test are one run, the job type is left alone. An online run whose fit resumes stays one W&B run.
 
     Args:
         settings: The command's settings; their ``trainer.logger`` is changed.
@@ -41,11 +41,14 @@ def place_loggers(settings: Namespace, run_directory: Path, command: str) -> Non
 
 
 def label_wandb_run(arguments: Namespace, settings: Namespace, command: str) -> None:
-    """Fill in what the user left open: name, group, job type, tags."""
+    """Fill in what the user left open: project, name, group, job type, tags."""
     facts = _facts(settings)
     from_environment = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
     tags = list(dict.fromkeys([*run_tags(settings), *from_environment]))
-    labels: dict[str, Any] = {"name": settings.name, "tags": tags}
+    project = os.environ.get("WANDB_PROJECT", "sdm-lightning")
+    labels: dict[str, Any] = {"project": project, "tags": tags}
+    if "WANDB_NAME" not in os.environ:
+        labels["name"] = settings.name
     if "table" in facts and "row" in facts and "WANDB_RUN_GROUP" not in os.environ:
         labels["group"] = f"{facts['table']}/{facts['row']}"
     if "WANDB_RUN_ID" not in os.environ:

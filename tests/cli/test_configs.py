@@ -141,6 +141,20 @@ def test_a_resumed_fit_stays_one_wandb_run(
     assert id_of() is None
 
 
+def test_wandbs_variables_choose_project_and_name(
+    build: Callable[..., SDMCommandLine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = with_bases(CONFIGS / "logger" / "wandb.yaml")
+
+    def label(key: str) -> Any:
+        return build(*words).trainer.loggers[1]._wandb_init[key]
+
+    assert (label("project"), label("name")) == ("sdm-lightning", "sdm")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_NAME", "first")
+    assert (label("project"), label("name")) == ("mine", None)  # W&B reads the name by itself
+
+
 def test_seed_leads(build: Callable[..., SDMCommandLine]) -> None:
     cli = build(*with_bases(CONFIGS / "model" / "demo.yaml"), "--seed_everything=7")
     assert (cli.model.seed, cli.datamodule.seed) == (7, 7)

@@ -8,12 +8,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 
 from sdm_lightning import shipped
 from sdm_lightning.cli.configs import max_time
 from sdm_lightning.cli.trainer import SDMCommandLine
+from sdm_lightning.data.datamodule import batch_share
 from sdm_lightning.models import Discriminator
 from sdm_lightning.training.checkpointing import AtomicCheckpointIO
 from sdm_lightning.training.loggers import MetricsFile
@@ -153,6 +155,13 @@ def test_wandbs_variables_choose_project_and_name(
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     monkeypatch.setenv("WANDB_NAME", "first")
     assert (label("project"), label("name")) == ("mine", None)  # W&B reads the name by itself
+
+
+@pytest.mark.parametrize(("name", "devices"), [("8gpu", 4), ("8gpu", 8), ("multinode", 32)])
+def test_any_number_of_gpus_has_the_papers_batch(name: str, devices: int) -> None:
+    data = yaml.safe_load((CONFIGS / "trainer" / f"{name}.yaml").read_text())["data"]
+    share, parts = batch_share(data["global_batch_size"], data["batch_size"], devices)
+    assert (share * devices, share // parts) == (32, min(4, share))
 
 
 def test_seed_leads(build: Callable[..., SDMCommandLine]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 from jsonargparse import Namespace
 from lightning.fabric.utilities.seed import max_seed_value
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import (
     LightningEnvironment,
@@ -249,8 +250,11 @@ class SDMCommandLine(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> pl.Trainer:
-        """Leave out the callbacks that a switch of the trainer turns off."""
-        if config.get("enable_progress_bar") is False:
+        """Leave out callbacks that a switch of the trainer turns off or the user's bar replaces."""
+        own = config.get("callbacks") or []
+        own = own if isinstance(own, list) else [own]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in own)
+        if config.get("enable_progress_bar") is False or has_bar:
             callbacks = [c for c in callbacks if not isinstance(c, ImageProgressBar)]
         if config.get("enable_checkpointing") is False:
             callbacks = [c for c in callbacks if not isinstance(c, RunCheckpoint)]
@@ -273,6 +277,11 @@ class SDMCommandLine(LightningCLI):
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise InputError(str(error)) from error
+        except ValueError as error:
+            # Lightning's of this name is about settings too.
+            if "`val_check_interval`" not in str(error):
+                raise
+            raise InputError(str(error).strip()) from error
         except SystemExit as error:
             # Lightning ends so where it was interrupted outside of training.
             raise (KeyboardInterrupt if error.code == 1 else error) from None

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.strategies import DDPStrategy
 
 from sdm_lightning import shipped
@@ -155,6 +155,13 @@ def test_wandbs_variables_choose_project_and_name(
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     monkeypatch.setenv("WANDB_NAME", "first")
     assert (label("project"), label("name")) == ("mine", None)  # W&B reads the name by itself
+
+
+def test_a_progress_bar_of_the_users_replaces_ours(build: Callable[..., SDMCommandLine]) -> None:
+    words = [*with_bases(CONFIGS / "model" / "demo.yaml"), "--trainer.callbacks+=RichProgressBar"]
+    cli = build(*words)
+    bars = [c for c in cli.trainer.callbacks if isinstance(c, ProgressBar)]
+    assert [type(bar).__name__ for bar in bars] == ["RichProgressBar"]
 
 
 @pytest.mark.parametrize(("name", "devices"), [("8gpu", 4), ("8gpu", 8), ("multinode", 32)])

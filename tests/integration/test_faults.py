@@ -229,6 +229,13 @@ def test_a_run_of_some_epochs_keeps_its_last_state(sdm):
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["images_seen"] == 6
 
 
+def test_a_validation_interval_longer_than_an_epoch(sdm, capsys):
+    epochs = ("--trainer.limit_train_batches=2", "--trainer.check_val_every_n_epoch=1")
+    status, line = status_and_line(lambda: sdm("fit", *epochs), capsys)
+    assert status == 2
+    assert line.startswith("error: `val_check_interval` (4) must be less than or equal to")
+
+
 def test_a_start_that_left_no_checkpoint_gives_way_to_the_next(sdm, monkeypatch, capsys):
     """The config beside the checkpoints is the one that they were trained with."""
 

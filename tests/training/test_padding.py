@@ -24,7 +24,7 @@ class Samples(torch.utils.data.IterableDataset):
     def __iter__(self):
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         for number, share in enumerate(self.shares[rank]):
-            pixels = {"image": torch.zeros(3, 16, 16), "mask": torch.ones(1, 16, 16)}
+            pixels = {"image": -torch.ones(3, 16, 16), "mask": torch.ones(1, 16, 16)}
             yield {**pixels, "key": f"{rank}-{number}", "padding": share}
 
     def __len__(self):

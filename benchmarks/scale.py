@@ -66,8 +66,7 @@ def run(settings: Settings) -> Iterator[Line]:
             accelerator="cpu",
             devices=processes,
             strategy=DDPStrategy(
-                start_method="spawn", process_group_backend="gloo", find_unused_parameters=True,
-                gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB,
+                start_method="spawn", process_group_backend="gloo", bucket_cap_mb=BUCKET_MB,
             ),
             callbacks=[Report(path)],
             logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -278,7 +278,7 @@ class SDMCommandLine(LightningCLI):
         except MisconfigurationException as error:
             raise InputError(str(error)) from error
         except ValueError as error:
-            # Lightning's of this name is about settings too.
+            # Lightning raises a plain ValueError for this setting.
             if "`val_check_interval`" not in str(error):
                 raise
             raise InputError(str(error).strip()) from error

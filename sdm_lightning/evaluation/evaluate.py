@@ -242,8 +242,7 @@ def run_pairs(
                     if composite:
                         fake = torch.where(mask >= 0.5, real, fake)
                 padding, scored = padding + batch.padding, scored + len(batch.keys)
-                if scored >= ENOUGH_IMAGES:
-                    _refuse_padding(pairs, padding / scored)
+                _refuse_padding(pairs, padding / len(pairs))  # the rest can only add to it
                 evaluator.update(fake, real, mask, batch.keys)
                 progress.update(len(batch.keys))
             progress.update(len(bad))

@@ -86,8 +86,10 @@ def run_baseline(
             sizes = [f"{shape[0]}x{shape[1]}" for shape in (mask.shape, image.shape)]
             larger = image.shape[0] > mask.shape[0] or image.shape[1] > mask.shape[1]
             hint = "--crop N cuts the pictures to squares"
-            if crop is not None or not larger:
-                hint = f"draw masks with sdm masks --size {crop or 'N'}, for --crop {crop or 'N'}"
+            if not larger:
+                hint = "draw masks with sdm masks --size N and give --crop N"
+            if crop is not None:
+                hint = f"draw masks with sdm masks --size {crop}"
             raise InputError(
                 f"{holes.label(key)}: mask is {sizes[0]}, {pictures.label(key)} is {sizes[1]}"
                 f"{', cut by --crop' if crop else ''} (HxW); {hint}"

@@ -208,7 +208,7 @@ class ImageScore(ABC):
 
 def refuse_unfit_scores(scores: Sequence[ImageScore]) -> None:
     """Raise ``InputError`` for a score without a name of its own or without a direction."""
-    names = [*PAIRED_NAMES, "not_finite"]
+    names = [*PAIRED_NAMES, "not_finite", "lowest"]
     for score in scores:
         name, better = getattr(score, "name", None), getattr(score, "better", None)
         fit = isinstance(name, str) and re.fullmatch(r"[\w-]+", name) and find_score(name) is None

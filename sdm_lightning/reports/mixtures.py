@@ -63,8 +63,8 @@ def doubts(table: PaperTable, lines: Sequence[ResultLine]) -> list[str]:
     if changed:
         listed = ", ".join(f"{row} ({error:.2f} levels)" for row, error in changed.items())
         notes.append(
-            f"Known pixels differ from the originals' in {listed}: published numbers are of "
-            "composites (--composite true)."
+            f"Known pixels differ from the originals' in {listed}: do not compare with composites "
+            "(--composite true), which published numbers are of."
         )
     for key in ("images_digest", "masks_digest"):
         rows = {

@@ -276,7 +276,8 @@ def test_any_split_over_processes_gives_one_processs_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("name", "better"),
     [("psnr", "higher"), ("fid_quick", "lower"), ("hole_ratio", "lower"), ("not_finite", "lower"),
-     ("a/b", "lower"), ("", "lower"), (None, "lower"), ("own", "more"), ("own", None)],
+     ("lowest", "lower"), ("a/b", "lower"), ("", "lower"), (None, "lower"), ("own", "more"),
+     ("own", None)],
 )  # fmt: skip
 def test_an_extra_score_with_an_unfit_name_or_direction(name, better):
     own = type("Own", (Brightness,), {"name": name, "better": better})()

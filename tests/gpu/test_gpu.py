@@ -153,9 +153,7 @@ def test_bfloat16_training_stays_finite(tmp_path: Path) -> None:
 
 def test_one_process_with_nccl(tmp_path: Path) -> None:
     module = tiny_module()
-    strategy = DDPStrategy(
-        process_group_backend="nccl" if DEVICE == "cuda" else "gloo", find_unused_parameters=True
-    )
+    strategy = DDPStrategy(process_group_backend="nccl" if DEVICE == "cuda" else "gloo")
     trainer(tmp_path, 2, strategy=strategy).fit(module, tiny_loader())
     assert module.images_seen == 8
     assert bool(parameters(module).isfinite().all())

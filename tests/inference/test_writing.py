@@ -125,5 +125,11 @@ def test_a_jpeg_photo_keeps_its_quality(
 def test_a_turned_jpeg_photo_is_written_at_95(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (40, 24)).save(tmp_path / "a.jpg", quality=50, exif=exif)
-    assert "jpeg" not in read_picture(tmp_path / "a.jpg").info
+    photo = Image.new("RGB", (40, 24))
+    photo.save(tmp_path / "a.jpg", quality=50, exif=exif)
+    photo.save(tmp_path / "95.jpg", quality=95)
+    picture = read_picture(tmp_path / "a.jpg")
+    sample = InpaintingSample(picture.pixels, np.zeros((40, 24), np.float32), picture, [], 0)
+    sample.save(tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as found, Image.open(tmp_path / "95.jpg") as expected:
+        assert found.quantization == expected.quantization

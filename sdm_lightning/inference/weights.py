@@ -269,7 +269,8 @@ def _read_checkpoint(path: Path, parameters: Parameters) -> tuple[dict[str, Tens
     everything: Mapping[str, Tensor] = checkpoint["state_dict"]
     prefix = AVERAGED if parameters == "ema" else "generator."
     state = {
-        name[len(prefix) :]: tensor
+        # A copy of what is mapped: the file may be overwritten while the weights are in use.
+        name[len(prefix) :]: tensor.clone()
         for name, tensor in everything.items()
         if name.startswith(prefix)
     }

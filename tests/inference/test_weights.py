@@ -112,6 +112,17 @@ def test_checkpoints(tmp_path: Path) -> None:
         assert load_generator(copy)[1].extra == {"checkpoint_sha256": sha256_of_file(path)}
 
 
+def test_a_checkpoint_may_be_overwritten_while_its_weights_are_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    content = checkpoint()
+    torch.save(content, path)
+    generator, _ = load_generator(path)
+    with path.open("r+b") as file:  # as cp does, and not a rename
+        file.write(bytes(path.stat().st_size))
+    for name, tensor in generator.state_dict().items():
+        assert torch.equal(content["state_dict"]["generator_ema." + name], tensor)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from safetensors import safe_open
@@ -192,6 +192,8 @@ def read_weights(
     Raises:
         InputError: If the file is missing, damaged or altered, or lacks those weights.
     """
+    if parameters not in get_args(Parameters):
+        raise InputError(f"parameters is {parameters!r}; choose ema or raw")
     if path.suffix == ".safetensors":
         state, info = _read_safetensors(path)
         if parameters == "raw" and info.parameters != "raw":

@@ -229,3 +229,9 @@ def test_a_checkpoint_states_its_resolution_whatever_its_discriminator(tmp_path:
 def test_a_weights_file_gives_no_other_weights_than_it_holds(tiny_weights: Path) -> None:
     with pytest.raises(InputError, match=r"tiny.safetensors: holds the moving average; the raw"):
         load_generator(tiny_weights, parameters="raw")
+
+
+def test_parameters_are_averaged_or_raw_and_nothing_else(tmp_path: Path) -> None:
+    torch.save(checkpoint(), tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match="parameters is 'EMA'; choose ema or raw"):
+        load_generator(tmp_path / "last.ckpt", parameters="EMA")  # type: ignore[arg-type]

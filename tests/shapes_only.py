@@ -121,7 +121,6 @@ def fit_shapes(module: pl.LightningModule, monkeypatch: pytest.MonkeyPatch, size
     for part in module.modules():
         if isinstance(part, UsesFrozenNetwork):
             part.prepare()
-    module.hparams.clear()  # Lightning would try whether they can be pickled
     logged: set[str] = set()
     monkeypatch.setattr(module, "log", lambda name, *_, **__: logged.add(name))
     # Without values all tensors lie at one address.

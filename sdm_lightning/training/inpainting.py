@@ -1,5 +1,6 @@
 """The half of the LightningModule that does not train: inpainting, and what a checkpoint holds."""
 
+import warnings
 from typing import Any
 
 import lightning.pytorch as pl
@@ -34,6 +35,18 @@ class InpaintingModule(pl.LightningModule):
     images_seen: int
     images_before: int
     loaded_parameters: str = "ema"
+
+    def _keep_hyperparameters(self) -> None:
+        """Save the arguments of ``__init__``, which calls this, for loggers and checkpoints."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Attribute '.*")
+            self.save_hyperparameters()
+        if isinstance(self.hparams.get("generator"), nn.Module):
+            # Built in Python, and not from the class paths of a config file: networks and settings
+            # are left out, which loggers would write as YAML, and checkpoints pickle.
+            plain = (bool, int, float, str, tuple, type(None))
+            live = [name for name, value in self.hparams.items() if not isinstance(value, plain)]
+            self.save_hyperparameters(ignore=live)
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
@@ -89,7 +102,7 @@ class InpaintingModule(pl.LightningModule):
         self.on_validation_epoch_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the images seen; leave out hyper-parameters that are live modules.
+        """Add the images seen.
 
         Raises:
             DivergedError: See :func:`require_finite`; it is raised on every process.
@@ -97,12 +110,6 @@ class InpaintingModule(pl.LightningModule):
         require_finite(checkpoint["state_dict"])
         checkpoint["images_seen"] = self.images_seen
         checkpoint["images_before"] = self.images_before
-        hyper_parameters = checkpoint.get("hyper_parameters", {})
-        if any(isinstance(value, nn.Module) for value in hyper_parameters.values()):
-            # Built in Python: pickled modules would make the file unsafe and unreadable elsewhere.
-            for name in [key for key in checkpoint if key.startswith("hparams_")]:
-                del checkpoint[name]
-            del checkpoint["hyper_parameters"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the images seen, not the time; refuse weights of another network.

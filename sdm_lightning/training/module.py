@@ -5,7 +5,6 @@ generator step; the discriminator on all T outputs, reusing them, one discrimina
 ``r1_interval`` batches a gradient-penalty step; then the running averages.
 """
 
-import warnings
 from typing import Any
 
 import torch
@@ -99,11 +98,7 @@ class SDMModule(InpaintingModule):
         terms: list[LossTerm] | None = None,
     ) -> None:
         super().__init__()
-        with warnings.catch_warnings():
-            # Built in Python these are modules, which on_save_checkpoint leaves out; built from a
-            # config file they are class paths, from which a checkpoint rebuilds everything.
-            warnings.filterwarnings("ignore", message="Attribute '.*")
-            self.save_hyperparameters()
+        self._keep_hyperparameters()
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator

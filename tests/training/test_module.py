@@ -1,11 +1,14 @@
 """The GAN step: counting, phases, memory of nothing, and what it refuses."""
 
 import copy
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
@@ -357,15 +360,27 @@ def test_batch_that_does_not_split_is_named(make_module, make_loader):
 
 
 def test_checkpoint_holds_no_modules_and_loads_safely(make_module, make_loader, tmp_path):
-    module = make_module()
+    module = make_module(seed=3)
     trainer = fit(module, make_loader(), steps=1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["images_seen"] == 4
     assert not any("perceptual" in name for name in checkpoint["state_dict"])
     other = make_module()
-    other.load_state_dict(checkpoint["state_dict"])
-    torch.testing.assert_close(weights(other), weights(module))
+    parts = {name: getattr(other, name) for name in ("generator", "discriminator", "perceptual")}
+    loaded = type(module).load_from_checkpoint(tmp_path / "last.ckpt", **parts)
+    torch.testing.assert_close(weights(loaded), weights(module))
+    assert (loaded.images_seen, loaded.seed) == (4, 3)
+
+
+def test_loggers_are_handed_numbers_and_no_networks(make_module, make_loader, tmp_path):
+    module = make_module(seed=3)
+    logger = CSVLogger(tmp_path)
+    fit(module, make_loader(), steps=1, logger=logger)
+    written = Path(logger.log_dir, "hparams.yaml").read_text()
+    assert yaml.safe_load(written) == dict(module.hparams_initial)
+    assert module.hparams_initial.seed == 3
+    assert "generator" not in module.hparams_initial
 
 
 def test_random_iterations_are_drawn_for_each_batch_from_images_seen_alone(

@@ -194,7 +194,15 @@ def open_image(path: str | Path) -> Image.Image:
     return image
 
 
+def _decoded(image: Image.Image, name: str) -> Image.Image:
+    try:
+        return load_pixels(image)  # Pillow decodes at first use
+    except BadImageError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
 def _from_pil(image: Image.Image, name: str) -> Picture:
+    _decoded(image, name)
     turned = upright(image)
     info = {
         key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None
@@ -314,7 +322,7 @@ def read_mask(
         turned = (image.height, image.width)
         if turned not in (size, size[::-1]):  # before its levels are worked out
             raise InputError(_wrong_size(name, turned, size))
-        array = _mask_levels(upright(image), name)
+        array = _mask_levels(upright(_decoded(image, name)), name)
     if array.ndim == 3:
         if array.shape[2] not in (1, 3) or not (array == array[:, :, :1]).all():
             raise InputError(

@@ -184,6 +184,16 @@ def test_files_that_cannot_be_decoded(tmp_path: Path) -> None:
             read_picture(tmp_path / name)
 
 
+def test_a_pil_image_that_is_cut_short() -> None:
+    buffer = BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    cut = buffer.getvalue()[:-200]
+    with pytest.raises(InputError, match=r"^the image: .*truncated"):
+        read_picture(Image.open(BytesIO(cut)))
+    with pytest.raises(InputError, match=r"^the mask: .*truncated"):
+        read_mask(Image.open(BytesIO(cut)), (40, 40))
+
+
 HALF = np.zeros((4, 6), bool)
 HALF[:, 3:] = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from sdm_lightning.data.naming import unique_keys
@@ -75,7 +76,7 @@ class FileSource:
             yield RawSample(self.keys[entry.name], data, None, self.source.path)
 
 
-def open_samples(place: str | list[str], reader: ShardReader) -> SampleSource:
+def open_samples(place: str | Path | list[str], reader: ShardReader) -> SampleSource:
     """Open a data set: shards, or plain images in a folder, zip or tar.
 
     A folder with an index, or with tar files and no images in it, holds shards, and a tar with an
@@ -89,6 +90,7 @@ def open_samples(place: str | list[str], reader: ShardReader) -> SampleSource:
         InputError: If there is nothing, no image, or no index of the shards, or if a folder without
             an index holds both images and tar files.
     """
+    place = str(place) if isinstance(place, Path) else place
     path = local_path(place) if isinstance(place, str) else None
     if path is None or _are_shards(path):
         return ShardSource(ShardIndex.load(place), reader)

@@ -48,9 +48,10 @@ def test_an_archive_beside_images_makes_no_shards(tar: Path):
 
 def test_addresses_of_local_folders_are_read_as_paths(tmp_path: Path):
     images = make_images(tmp_path / "my photos", 2)
-    source = open_samples(images.as_uri(), ShardReader())
-    assert isinstance(source, FileSource)
-    assert len(source) == 2
+    for place in (images.as_uri(), images):
+        source = open_samples(place, ShardReader())
+        assert isinstance(source, FileSource)
+        assert len(source) == 2
 
 
 def test_what_is_missing(tar: Path):

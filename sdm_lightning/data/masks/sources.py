@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 
 
-def mask_mix(masks: str | Mapping[str, float]) -> dict[str, float]:
+def mask_mix(masks: str | Path | Mapping[str, float]) -> dict[str, float]:
     """Turn a source of training masks, or sources with weights, into probabilities.
 
     Args:
@@ -36,7 +37,7 @@ def mask_mix(masks: str | Mapping[str, float]) -> dict[str, float]:
     Raises:
         InputError: If a weight is negative, or none above 0.
     """
-    weights = {masks: 1.0} if isinstance(masks, str) else dict(masks)
+    weights = {str(masks): 1.0} if isinstance(masks, str | Path) else dict(masks)
     for name, weight in weights.items():
         if not weight >= 0:
             raise InputError(f"train masks {name}: weight {weight} must not be negative")
@@ -195,7 +196,7 @@ class RandomMasks:
         )
 
 
-def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskSource:
+def make_mask_source(masks: str | Path, seed: int, convention: MaskConvention) -> MaskSource:
     """Turn a setting into a source of test masks.
 
     Args:
@@ -207,6 +208,7 @@ def make_mask_source(masks: str, seed: int, convention: MaskConvention) -> MaskS
     Raises:
         InputError: If it is none of the three.
     """
+    masks = str(masks)
     require_masks(masks)
     if masks == "sample":
         return SampleMasks(convention)

@@ -49,7 +49,7 @@ def test_preset_masks_depend_on_key_and_seed_alone():
 
 
 def test_mixes():
-    assert mask_mix("lama_thin") == {"lama_thin": 1.0}
+    assert mask_mix("lama_thin") == mask_mix(Path("lama_thin")) == {"lama_thin": 1.0}
     assert mask_mix({"mat512_large": 3, "mat512_small": 1}) == {
         "mat512_large": 0.75,
         "mat512_small": 0.25,
@@ -134,5 +134,6 @@ def test_settings(tmp_path: Path):
     for convention, expected in (("known-white", KNOWN), ("hole-white", 1 - KNOWN)):
         source = make_mask_source(str(tmp_path), 0, convention)
         assert np.array_equal(source(raw(), 8), expected)
-    with pytest.raises(InputError, match="did you mean lama_thin"):
-        make_mask_source("lama_thinn", 0, False)
+    for wrong in ("lama_thinn", Path("lama_thinn")):
+        with pytest.raises(InputError, match="did you mean lama_thin"):
+            make_mask_source(wrong, 0, False)

@@ -97,7 +97,8 @@ class Inpainter:
         diffusion: The loop; its defaults if None.
         work_size: Longest side, in pixels, that the network sees (the resolution it was trained
             at); None for no limit.
-        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best there is.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best there is; None leaves
+            the generator where it is. It is used in place, in eval mode.
         info: Where the weights come from.
     """
 
@@ -107,9 +108,12 @@ class Inpainter:
         diffusion: SpatialDiffusion | None = None,
         *,
         work_size: int | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         info: WeightsInfo | None = None,
     ) -> None:
+        if device is None:
+            first = next(generator.parameters(), None)
+            device = "cpu" if first is None else first.device
         self.device = choose_device(device)
         self.generator = generator.to(self.device).eval()
         self.diffusion = diffusion if diffusion is not None else SpatialDiffusion()

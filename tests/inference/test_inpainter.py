@@ -260,6 +260,13 @@ def test_a_missing_device_is_reported(recorder: Recorder) -> None:
         Inpainter(recorder, device="abacus")
 
 
+def test_a_network_stays_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdm_lightning.inference.inpainter.choose_device", torch.device)
+    network = nn.Linear(7, 3, device="meta")
+    assert Inpainter(network).device == network.weight.device == torch.device("meta")
+    assert Inpainter(nn.Identity()).device == torch.device("cpu")
+
+
 def test_heat_map_is_dark_to_bright() -> None:
     levels = np.asarray(heat_map(np.linspace(0, 1, 11, dtype=np.float32)[None])).sum(axis=2)[0]
     assert (np.diff(levels.astype(int)) > 0).all()

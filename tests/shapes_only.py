@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from sdm_lightning import devices
 from sdm_lightning.features import reuse
 from sdm_lightning.features.frozen import UsesFrozenNetwork
+from sdm_lightning.training import checks
 
 DEVICE = torch.device("meta")
 
@@ -126,6 +127,7 @@ def fit_shapes(module: pl.LightningModule, monkeypatch: pytest.MonkeyPatch, size
     # Without values all tensors lie at one address.
     monkeypatch.setattr(reuse, "_same_pixels", lambda entry, images: entry.images is images)
     monkeypatch.setattr(fit_loop, "has_len_all_ranks", lambda *_, **__: True)
+    monkeypatch.setattr(checks, "refuse_unfit_batch", lambda _: None)  # it reads the first one
     with shapes_only(monkeypatch):
         batch = {
             "image": torch.empty(4, 3, size, size),

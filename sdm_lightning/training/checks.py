@@ -1,11 +1,14 @@
 """Settings and trainers that a GAN with two optimizers cannot be trained by."""
 
 import math
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import PerceptualLoss, WeightedPerceptualLoss
@@ -127,6 +130,44 @@ def refuse_unfit_parts(module: "SDMModule") -> None:
                 f"model.perceptual {type(part).__name__} has no name; give the class one, such as "
                 'name = "gradient", for the logged keys'
             )
+
+
+def refuse_unfit_batch(batch: object) -> None:
+    """Refuse, before its first step, a batch that a loader of the user's makes wrongly.
+
+    Args:
+        batch: As :class:`SDMModule` trains on it. Its values are read, so that a GPU is waited for.
+
+    Raises:
+        InputError: Naming what is wrong with it and what would be right. Images with NaN pass:
+            such batches are skipped.
+    """
+    right = (
+        "give image, float32 (B, 3, H, W) in [-1, 1]; mask, float32 (B, 1, H, W) with 1 = known "
+        "and 0 = hole; and key, B names"
+    )
+    if not isinstance(batch, Mapping):
+        raise InputError(f"training batch is a {type(batch).__name__}, not a dict: {right}")
+    for name in ("image", "mask", "key"):
+        if name not in batch:
+            raise InputError(f"training batch has no {name}: {right}")
+    image, mask = batch["image"], batch["mask"]
+    for name, value, channels in (("image", image, 3), ("mask", mask, 1)):
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"training batch: {name} is {found}: {right}")
+        shape = tuple(value.shape)
+        if len(shape) != 4 or shape != (image.shape[0], channels, *image.shape[2:]):
+            raise InputError(f"training batch: {name} has shape {shape}: {right}")
+    if len(batch["key"]) != len(image):
+        raise InputError(f"training batch: {len(batch['key'])} keys, {len(image)} images: {right}")
+    largest = image.abs().nan_to_num(0.0, posinf=0.0).amax()
+    grey = ((mask != 0) & (mask != 1)).any()
+    largest, grey = torch.stack([largest, grey.float()]).tolist()
+    if largest > 1.01:  # what is resized may lie a little above 1
+        raise InputError(f"training batch: image holds values up to {largest:g}: {right}")
+    if grey:
+        raise InputError(f"training batch: mask holds other values than 0 and 1: {right}")
 
 
 def refuse_unfit_precision(precision: object) -> None:

@@ -167,6 +167,11 @@ class SDMModule(InpaintingModule):
         if stage == "fit":
             checks.refuse_unfit_parts(self)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Refuse the first batch of an epoch if it is unfit; see ``checks.refuse_unfit_batch``."""
+        if batch_idx == 0:
+            checks.refuse_unfit_batch(batch)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Train on one batch: generator, discriminator, penalty, averages."""
         # All randomness of a step follows from (seed, images seen, rank): nothing but these needs

@@ -359,6 +359,28 @@ def test_batch_that_does_not_split_is_named(make_module, make_loader):
         fit(module, make_loader(), steps=1)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda batch: tuple(batch.values()), "is a tuple, not a dict: give image, float32"),
+        (lambda batch: {"image": batch["image"], "mask": batch["mask"]}, "has no key: give"),
+        (lambda batch: batch | {"mask": batch["mask"].bool()}, r"mask is torch\.bool: give"),
+        (lambda batch: batch | {"image": batch["image"].numpy()}, "image is ndarray: give"),
+        (
+            lambda batch: batch | {"image": batch["image"][:, :1]},
+            r"image has shape \(4, 1, 32, 32\)",
+        ),
+        (lambda batch: batch | {"mask": batch["mask"][0]}, r"mask has shape \(1, 32, 32\): give"),
+        (lambda batch: batch | {"key": batch["key"][:3]}, "3 keys, 4 images: give"),
+        (lambda batch: batch | {"image": batch["image"] * 200}, "image holds values up to 1"),
+        (lambda batch: batch | {"mask": batch["mask"] * 255}, "mask holds other values than 0 and"),
+    ],
+)
+def test_the_first_batch_must_fit(make_module, make_loader, change, says):
+    with pytest.raises(InputError, match=f"^training batch:? {says}"):
+        fit(make_module(), map(change, make_loader()), steps=1)
+
+
 def test_checkpoint_holds_no_modules_and_loads_safely(make_module, make_loader, tmp_path):
     module = make_module(seed=3)
     trainer = fit(module, make_loader(), steps=1)

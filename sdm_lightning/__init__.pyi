@@ -6,6 +6,7 @@ from .diffusion import CubicSchedule as CubicSchedule
 from .diffusion import SpatialDiffusion as SpatialDiffusion
 from .diffusion import SquareRootSchedule as SquareRootSchedule
 from .diffusion import UniformSchedule as UniformSchedule
+from .errors import InputError as InputError
 from .evaluation.evaluator import Evaluator as Evaluator
 from .inference.inpainter import Inpainter as Inpainter
 from .models import Discriminator as Discriminator

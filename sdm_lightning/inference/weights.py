@@ -102,11 +102,17 @@ def save_weights(
         The path.
 
     Raises:
-        InputError: If the path has another suffix, or a tensor does not fit into float16.
+        InputError: If the path has another suffix, a class of this package is named so that it is
+            not loaded again, or a tensor does not fit into float16.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights files end in .safetensors")
+    for part, parent in ((info.generator, "models"), (info.diffusion, "diffusion")):
+        name = str(part.get("class_path"))
+        if name.startswith("sdm_lightning.") and not is_own(name):
+            right = f"sdm_lightning.{parent}.{name.rpartition('.')[2]}"
+            raise InputError(f"{path}: class_path {name} is not loaded from weights; give {right}")
     tensors = _stored(path, state_dict, half)
     named = {DISCRIMINATOR + name: tensor for name, tensor in (discriminator_state or {}).items()}
     others = _stored(path, named, half)

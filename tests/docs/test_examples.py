@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sdm_lightning import Inpainter
 from sdm_lightning.cli.main import main
 from sdm_lightning.reports.results import read_result_lines
 
@@ -183,6 +184,8 @@ def test_data(project, capsys):
     assert "16 samples in 2 shards" in capsys.readouterr().out.replace("images", "samples")
     assert checkpoint(project, "own-images")["images_seen"] == 16
     assert checkpoint(project, "arrays")["images_seen"] == 16
+    assert Inpainter.from_pretrained("mine.safetensors").info.images_seen == 16
+    assert Image.open("filled.png").size == (56, 40)
 
 
 def test_readme_python(project):

@@ -84,6 +84,9 @@ def test_unknown_names(tmp_path: Path) -> None:
         load_generator(tmp_path / "weights.bin")
     with pytest.raises(InputError, match=r"end in \.safetensors"):
         save_weights(tmp_path / "weights.pt", INFO, {})
+    short = WeightsInfo({"class_path": "sdm_lightning.Generator"}, DIFFUSION)
+    with pytest.raises(InputError, match=r"give sdm_lightning\.models\.Generator"):
+        save_weights(tmp_path / "weights.safetensors", short, {})
 
 
 def test_another_package_by_explicit_trust() -> None:

@@ -195,9 +195,10 @@ class Inpainter:
         """Fill the holes of one picture.
 
         Args:
-            image: Path, PIL image, or array of uint8 or uint16: grey or colour, with or without
-                transparency, any size. EXIF orientation is applied; what is filled is opaque.
-            mask: Path, PIL image or array of the same size; see ``mask_convention``.
+            image: Path, a file's bytes, PIL image, or array of uint8 or uint16: grey or colour,
+                with or without transparency, any size. EXIF orientation is applied; what is filled
+                is opaque.
+            mask: Path, a file's bytes, PIL image or array of its size; see ``mask_convention``.
             mask_convention: ``"known-white"``: white (1, True) is kept, black is filled.
                 ``"hole-white"``: white is filled.
             num_iterations: Number of iterations; the number stored with the weights if None.

@@ -1,4 +1,4 @@
-"""Pictures and masks from files, PIL images or arrays, converted to one form.
+"""Pictures and masks from files, bytes, PIL images or arrays, converted to one form.
 
 A picture may be grey, coloured, palette, with or without transparency, 8 or 16 bits deep, turned
 by its EXIF orientation, and of any size. A mask may be black and white either way round.
@@ -27,7 +27,7 @@ from sdm_lightning.data.masks.convention import MOSTLY_HOLE, MaskConvention, opp
 from sdm_lightning.errors import InputError
 
 Array: TypeAlias = npt.NDArray[Any]
-PictureLike: TypeAlias = str | Path | Image.Image | Array
+PictureLike: TypeAlias = str | Path | bytes | Image.Image | Array
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as PIL's "L"
 RIM_HOLE = 0.9
@@ -144,9 +144,9 @@ def read_picture(source: PictureLike | Picture) -> Picture:
     """Convert a file, PIL image or array to a ``Picture``.
 
     Args:
-        source: Path, PIL image, or array ``(H, W)``, ``(H, W, 1 | 2 | 3 | 4)`` of uint8 or uint16
-            (two and four channels: the last is transparency). Files and PIL images are turned
-            upright by their EXIF orientation. A ``Picture`` is returned as it is.
+        source: Path, a file's bytes, PIL image, or array ``(H, W)``, ``(H, W, 1 | 2 | 3 | 4)`` of
+            uint8 or uint16 (two and four channels: the last is transparency). Files and PIL images
+            are turned upright by their EXIF orientation. A ``Picture`` is returned as it is.
 
     Raises:
         InputError: If it cannot be read or is of another type.
@@ -155,18 +155,20 @@ def read_picture(source: PictureLike | Picture) -> Picture:
         return source
     if isinstance(source, np.ndarray):
         return _from_array(source, "the image array", source.shape, {})
-    if isinstance(source, Image.Image):
-        return _from_pil(source, "the image")
-    _require_path(source, "the image", "a uint8 array (H, W, 3)")
-    return _from_pil(open_image(source), str(source))
+    return _from_pil(*_opened(source, "the image", "a uint8 array (H, W, 3)"))
 
 
-def _require_path(source: object, name: str, array: str) -> None:
-    if not isinstance(source, str | os.PathLike):
-        raise InputError(f"{name}: {type(source).__name__}; give a path, a PIL image or {array}")
+def _opened(source: object, name: str, array: str) -> tuple[Image.Image, str]:
+    """Return what was given, decoded, and its name for messages."""
+    if isinstance(source, Image.Image | bytes):
+        return _decoded(source, name), name
+    if isinstance(source, str | os.PathLike):
+        return open_image(source), str(source)
+    kind = type(source).__name__
+    raise InputError(f"{name}: {kind}; give a path, a file's bytes, a PIL image or {array}")
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Open and decode an image file completely.
 
     Raises:
@@ -176,33 +178,34 @@ def open_image(path: str | Path) -> Image.Image:
     try:
         size = os.stat(path).st_size
         if size > MAX_ENCODED_BYTES:
-            raise InputError(f"{path}: has {size} bytes; at most {MAX_ENCODED_BYTES} are read")
-        image = open_header(Path(path).read_bytes())
-        tile = getattr(image, "tile", None)
-        rawmode = str(tile[0][3]) if tile else ""
-        if ";16" in rawmode and image.mode in ("RGB", "RGBA", "LA"):
-            warnings.warn(
-                f"{path}: 16 bits per colour channel are read as 8 (Pillow); pass a uint16 array "
-                "to keep them",
-                stacklevel=2,
-            )
-        load_pixels(image)
+            raise BadImageError(f"has {size} bytes; at most {MAX_ENCODED_BYTES} are read")
+        data = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (BadImageError, OSError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error
-    return image
+    return _decoded(data, str(path))
 
 
-def _decoded(image: Image.Image, name: str) -> Image.Image:
+def _decoded(source: Image.Image | bytes, name: str) -> Image.Image:
     try:
-        return load_pixels(image)  # Pillow decodes at first use
+        if not isinstance(source, bytes):
+            return load_pixels(source)  # Pillow decodes at first use
+        image = open_header(source)
+        tile = getattr(image, "tile", None)
+        rawmode = str(tile[0][3]) if tile else ""
+        if ";16" in rawmode and image.mode in ("RGB", "RGBA", "LA"):
+            warnings.warn(
+                f"{name}: 16 bits per colour channel are read as 8 (Pillow); pass a uint16 array "
+                "to keep them",
+                stacklevel=3,
+            )
+        return load_pixels(image)
     except BadImageError as error:
         raise InputError(f"{name}: {error}") from error
 
 
 def _from_pil(image: Image.Image, name: str) -> Picture:
-    _decoded(image, name)
     turned = upright(image)
     info = {
         key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None
@@ -296,8 +299,8 @@ def read_mask(
     """Convert a mask to ``(H, W)`` bool, True = known.
 
     Args:
-        source: Path, PIL image, or array: bool, 0/1, 0..255, or float 0..1; ``(H, W)``,
-            ``(H, W, 1)`` or three equal channels.
+        source: Path, a file's bytes, PIL image, or array: bool, 0/1, 0..255, or float 0..1;
+            ``(H, W)``, ``(H, W, 1)`` or three equal channels.
         size: Height and width that it must have.
         convention: ``"known-white"``: white (or 1, or True) is kept and black is filled, as in
             every file that this package writes. ``"hole-white"``: white is filled, as painting
@@ -315,14 +318,11 @@ def read_mask(
         if array.dtype.kind not in "buif":
             raise InputError(f"{name}: type {array.dtype}; masks are bool, integers or floats")
     else:
-        if not isinstance(source, Image.Image):
-            _require_path(source, "the mask", "an array (H, W)")
-        image = source if isinstance(source, Image.Image) else open_image(source)
-        name = "the mask" if isinstance(source, Image.Image) else str(source)
+        image, name = _opened(source, "the mask", "an array (H, W)")
         turned = (image.height, image.width)
         if turned not in (size, size[::-1]):  # before its levels are worked out
             raise InputError(_wrong_size(name, turned, size))
-        array = _mask_levels(upright(_decoded(image, name)), name)
+        array = _mask_levels(upright(image), name)
     if array.ndim == 3:
         if array.shape[2] not in (1, 3) or not (array == array[:, :, :1]).all():
             raise InputError(

@@ -48,6 +48,16 @@ class _Filled:
 
         save_picture(Path(path), self.image)
 
+    def encode(self, suffix: str = ".png") -> bytes:
+        """Return the bytes of the file that ``save`` writes under a name with that suffix.
+
+        Raises:
+            InputError: As ``save``.
+        """
+        from sdm_lightning.inference.writing import file_content
+
+        return file_content(self.image, suffix, "the picture")
+
     @property
     def uncertainty_image(self) -> Image.Image:
         """The uncertainty in colours, dark = certain; black where known."""

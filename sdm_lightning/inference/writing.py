@@ -26,18 +26,26 @@ COMPARE_SIDE = 1600
 
 def save_picture(path: Path, image: Image.Image) -> None:
     """Write a result's picture; see ``InpaintingSample.save``."""
-    suffix = path.suffix.lower()
+    write_atomically(path, file_content(image, path.suffix, str(path)))
+
+
+def file_content(image: Image.Image, suffix: str, name: str) -> bytes:
+    """Encode a result's picture, flattened where its format shows no transparency.
+
+    Raises:
+        InputError: If the format is unknown or cannot hold it.
+    """
+    suffix = suffix.lower()
     if suffix not in Image.registered_extensions():
-        raise InputError(f"{path}: cannot write that format; choose .png, .tif or .jpg")
+        raise InputError(f"{name}: cannot write that format; choose .png, .tif or .jpg")
     if suffix in FLAT and image.mode in ("RGBA", "LA"):
         flat = over_white(image)
         flat.info = image.info
         image = flat.convert(image.mode[:-1])
     try:
-        content = encoded(image, suffix)
+        return encoded(image, suffix)
     except (OSError, ValueError, KeyError, struct.error) as error:
-        raise InputError(f"{path}: cannot be written as {path.suffix}: {error}") from error
-    write_atomically(path, content)
+        raise InputError(f"{name}: cannot be written as {suffix}: {error}") from error
 
 
 def file_options(image: Image.Image) -> dict[str, Any]:

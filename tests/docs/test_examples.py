@@ -1,6 +1,7 @@
 """Every example of docs/extend, run as it is printed: its files, then its commands."""
 
 import csv
+import io
 import os
 import re
 import runpy
@@ -186,6 +187,17 @@ def test_data(project, capsys):
     assert checkpoint(project, "arrays")["images_seen"] == 16
     assert Inpainter.from_pretrained("mine.safetensors").info.images_seen == 16
     assert Image.open("filled.png").size == (56, 40)
+
+
+def test_serving(project):
+    text = (PAGES.parent / "deploy.md").read_text()
+    (script,) = [block for _, title, block in BLOCK.findall(text) if title == "fill.py"]
+    scope: dict = {}
+    exec(compile(script, "fill.py", "exec"), scope)
+    filled, holes = scope["fill"](Path("photo.png").read_bytes(), Path("mask.png").read_bytes())
+    assert Image.open(io.BytesIO(filled)).size == (56, 40)
+    assert [hole["box"] for hole in holes] == [[16, 12, 24, 18]]
+    assert 0 < holes[0]["certainty"] < 1
 
 
 def test_readme_python(project):

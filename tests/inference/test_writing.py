@@ -46,7 +46,9 @@ def test_what_is_transparent_is_laid_over_white(tmp_path: Path, suffix: str, cha
     picture = read_picture(array)
     picture.info["dpi"] = (72, 72)
     path = tmp_path / f"a{suffix}"
-    InpaintingSample(array, np.zeros((16, 16), np.float32), picture, [], 0).save(path)
+    sample = InpaintingSample(array, np.zeros((16, 16), np.float32), picture, [], 0)
+    sample.save(path)
+    assert sample.encode(suffix) == path.read_bytes()
     with Image.open(path) as image:
         assert round(image.info["dpi"][0]) == 72
         shown = np.asarray(image).astype(int)

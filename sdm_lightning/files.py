@@ -78,7 +78,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write a file whole or not at all; see :func:`atomic_file`.
+    """Write a file whole or not at all; see ``atomic_file``.
 
     Args:
         path: The file to write.

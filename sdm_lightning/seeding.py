@@ -26,5 +26,5 @@ def stable_seed(*parts: int | str) -> int:
 
 
 def stable_rng(*parts: int | str) -> np.random.Generator:
-    """Return a generator seeded by :func:`stable_seed` of the parts."""
+    """Return a generator seeded by ``stable_seed`` of the parts."""
     return np.random.Generator(np.random.PCG64(stable_seed(*parts)))

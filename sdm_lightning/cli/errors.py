@@ -30,7 +30,7 @@ def user_errors() -> Iterator[None]:
 
     Raises:
         SystemExit: Instead of ``InputError`` (its ``exit_status``), a fault that
-            :func:`explain_fault` knows (1) and ``KeyboardInterrupt`` (130), and where nothing reads
+            ``explain_fault`` knows (1) and ``KeyboardInterrupt`` (130), and where nothing reads
             the output any more, as in ``sdm table table1 | head`` (141, as from the signal). With
             ``SDM_DEBUG=1`` in the environment all but the last are not caught.
     """

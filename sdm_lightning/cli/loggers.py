@@ -16,7 +16,7 @@ def place_loggers(settings: Namespace, run_directory: Path, command: str) -> Non
 
     Settings of the user, in configs or in W&B's variables, stay. A W&B run gets the project
     ``sdm-lightning``, the run's name, its table row as group (seeds are drawn together), the
-    command as job type and the tags of :func:`run_tags`. Under W&B's own agent, where training and
+    command as job type and the tags of ``run_tags``. Under W&B's own agent, where training and
     test are one run, the job type is left alone. An online run whose fit resumes stays one W&B run.
 
     Args:

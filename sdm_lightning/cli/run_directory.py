@@ -39,7 +39,7 @@ def resolve_checkpoint(command: str, wanted: str | None, run_directory: Path) ->
         wanted: ``--ckpt_path``: a file or URL; ``last``: the newest of this run, which must exist;
             ``auto``: the newest if there is one, else from scratch (for jobs that a cluster
             restarts); None: from scratch for ``fit``, ``last`` for the other commands. These take
-            weights too, as :func:`find_weights` does.
+            weights too, as ``find_weights`` does.
         run_directory: ``runs/<name>``.
 
     Raises:

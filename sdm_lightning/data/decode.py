@@ -1,7 +1,7 @@
 """From encoded bytes to uint8 arrays: the only decoders that data from outside ever meets.
 
 Nothing here looks at a file name, runs code from the data, or opens any format that is not in
-:data:`IMAGE_FORMATS`: Pillow itself would hand a file that begins with ``%!PS`` to Ghostscript.
+``IMAGE_FORMATS``: Pillow itself would hand a file that begins with ``%!PS`` to Ghostscript.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class BadImageError(Exception):
 
 
 def open_header(data: bytes) -> Image.Image:
-    """Open an image file in one of :data:`IMAGE_FORMATS`, and decode nothing yet.
+    """Open an image file in one of ``IMAGE_FORMATS``, and decode nothing yet.
 
     Raises:
         BadImageError: If the bytes are of another format, or would decode to more than
-            :data:`MAX_PIXELS`.
+            ``MAX_PIXELS``.
     """
     # A library imported elsewhere may have switched this on; damaged files would then pass
     # silently with grey bands in them.
@@ -137,7 +137,7 @@ def _check_tags(data: bytes) -> None:
 
 
 def load_pixels(image: Image.Image) -> Image.Image:
-    """Decode an image that :func:`open_header` opened.
+    """Decode an image that ``open_header`` opened.
 
     Raises:
         BadImageError: If it is truncated or damaged.
@@ -252,7 +252,7 @@ def decode_image(data: bytes) -> UInt8Array:
     ignored, as in the paper's peers.
 
     Args:
-        data: The encoded file, in one of :data:`IMAGE_FORMATS`.
+        data: The encoded file, in one of ``IMAGE_FORMATS``.
 
     Returns:
         uint8 ``(H, W, 3)`` in 0 .. 255.
@@ -277,7 +277,7 @@ def decode_mask(data: bytes, convention: MaskConvention = "known-white") -> UInt
         uint8 ``(H, W)``, 1 = known, 0 = hole.
 
     Raises:
-        BadImageError: As :func:`decode_image`.
+        BadImageError: As ``decode_image``.
     """
     image = _decode(data)
     # A mask drawn by hand often carries an alpha channel; its colour is what counts.
@@ -298,7 +298,7 @@ def probe_image(data: bytes) -> tuple[str, tuple[int, int]]:
         height and width, upright.
 
     Raises:
-        BadImageError: As :func:`decode_image`.
+        BadImageError: As ``decode_image``.
     """
     image = _decode(data)
     height, width, _ = _to_array(image, "RGB").shape

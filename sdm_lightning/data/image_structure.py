@@ -2,7 +2,7 @@
 
 A few bytes can ask a decoder for minutes of work or gigabytes of memory without a large picture:
 a JPEG by many scans, a TIFF by tags that share their values, a TIFF by strips that it does not
-hold. The numbers here are compared with limits in :mod:`sdm_lightning.data.decode`.
+hold. The numbers here are compared with limits in ``sdm_lightning.data.decode``.
 """
 
 from __future__ import annotations

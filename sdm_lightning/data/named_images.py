@@ -14,7 +14,7 @@ from sdm_lightning.errors import InputError
 
 
 class NamedImages:
-    """The images of a folder, zip or tar by key, as :func:`key_for_path` makes it of their paths.
+    """The images of a folder, zip or tar by key, as ``key_for_path`` makes it of their paths.
 
     Args:
         path: The folder or archive.

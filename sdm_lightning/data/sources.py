@@ -87,7 +87,7 @@ class ImageSource(ABC):
 
     Attributes:
         path: The folder or archive.
-        left_out: What :func:`other_formats` says of the files beside the images, once listed.
+        left_out: What ``other_formats`` says of the files beside the images, once listed.
     """
 
     path: str

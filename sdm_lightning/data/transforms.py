@@ -85,7 +85,7 @@ def random_flip(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
 
     Returns:
         The image, or a view of it that runs the other way; to copy such a view takes longer than
-        all that :func:`to_tensor` does with it.
+        all that ``to_tensor`` does with it.
     """
     return image[:, ::-1] if rng.random() < 0.5 else image
 
@@ -113,7 +113,7 @@ def to_tensor(image: UInt8Array) -> Tensor:
 
 
 def to_array(image: Tensor) -> UInt8Array:
-    """Turn network-range images back into uint8; the exact inverse of :func:`to_tensor`.
+    """Turn network-range images back into uint8; the exact inverse of ``to_tensor``.
 
     Rounds, because truncation loses one level for a quarter of the 256 values.
 

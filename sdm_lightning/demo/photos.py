@@ -41,7 +41,7 @@ class Photo:
     """One photo that ships inside a Python package.
 
     Attributes:
-        name: Short name, the key of :func:`train_photos` and :func:`test_photos`.
+        name: Short name, the key of ``train_photos`` and ``test_photos``.
         package: Import name of the package that carries it.
         path: Place inside the package.
         split: ``train`` or ``test``.
@@ -119,7 +119,7 @@ def train_photos() -> dict[str, UInt8Array]:
 
 
 def test_photos() -> dict[str, UInt8Array]:
-    """Load the photos that are held out whole for testing; see :func:`train_photos`."""
+    """Load the photos that are held out whole for testing; see ``train_photos``."""
     return {photo.name: _load(photo) for photo in PHOTOS if photo.split == "test"}
 
 

@@ -89,7 +89,7 @@ class Evaluator:
         extra_scores: Per-image scores of one's own.
 
     Raises:
-        InputError: See :func:`~sdm_lightning.metrics.paired.refuse_unfit_scores`.
+        InputError: See ``sdm_lightning.metrics.paired.refuse_unfit_scores``.
     """
 
     def __init__(

@@ -78,7 +78,7 @@ class PretrainedNetwork(nn.Module):
     """A frozen image network in evaluation mode, float32.
 
     Args:
-        name: Key of :data:`FEATURE_NETWORKS`, or an architecture of timm with pretrained weights.
+        name: Key of ``FEATURE_NETWORKS``, or an architecture of timm with pretrained weights.
         weights: Path of a ``.pth`` or ``.safetensors`` state dict instead of the network's own.
         sha256: First digits of that file's hash, checked if given.
 
@@ -207,7 +207,7 @@ def resized_between(images: Tensor, min_size: int, max_size: int | None = None) 
 
 
 def enlarged(images: Tensor, min_size: int) -> Tensor:
-    """Enlarge as :func:`resized_between` does, as two matrix products.
+    """Enlarge as ``resized_between`` does, as two matrix products.
 
     The same pixels to rounding. On a CPU the gradient of torch's bicubic takes five times as long.
 

@@ -29,8 +29,8 @@ def load_discriminator(
     """Read the discriminator that goes with weights: float32 tensors, and class with arguments.
 
     Args:
-        weights: As for :func:`load_generator`. Of a ``.safetensors`` file it lies in the file
-            beside it (:func:`discriminator_file`).
+        weights: As for ``load_generator``. Of a ``.safetensors`` file it lies in the file
+            beside it (``discriminator_file``).
 
     Returns:
         Tensors and configuration; None for what there is not.

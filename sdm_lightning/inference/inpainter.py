@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ def check_options(
     context: float,
     truncation: float = 1.0,
 ) -> None:
-    """Refuse options of :class:`Inpainter` with which no picture can be filled.
+    """Refuse options of ``Inpainter`` with which no picture can be filled.
 
     Raises:
         InputError: In one line that names the option.
@@ -135,7 +134,7 @@ class Inpainter:
         Args:
             weights: ``"photos-128"`` or ``"demo"``, which the package carries; a ``.safetensors``
                 file, a ``.ckpt`` of training, the directory of a run; a folder that
-                :meth:`save_pretrained` wrote; ``"user/repo"`` on the Hugging Face Hub, or
+                ``save_pretrained`` wrote; ``"user/repo"`` on the Hugging Face Hub, or
                 ``"user/repo@REVISION"`` for a branch, a tag, or the commit that pins the weights.
             device: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
             parameters: Weights of a checkpoint: the moving average (``"ema"``) or the ``"raw"``
@@ -160,19 +159,8 @@ class Inpainter:
             info=info,
         )
 
-    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
-        """Write the weights with configuration and model card into a folder.
-
-        See :func:`sdm_lightning.inference.publishing.save_pretrained` for the options.
-        """
-        return publishing.save_pretrained(self, folder, **options)
-
-    def push_to_hub(self, repository: str, **options: Any) -> str:
-        """Upload the weights with configuration and model card to the Hugging Face Hub.
-
-        See :func:`sdm_lightning.inference.publishing.push_to_hub` for the options.
-        """
-        return publishing.push_to_hub(self, repository, **options)
+    save_pretrained = publishing.save_pretrained
+    push_to_hub = publishing.push_to_hub
 
     def __call__(
         self,

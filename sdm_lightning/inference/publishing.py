@@ -97,15 +97,15 @@ def save_pretrained(
 def push_to_hub(
     inpainter: "Inpainter", repository: str, *, private: bool | None = None, **options: Any
 ) -> str:
-    """Upload weights and model card; see :func:`save_pretrained` for the other options.
+    """Upload weights and model card; see ``save_pretrained`` for the other options.
 
     The token is the one that ``hf auth login`` stored, or ``HF_TOKEN``.
 
     Args:
-        inpainter: As for :func:`save_pretrained`.
+        inpainter: As for ``save_pretrained``.
         repository: ``user/repo``, made if it is not there.
         private: Whether a repository that is made is private; the account's default if None.
-        options: Other options of :func:`save_pretrained`.
+        options: Other options of ``save_pretrained``.
 
     Returns:
         The address of the commit.

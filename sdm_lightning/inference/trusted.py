@@ -54,8 +54,8 @@ def build(
         config: Mapping, list or plain value.
         source: Name of the file, for error messages.
         trusted_packages: Packages whose classes may be imported; of ``sdm_lightning`` only
-            :data:`OWN_PARTS`. Importing whatever a downloaded file names would let it run code.
-            The environment variable :data:`TRUSTED_VARIABLE` adds others.
+            ``OWN_PARTS``. Importing whatever a downloaded file names would let it run code.
+            The environment variable ``TRUSTED_VARIABLE`` adds others.
         depth: Depth of the nesting so far.
 
     Raises:
@@ -150,7 +150,7 @@ def built_network(
     all of them fit.
 
     Returns:
-        The network; on the ``meta`` device if ``class_path`` is one of :data:`OWN_PARTS`.
+        The network; on the ``meta`` device if ``class_path`` is one of ``OWN_PARTS``.
     """
     if not is_own(str(config.get("class_path"))):
         return build(config, source, trusted_packages)

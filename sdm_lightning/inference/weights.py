@@ -95,7 +95,7 @@ def save_weights(
         state_dict: The generator's tensors.
         half: Store floating-point tensors as float16 (half the size); they load as float32.
         discriminator_state: The discriminator's tensors, to continue training; written to a file
-            beside, see :func:`discriminator_file`.
+            beside, see ``discriminator_file``.
         discriminator_config: Class and arguments of the discriminator, for that file.
 
     Returns:
@@ -155,7 +155,7 @@ def load_generator(
 
     Args:
         weights: Name of packaged weights, ``*.safetensors``, a ``*.ckpt`` written by ``sdm fit``, a
-            run directory, or ``user/repo`` on the hub; see :func:`find_weights`.
+            run directory, or ``user/repo`` on the hub; see ``find_weights``.
         parameters: Weights of a checkpoint: the moving average or the raw ones.
         trusted_packages: Packages whose classes the file's configuration may name.
 
@@ -258,7 +258,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
 
 
 def _check_facts(config: Mapping[str, Any]) -> None:
-    """Hold what a file says of itself against the types of :class:`WeightsInfo`."""
+    """Hold what a file says of itself against the types of ``WeightsInfo``."""
     for name, least in (("resolution", 1), ("images_seen", 0)):
         value = config.get(name)
         if value is not None and (type(value) is not int or not least <= value < 1 << 53):

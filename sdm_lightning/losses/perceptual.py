@@ -70,7 +70,7 @@ class NetworkPerceptualLoss(UsesFrozenNetwork, PerceptualLoss):
     """A distance of a pretrained network's feature maps, computed without autocast.
 
     TF32 stays as it is set: a loss does not need the digits that it costs, and scores use
-    :func:`~sdm_lightning.features.images.full_float32`.
+    ``sdm_lightning.features.images.full_float32``.
     """
 
     @abstractmethod

@@ -27,7 +27,7 @@ PAIRED_NAMES = (
     "hole_ratio",
     "uncertainty_error_correlation",
 )
-"""The scores of :func:`paired_scores`, in the order in which they are printed."""
+"""The scores of ``paired_scores``, in the order in which they are printed."""
 
 
 def _hole_weights(mask: Tensor, like: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def refuse_mixtures(table: PaperTable, lines: Sequence[ResultLine]) -> None:
 
     Args:
         table: The table.
-        lines: Its lines, as :func:`~sdm_lightning.reports.paper.select_lines` gives them.
+        lines: Its lines, as ``sdm_lightning.reports.paper.select_lines`` gives them.
 
     Raises:
         InputError: If a cell has several settings or several results of one seed, or the rows of a
@@ -51,7 +51,7 @@ def refuse_mixtures(table: PaperTable, lines: Sequence[ResultLine]) -> None:
 def doubts(table: PaperTable, lines: Sequence[ResultLine]) -> list[str]:
     """List notes on rows that may not be comparable: other known pixels, or facts not recorded.
 
-    Takes the arguments of :func:`refuse_mixtures`.
+    Takes the arguments of ``refuse_mixtures``.
     """
     notes = []
     changed: dict[str, float] = {}

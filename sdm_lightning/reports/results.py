@@ -15,7 +15,7 @@ from sdm_lightning.scores import metric_name, split_metric
 from sdm_lightning.shipped import shipped_folder
 
 ResultLine = dict[str, Any]
-"""What one evaluation recorded; see :func:`~sdm_lightning.evaluation.record.make_record`."""
+"""What one evaluation recorded; see ``sdm_lightning.evaluation.record.make_record``."""
 
 _log = logging.getLogger(__name__)
 
@@ -160,10 +160,10 @@ def label_of(line: ResultLine, key: str) -> Any:
 
 
 def having(lines: Iterable[ResultLine], facts: Mapping[str, Any]) -> list[ResultLine]:
-    """Select the lines that have these facts; see :func:`label_of`."""
+    """Select the lines that have these facts; see ``label_of``."""
     return [x for x in lines if all(str(label_of(x, k)) == str(v) for k, v in facts.items())]
 
 
 def distinct(lines: Iterable[ResultLine], key: str) -> list[str]:
-    """List the different values of a label over some lines, sorted; see :func:`label_of`."""
+    """List the different values of a label over some lines, sorted; see ``label_of``."""
     return sorted({str(v) for line in lines if (v := label_of(line, key)) is not None})

@@ -69,7 +69,7 @@ def ours(lines: Sequence[ResultLine], row: str, where: dict[str, Any], metric: s
 def run_values(
     lines: Sequence[ResultLine], row: str, where: dict[str, Any], metric: str
 ) -> list[float]:
-    """List the value of each run of a row; takes the arguments of :func:`ours`."""
+    """List the value of each run of a row; takes the arguments of ``ours``."""
     return [value for _, value in _values(lines, row, where, metric)]
 
 

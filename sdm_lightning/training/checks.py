@@ -136,7 +136,7 @@ def refuse_unfit_batch(batch: object) -> None:
     """Refuse, before its first step, a batch that a loader of the user's makes wrongly.
 
     Args:
-        batch: As :class:`SDMModule` trains on it. Its values are read, so that a GPU is waited for.
+        batch: As ``SDMModule`` trains on it. Its values are read, so that a GPU is waited for.
 
     Raises:
         InputError: Naming what is wrong with it and what would be right. Images with NaN pass:

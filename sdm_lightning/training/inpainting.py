@@ -105,7 +105,7 @@ class InpaintingModule(pl.LightningModule):
         """Add the images seen.
 
         Raises:
-            DivergedError: See :func:`require_finite`; it is raised on every process.
+            DivergedError: See ``require_finite``; it is raised on every process.
         """
         require_finite(checkpoint["state_dict"])
         checkpoint["images_seen"] = self.images_seen
@@ -115,7 +115,7 @@ class InpaintingModule(pl.LightningModule):
         """Restore the images seen, not the time; refuse weights of another network.
 
         Raises:
-            InputError: See :func:`fitting_weights`.
+            InputError: See ``fitting_weights``.
         """
         self.images_seen = checkpoint["images_seen"]
         self.images_before = checkpoint.get("images_before", 0)

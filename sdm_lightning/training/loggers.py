@@ -57,7 +57,7 @@ class MetricsTable:
                 os.truncate(path, content.rfind(b"\n") + 1)
 
     def log_metrics(self, values: Mapping[str, Any], step: int) -> None:
-        """Add a row, in memory until :meth:`save`."""
+        """Add a row, in memory until ``save``."""
         row = {key: getattr(value, "item", lambda v=value: v)() for key, value in values.items()}
         self.metrics.append({**row, "step": step})
 

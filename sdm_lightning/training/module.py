@@ -154,7 +154,7 @@ class SDMModule(InpaintingModule):
         """Refuse what would train wrongly.
 
         Raises:
-            InputError: See :func:`refuse_unfit_trainer` and :func:`refuse_unfit_parts`.
+            InputError: See ``refuse_unfit_trainer`` and ``refuse_unfit_parts``.
         """
         checks.refuse_unfit_trainer(self.trainer, stage == "fit")
         let_networks_take_turns(self.trainer)

@@ -1,3 +1,4 @@
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_names_of_repositories(name: str, expected: Any) -> None:
 def test_a_folder_of_the_hubs_layout(tiny_weights: Path, tmp_path: Path) -> None:
     inpainter = exported(tiny_weights)
     (tmp_path / "results.jsonl").write_text(json.dumps(RECORD) + "\n")
+    assert "licence" in inspect.signature(Inpainter.save_pretrained).parameters
     folder = inpainter.save_pretrained(
         tmp_path / "repo", licence="CC-BY-4.0", results=tmp_path / "results.jsonl"
     )

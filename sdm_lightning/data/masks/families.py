@@ -1,7 +1,7 @@
 """The two families of free-form masks: what a preset is made of, and how it is drawn.
 
-Both are written from their published parameters: :class:`RectanglesAndStrokes` after CoModGAN and
-MAT, :class:`StrokesOrBoxes` after LaMa. Every coordinate is rounded to an integer before anything
+Both are written from their published parameters: ``RectanglesAndStrokes`` after CoModGAN and
+MAT, ``StrokesOrBoxes`` after LaMa. Every coordinate is rounded to an integer before anything
 is drawn, so that a mask does not depend on the last bit of a cosine.
 """
 
@@ -82,7 +82,7 @@ class RectanglesAndStrokes(MaskPreset):
     angle_spread: float = 2 * math.pi / 15
 
     def draw(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
-        """Draw the holes of one mask; see :meth:`MaskPreset.draw`."""
+        """Draw the holes of one mask; see ``MaskPreset.draw``."""
         side = canvas.shape[0]
         for bound, longest in (
             (self.small_rectangles, side // 2),
@@ -169,7 +169,7 @@ class StrokesOrBoxes(MaskPreset):
     box_margin: int = 10
 
     def draw(self, canvas: UInt8Array, scale: float, rng: np.random.Generator) -> None:
-        """Draw the holes of one mask; see :meth:`MaskPreset.draw`."""
+        """Draw the holes of one mask; see ``MaskPreset.draw``."""
         if rng.random() * (1.0 + self.box_weight) < 1.0:
             self._strokes(canvas, scale, rng)
         else:

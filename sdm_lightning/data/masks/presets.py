@@ -2,9 +2,9 @@
 
 A mask is ``uint8 (size, size)``, **1 = known, 0 = hole**. Two families are built in:
 
-* :class:`RectanglesAndStrokes` - the generator of CoModGAN and MAT, in which many rectangles and
+* ``RectanglesAndStrokes`` - the generator of CoModGAN and MAT, in which many rectangles and
   zigzag brush strokes lie over each other;
-* :class:`StrokesOrBoxes` - the generator of LaMa, in which a mask is either a bundle of straight
+* ``StrokesOrBoxes`` - the generator of LaMa, in which a mask is either a bundle of straight
   strokes or a few boxes.
 
 Both families give some lengths in pixels, so the share of an image that a preset removes would
@@ -111,7 +111,7 @@ def free_form_mask(preset: str | MaskPreset, size: int, seed: int) -> UInt8Array
     a larger one is drawn with all lengths multiplied.
 
     Args:
-        preset: Name in :data:`MASK_PRESETS`, or a custom preset.
+        preset: Name in ``MASK_PRESETS``, or a custom preset.
         size: Side of the mask in pixels.
         seed: Any non-negative integer.
 

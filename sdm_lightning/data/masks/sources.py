@@ -31,7 +31,7 @@ def mask_mix(masks: str | Path | Mapping[str, float]) -> dict[str, float]:
     """Turn a source of training masks, or sources with weights, into probabilities.
 
     Args:
-        masks: Names as :func:`require_masks` checks them later, where training starts: elsewhere,
+        masks: Names as ``require_masks`` checks them later, where training starts: elsewhere,
             their files need not exist.
 
     Raises:

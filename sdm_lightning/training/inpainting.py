@@ -46,6 +46,8 @@ class InpaintingModule(pl.LightningModule):
             # are left out, which loggers would write as YAML, and checkpoints pickle.
             plain = (bool, int, float, str, tuple, type(None))
             live = [name for name, value in self.hparams.items() if not isinstance(value, plain)]
+            for name in live:
+                del self.hparams[name]  # Lightning 2.6.0 keeps what was saved before
             self.save_hyperparameters(ignore=live)
 
     @property

@@ -58,6 +58,20 @@ def described(value: Any) -> str:
     return type(value).__name__ if shape is None else f"a tensor {tuple(shape)}"
 
 
+def require_one_per_image(value: Any, num_images: int | None, source: str) -> None:
+    """Refuse what an extension returned unless it is one number per image, of any number if None.
+
+    Raises:
+        InputError: Naming the source.
+    """
+    shape = getattr(value, "shape", ())
+    if len(shape) != 1 or num_images not in (None, *shape):
+        raise InputError(
+            f"{source} returned {described(value)}; it must return one number per image, "
+            f"({num_images or 'B'},)"
+        )
+
+
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON from outside.
 

@@ -22,6 +22,7 @@ from sdm_lightning.data.stream import EvalExample, Example
 from sdm_lightning.data.transforms import (
     pad_to,
     padded_center_crop,
+    padding_share,
     random_crop,
     random_flip,
     to_tensor,
@@ -127,11 +128,9 @@ class EvalPreprocess:
             mask = padded_center_crop(mask, self.size)
         elif mask.shape != (self.size, self.size):
             raise _size_error(raw, mask, image, f", or the crop, {self.size}x{self.size}")
-        height, width = (min(side, self.size) for side in image.shape[:2])
-        image = padded_center_crop(image, self.size)
         return {
-            "image": to_tensor(image),
+            "image": to_tensor(padded_center_crop(image, self.size)),
             "mask": _mask_tensor(mask),
             "key": raw.key,
-            "padding": 1 - height * width / self.size**2,
+            "padding": padding_share(image.shape, self.size),
         }

@@ -76,6 +76,11 @@ def padded_center_crop(image: UInt8Array, size: int) -> UInt8Array:
     return center_crop(pad_to(image, size), size)
 
 
+def padding_share(shape: tuple[int, ...], size: int) -> float:
+    """Return the share in [0, 1) of ``padded_center_crop`` of ``(H, W, ...)`` that is mirrored."""
+    return 1 - min(shape[0], size) * min(shape[1], size) / size**2
+
+
 def random_flip(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     """Mirror left to right with probability one half.
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sdm_lightning.errors import InputError, described
+from sdm_lightning.errors import InputError, require_one_per_image
 from sdm_lightning.evaluation.cache import RealFeatureCache
 from sdm_lightning.features.extractors import FeatureExtractor
 from sdm_lightning.features.images import to_uint8
@@ -18,9 +18,10 @@ from sdm_lightning.metrics.fid import FrechetInceptionDistance
 from sdm_lightning.metrics.hashes import pixel_hashes, row_hashes
 from sdm_lightning.metrics.ids import MIN_PAIRS, PairedFeatures, inception_discriminative_scores
 from sdm_lightning.metrics.kid import MIN_IMAGES, kernel_distance
-from sdm_lightning.metrics.lpips import LPIPS
+from sdm_lightning.metrics.lpips import LPIPS, LPIPS_MIN_SIZE
 from sdm_lightning.metrics.paired import (
     PAIRED_NAMES,
+    SSIM_WINDOW,
     ImageScore,
     paired_scores,
     refuse_unfit_scores,
@@ -33,7 +34,7 @@ from sdm_lightning.scores import Better, metric_name
 _NOT_FINITE = "not_finite"
 _LOWEST = "lowest"  # value of a float original
 
-_SMALLEST = {"ssim": 11, "lpips": 32}
+_SMALLEST = {"ssim": SSIM_WINDOW, "lpips": LPIPS_MIN_SIZE}
 """Sides below which these scores do not exist."""
 
 _ENOUGH_FLOATS = 8
@@ -197,11 +198,7 @@ class Evaluator:
                 scores["feature_distance"] = self.distance(fake, real)
             for score in self.extra_scores:
                 scores[score.name] = values = score(fake, real, mask)
-                if getattr(values, "shape", None) != fake.shape[:1]:
-                    raise InputError(
-                        f"{type(score).__name__} returned {described(values)}; it must return one "
-                        f"number per image, ({len(keys)},)"
-                    )
+                require_one_per_image(values, len(keys), type(score).__name__)
         image_digests = pixel_hashes(real)
         mask_digests = (
             torch.zeros_like(image_digests)

@@ -14,7 +14,7 @@ from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.data.naming import key_for_path, unique_keys
 from sdm_lightning.data.sources import FolderSource
-from sdm_lightning.data.transforms import padded_center_crop
+from sdm_lightning.data.transforms import padded_center_crop, padding_share
 from sdm_lightning.errors import InputError
 
 MAX_PADDING = 0.25
@@ -204,7 +204,7 @@ class PairedFolders(Dataset):
             torch.from_numpy(real.transpose(2, 0, 1).copy()),
             torch.from_numpy(fake.transpose(2, 0, 1).copy()),
             None if mask is None else torch.from_numpy(mask[None].astype(np.float32)),
-            1 - min(size[0], wanted[0]) * min(size[1], wanted[1]) / (wanted[0] * wanted[1]),
+            0.0 if self.crop is None else padding_share(size, self.crop),
         )
 
     def _fit(self, image: UInt8Array) -> UInt8Array:

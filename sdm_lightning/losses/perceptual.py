@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdm_lightning.constants import constant
-from sdm_lightning.errors import InputError, described
+from sdm_lightning.errors import InputError, described, require_one_per_image
 from sdm_lightning.features.frozen import UsesFrozenNetwork
 from sdm_lightning.features.resnet50s import load_network
 
@@ -167,12 +167,7 @@ def checked_distance(
 ) -> Tensor:
     """Return ``loss.distance(...)``; raise ``InputError`` if it is not one number per image."""
     distance = loss.distance(prediction, target)
-    shape = getattr(distance, "shape", ())
-    if len(shape) != 1 or num_images not in (None, *shape):
-        raise InputError(
-            f"{type(loss).__name__}.distance returned {described(distance)}; it must return one "
-            f"number per image, ({num_images or 'B'},)"
-        )
+    require_one_per_image(distance, num_images, f"{type(loss).__name__}.distance")
     return distance
 
 

@@ -17,6 +17,9 @@ ALEXNET = PublishedWeights(
     stand_in="lpips=null, with distance=efficientnet-lite2 in its place",
 )
 
+LPIPS_MIN_SIZE = 32
+"""Side below which it does not exist."""
+
 
 class LPIPS(nn.Module):
     """LPIPS with AlexNet: the ``lpips`` package's calibrated heads on torchvision's backbone.
@@ -81,7 +84,7 @@ class LPIPS(nn.Module):
         Returns:
             ``(B,)``, at least 0; NaN for images smaller than 32 pixels.
         """
-        if min(image.shape[-2:]) < 32:
+        if min(image.shape[-2:]) < LPIPS_MIN_SIZE:
             return torch.full((len(image),), torch.nan, device=image.device)
         with torch.no_grad(), full_float32(image.device):
             scaled = [(x.float() / 127.5 - 1).clamp(-1, 1) for x in (completed, image)]

@@ -29,6 +29,9 @@ PAIRED_NAMES = (
 )
 """The scores of ``paired_scores``, in the order in which they are printed."""
 
+SSIM_WINDOW = 11
+"""Side of its window, below which it does not exist."""
+
 
 def _hole_weights(mask: Tensor, like: Tensor) -> Tensor:
     return (mask < 0.5).to(torch.float64).expand(-1, like.shape[1], -1, -1)
@@ -90,7 +93,7 @@ def ssim(completed: Tensor, image: Tensor) -> Tensor:
     Source: Wang et al. 2004.
     """
     batch, _, height, width = image.shape
-    if min(height, width) < 11 or batch == 0:
+    if min(height, width) < SSIM_WINDOW or batch == 0:
         return torch.full((batch,), torch.nan, dtype=torch.float64, device=image.device)
     # Numbers and not a tensor on the device, from which they would have to be read for each image.
     weights = [math.exp(-(position**2) / (2 * 1.5**2)) for position in range(-5, 6)]

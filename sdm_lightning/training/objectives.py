@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sdm_lightning.diffusion import DiffusionStep, complete, standard_deviation_map
-from sdm_lightning.errors import InputError, described
+from sdm_lightning.errors import InputError, require_one_per_image
 from sdm_lightning.losses import (
     Encoded,
     LossTerm,
@@ -103,11 +103,7 @@ def generator_objective(
     for term in further:
         if term.weight:
             value = term(step.mean, step.log_variance, step.uncertainty, image, mask)
-            if getattr(value, "shape", None) != image.shape[:1]:
-                raise InputError(
-                    f"{type(term).__name__}.forward returned {described(value)}; it must return "
-                    f"one number per image, ({image.shape[0]},)"
-                )
+            require_one_per_image(value, len(image), f"{type(term).__name__}.forward")
             terms[term.name] = value.mean()
     return terms
 

@@ -181,7 +181,10 @@ def _module(name: str) -> Any:
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # where a dataclass looks up its annotations
         sys.path.append(str(path.resolve().parent))  # for what the file imports from beside it
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except ModuleNotFoundError as error:
+            raise InputError(f"{path}: cannot be imported ({error})") from None
         return module
     try:
         return importlib.import_module(name)

@@ -4,7 +4,8 @@
 
 A process that dies, raises anything but bad input, computes for 20 s in one input, starts a
 program, connects, or writes a file outside its folder is a finding: it ends the target, its input
-stays in ``fuzz-findings/``, and the exit status is 1. Another seed goes on after a finding.
+stays in ``fuzz-findings/``, and the exit status is 1. Another seed goes on after a finding; with
+the same one the target is skipped, so that its input stays.
 """
 
 import argparse
@@ -100,6 +101,10 @@ def main() -> None:
     found = 0
     for name in chosen.targets.split(","):
         last = findings / f"{name}-{chosen.seed}.bin"
+        if last.exists():
+            found += 1
+            print(f"{name}: skipped: an earlier run left {last}; move it or give another --seed")
+            continue
         # A process that is killed cannot remove its own folder.
         with tempfile.TemporaryDirectory(dir=memory) as folder:
             arguments = (name, chosen.seconds, chosen.inputs, chosen.seed, last)

@@ -126,6 +126,12 @@ def test_a_file_loads_as_plain_python_would_run_it(
     assert (method(IMAGE.copy(), KNOWN) == 7).all()
 
 
+def test_a_file_whose_import_is_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text("import no_such_module_x\n")
+    with pytest.raises(InputError, match=r"theirs\.py: cannot be imported .*no_such_module_x"):
+        load_method(f"{tmp_path / 'theirs.py'}:fill")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -173,10 +173,18 @@ def test_a_record_that_cannot_be_written_is_refused_before_the_test(tmp_path):
         trainer(tmp_path, callback).test(Module(), loader(), verbose=False)
 
 
-@pytest.mark.parametrize("part", [{"fast_dev_run": True}, {"limit_test_batches": 1}])
-def test_a_part_of_the_images_is_not_recorded(tmp_path, caplog, part):
-    trainer(tmp_path, EvaluationCallback(), **part).test(Module(), loader(), verbose=False)
-    assert "a part of the test images: not recorded" in caplog.text
+@pytest.mark.parametrize(
+    ("stage", "part"),
+    [
+        ("test", {"fast_dev_run": True}),
+        ("test", {"limit_test_batches": 1}),
+        ("val", {"limit_val_batches": 1}),
+    ],
+)
+def test_a_part_of_the_images_is_not_recorded(tmp_path, caplog, stage, part):
+    run = trainer(tmp_path, EvaluationCallback(), **part)
+    (run.test if stage == "test" else run.validate)(Module(), loader(), verbose=False)
+    assert f"a part of the {stage} images: not recorded" in caplog.text
     assert not (tmp_path / "results.jsonl").exists()
 
 

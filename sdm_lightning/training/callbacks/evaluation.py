@@ -58,8 +58,8 @@ class EvaluationCallback(pl.Callback):
         few_pairs: Report P-IDS and U-IDS of fewer images too, as ``p_ids[n<2500]``.
         protocol: Names data, number and masks in the record, such as ``places36500-512-large``.
         record: File that ``validate`` and ``test`` append to, relative to the trainer's root
-            directory; None writes nothing. Neither does ``trainer.fast_dev_run``, nor a test with
-            ``trainer.limit_test_batches``.
+            directory; None writes nothing. Neither does ``trainer.fast_dev_run``, nor a part of the
+            images (``trainer.limit_test_batches``, ``trainer.limit_val_batches``).
         cache: Folder for features of originals; None keeps them in memory from one validation to
             the next.
         max_padding: Largest share of the test's crops, on average, that may be mirrored padding;
@@ -258,11 +258,11 @@ class EvaluationCallback(pl.Callback):
 
 
 def _tests_a_part(trainer: pl.Trainer, stage: str) -> bool:
-    """Return whether the trainer was told to leave out test images: a table would show them."""
-    limit = trainer.limit_test_batches
+    """Return whether the trainer was told to leave out images: a table would show the record."""
+    limit = trainer.limit_test_batches if stage == "test" else trainer.limit_val_batches
     # As an int, 1 is one batch; as a float, all of them.
     limited = isinstance(limit, int) or limit < 1.0
-    return bool(trainer.fast_dev_run) or (stage == "test" and limited)  # type: ignore[attr-defined]
+    return bool(trainer.fast_dev_run) or limited  # type: ignore[attr-defined]
 
 
 def _checkpoint(trainer: pl.Trainer) -> dict[str, str] | None:

@@ -25,7 +25,7 @@ from sdm_lightning.reports.figures import (
 )
 from sdm_lightning.reports.mixtures import doubts, refuse_mixtures
 from sdm_lightning.reports.paper import read_paper_table, select_lines
-from sdm_lightning.reports.results import distinct, gather, metric_values
+from sdm_lightning.reports.results import distinct, gather, metric_values, not_run
 
 FigureName = Literal["fig2", "fig3", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "table4"]
 
@@ -222,7 +222,7 @@ def _table(
     if unknown := [m for m in metrics or [] if lines and m not in found]:
         raise InputError(f"no result has {unknown[0]!r}; there are {', '.join(found)}")
     shown = "mean and sample standard deviation" if name == "table2" else "each run, and means"
-    notes = "Ours: not run yet."
+    notes = not_run(results)
     if lines:
 
         def listed(key: str) -> str:

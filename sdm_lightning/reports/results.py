@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 _LABELS = ("table", "row", "setting", "scale", "seed", "training_seed", "protocol", "method")
 
-DEFAULT_PLACES = ("runs", "experiments/results")
+DEFAULT_PLACES = ("results.jsonl", "runs", "experiments/results")
 
 
 def experiments_folder() -> Path:
@@ -81,14 +81,13 @@ def gather(places: Sequence[str | Path] | None = None) -> list[ResultLine]:
 
     Args:
         places: JSON-lines files; folders, searched for ``*.jsonl`` except under names that start
-            with a dot; ``wandb:ENTITY/PROJECT``. None takes ``runs`` and ``experiments/results``,
-            as far as they exist.
+            with a dot; ``wandb:ENTITY/PROJECT``. None takes ``DEFAULT_PLACES`` that exist.
 
     Raises:
         InputError: If a place is missing.
     """
     if places is None:
-        places = [place for place in DEFAULT_PLACES if Path(place).is_dir()]
+        places = [place for place in DEFAULT_PLACES if Path(place).exists()]
     lines: list[ResultLine] = []
     for place in places:
         if str(place).startswith("wandb:"):
@@ -103,6 +102,11 @@ def gather(places: Sequence[str | Path] | None = None) -> list[ResultLine]:
             if not hidden:
                 lines += read_result_lines(file)
     return list({json.dumps(line): line for line in lines}.values())
+
+
+def not_run(places: Sequence[str | Path] | None) -> str:
+    """Return the note of a table or figure without lines: the places that ``gather`` looked in."""
+    return f"Ours: not run yet (looked in {', '.join(map(str, places or DEFAULT_PLACES))})."
 
 
 def read_wandb_project(name: str) -> list[ResultLine]:

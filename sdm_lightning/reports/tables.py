@@ -20,6 +20,7 @@ from sdm_lightning.reports.results import (
     distinct,
     gather,
     metric_values,
+    not_run,
 )
 from sdm_lightning.reports.seeds import Ours, change, ours
 from sdm_lightning.scores import SCORES, better_of, digits_of, split_metric
@@ -41,11 +42,12 @@ def print_table(
     own, each with its change against the table's reference row.
 
     Args:
-        name: table1, table2, table3, table4, tableB1, tableC2 or tableD3.
+        name: table1, table2, table3, table4, tableB1, tableC2, tableD3, or the name of a file of
+            yours in experiments/paper.
         scale: Use only runs of this scale: paper, small, tiny, ...
         format: Output format: md, csv or latex.
-        results: JSON-lines files, folders, or wandb:ENTITY/PROJECT; default: runs/ and
-            experiments/results/.
+        results: JSON-lines files, folders, or wandb:ENTITY/PROJECT; default:
+            results.jsonl, runs/ and experiments/results/.
         metrics: Metrics to show instead of the paper's, such as '["psnr_hole"]'.
         where: Use only runs with these values, such as '{"images_seen": 16384}'.
         output: Write to this file instead of printing.
@@ -75,7 +77,7 @@ def table_text(
     gathered = gather(results)
     lines = select_lines(gathered, table, scale, where)
     scales = distinct(select_lines(gathered, table, None, where), "scale")
-    notes = []
+    notes = [] if lines else [not_run(results)]
     if scale is not None and scales and scale not in scales:
         notes.append(f"No run has scale {scale}; there are runs of scale {', '.join(scales)}.")
     if left_out := evaluations_left_out(gathered, table):
@@ -185,7 +187,7 @@ def _number(value: float | None, digits: int) -> str:
 def _notes(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str]) -> list[str]:
     notes = [f"Paper: {table.setting}."]
     if not lines:
-        return [*notes, "Ours: not run yet."]
+        return notes
 
     def listed(key: str) -> str:
         return ", ".join(distinct(lines, key)) or "not recorded"

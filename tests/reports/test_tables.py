@@ -150,6 +150,14 @@ def test_nothing_run_is_all_blank(tmp_path: Path) -> None:
     assert "2.54" in text
 
 
+def test_what_sdm_evaluate_recorded_here_is_found(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    looked_in = "not run yet (looked in results.jsonl, runs, experiments/results)"
+    assert looked_in in table_text("table3")
+    write(tmp_path / "results.jsonl", [evaluated("LaMa")])
+    assert "not run yet" not in table_text("table3")
+
+
 def test_newest_line_of_a_run_counts(tmp_path: Path) -> None:
     old = line("A", 0, metrics={"fid": 9.0})
     new = line("A", 0, metrics={"fid": 2.0}, time="2026-01-02T00:00:00")

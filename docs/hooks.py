@@ -30,7 +30,10 @@ REMOTE = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="https?:|<link\b[^>]*\brel="?(?:stylesheet|pre)[^>]*https?:"""
 )
 WHOLE_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^()\s#:]+)\)")
-LINK = re.compile(r"(?<=\]\()([^()\s#:]+)")
+LINK = re.compile(r"""(?:(?<=\]\()|(?<=src="))([^()\s#:"]+)""")
+PICTURE = re.compile(r'<img\b[^>]*\bsrc="([^":]+)"')
+INLINE_CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
+OPTION = re.compile(r"(?<!\S)--\w")
 
 
 def site_paths() -> dict[str, str]:
@@ -78,8 +81,19 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     return LINK.sub(rewritten, TABLE_TITLE.sub(r"# \1", markdown))
 
 
+def on_page_content(html: str, **_: object) -> str:
+    """Mark the dashes of options, between which browsers would break a line."""
+    return INLINE_CODE.sub(
+        lambda code: OPTION.sub(r'<span class="option">\g<0></span>', code[0]), html
+    )
+
+
 def on_post_build(config: MkDocsConfig) -> None:
-    """Warn, which is an error in strict mode, of pages that load anything from another host."""
+    """Warn, an error in strict mode, of pages that load from another host or lack a picture."""
     for page in sorted(Path(config.site_dir).rglob("*.html")):
-        if found := REMOTE.search(page.read_text(encoding="utf-8")):
+        text = page.read_text(encoding="utf-8")
+        if found := REMOTE.search(text):
             logger.warning("%s loads something from the web: %s", page, found[0])
+        for picture in PICTURE.findall(text):
+            if not (page.parent / picture).is_file():
+                logger.warning("%s shows %s, which is not there", page, picture)

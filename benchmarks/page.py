@@ -34,17 +34,16 @@ TITLES = {
 INTRODUCTION = """\
 # Benchmarks
 
-`make bench` measures what is on this page and prints one table, but for the last section, which is
-computed, and what takes minutes or needs more packages: *Compilation*,
-[engines](deploy.md#speed-and-difference), *Scores of a whole test set* and
-[scores of perfect results](evaluation.md#measured) (`python -m benchmarks compile engines scores
-chance`).
+Speed and memory, each figure beside its limit. `make bench` measures most of this page;
+*Compilation*, [engines](deploy.md#speed-and-difference), *Scores of a whole test set* and
+[scores of perfect results](evaluation.md#measured) take minutes or need more packages:
+`python -m benchmarks compile engines scores chance`. The last section is computed.
 `python -m benchmarks SECTION ...` measures a part, `--output FILE` keeps the JSON lines, and
-`python -m benchmarks page` makes this page from those in `benchmarks/results/`. No GPU was at
-hand; `make gpu` measures there ([below](#on-a-gpu)).
+`python -m benchmarks page` writes this page from those in `benchmarks/results/`. No GPU was at
+hand; `make gpu` measures on one ([below](#on-a-gpu)).
 
-A figure stands beside its limit, measured in the same process in interleaved pairs: *ratio* is
-the median of the pairs' ratios, and 1 means that nothing is lost. The limit of a network is the
+Figure and limit are measured in the same process in interleaved pairs: *ratio* is the median of the
+pairs' ratios, and 1 means that nothing is lost. The limit of a network is the
 list of its own convolutions, matrix products and attention, recorded with their shapes and run
 again with nothing between them. On a CPU, times are processor seconds of one thread unless they
 say wall clock. *Before* is the same command with the code as it was before an improvement, on the

@@ -1,6 +1,6 @@
 import numpy as np
 
-from sdm_lightning.inference.detail import _compose, add_detail
+from sdm_lightning.inference.detail import _choose, _compose, add_detail
 from sdm_lightning.inference.regions import enlarge, shrink
 
 
@@ -34,6 +34,21 @@ def test_the_same_every_time_and_nothing_without_a_source() -> None:
     np.testing.assert_array_equal(first, second)
     nothing = np.zeros_like(known)
     np.testing.assert_array_equal(add_detail(small, image, nothing), filling)
+
+
+def test_detail_comes_in_large_pieces_and_from_no_place_often() -> None:
+    """Where a filling is smooth all sources fit, and a repeated one would draw a grid."""
+    hole, usable = np.zeros((32, 32), bool), np.ones((32, 32), bool)
+    hole[8:24, 8:24] = True
+    usable[7:25, 7:25] = False
+    targets = np.argwhere(hole)
+    offsets = _choose(np.zeros((32, 32, 3), np.float32), targets, np.argwhere(usable))
+    places, times = np.unique(targets + offsets, axis=0, return_counts=True)
+    assert usable[tuple(places.T)].all()
+    assert times.max() <= 3
+    field = offsets.reshape(16, 16, 2)
+    beside = [field[:, 1:] == field[:, :-1], field[1:] == field[:-1]]
+    assert np.mean([same.all(axis=2).mean() for same in beside]) > 0.7
 
 
 def test_blocks_from_the_border_end_as_softly_as_others() -> None:

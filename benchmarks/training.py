@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -25,6 +27,7 @@ from sdm_lightning.diffusion import SpatialDiffusion
 from sdm_lightning.losses import FeaturePerceptualLoss, PixelPyramidLoss, ResNetPerceptualLoss
 from sdm_lightning.models import Discriminator, Generator
 from sdm_lightning.training import LossSettings, SDMModule
+from tests.network_files import random_resnet
 
 INTERVAL = 4  # batches between two penalties here, so that a short run has several
 PHASES = {
@@ -108,7 +111,9 @@ def build(
             attention_strides=(8, 16) if size < 512 else (16, 32), checkpoint_blocks=recompute
         )
         discriminator = Discriminator(size)
-        perceptual = ResNetPerceptualLoss("random")
+        with tempfile.TemporaryDirectory() as folder:
+            perceptual = ResNetPerceptualLoss(str(random_resnet(Path(folder))))
+            perceptual.prepare()
     else:
         base, most = (16, 96) if size >= 64 and not quick else (8, 32)
         generator = Generator(

@@ -49,3 +49,12 @@ def alexnet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("alexnet") / "alexnet.pth"
     torch.save(state, path)
     return path
+
+
+def random_resnet(folder: Path) -> Path:
+    """Write untrained weights for ``ResNetPerceptualLoss``, in timm's layout."""
+    import timm
+
+    path = folder / "resnet50s.pth"
+    torch.save(timm.create_model("resnet50s", num_classes=0).state_dict(), path)
+    return path

@@ -14,17 +14,12 @@ from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.features.images import full_float32, to_uint8
-from sdm_lightning.features.networks import (
-    FEATURE_NETWORKS,
-    PretrainedNetwork,
-    UnknownNetworkError,
-    resized_between,
-)
+from sdm_lightning.features.networks import PretrainedNetwork, resized_between
 from sdm_lightning.features.weights import (
     PublishedWeights,
     as_file,
     find_published,
-    load_state,
+    read_state,
     sha256_of_state,
 )
 
@@ -100,7 +95,7 @@ class InceptionFeatures(FeatureExtractor):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         file, self.sha256 = find_published(INCEPTION, weights, weights_sha256, download)
-        state = load_state(file, INCEPTION)
+        state = read_state(file)
         standard = self.sha256.startswith(INCEPTION.sha256)
         self.label = "" if standard else f"{self.name}-{self.sha256[:8]}"
         try:
@@ -216,10 +211,4 @@ def build_features(
         if weights is not None:
             raise InputError("features_weights: random-conv takes no weights; leave it out")
         return RandomConvFeatures()
-    try:
-        return ImageNetworkFeatures(name, weights, weights_sha256)
-    except UnknownNetworkError:
-        choices = ", ".join([InceptionFeatures.name, *FEATURE_NETWORKS, RandomConvFeatures.name])
-        raise InputError(
-            f"features: {name!r} is unknown; choose {choices}, or an architecture of timm"
-        ) from None
+    return ImageNetworkFeatures(name, weights, weights_sha256)

@@ -22,10 +22,6 @@ from sdm_lightning.features.weights import check_hash, read_state, sha256_of_sta
 Triple = tuple[float, float, float]
 
 
-class UnknownNetworkError(InputError):
-    """Neither the registry nor timm has a network of this name."""
-
-
 @dataclass(frozen=True)
 class ImageNetwork:
     """A pretrained network: its architecture, its input, and where its weights are.
@@ -115,7 +111,7 @@ class PretrainedNetwork(nn.Module):
                 expected = sha256 if weights is not None else known.sha256
                 self.sha256 = check_hash(file, expected)
                 self.network = timm.create_model(known.architecture, num_classes=0)
-                _fill(self.network, read_state(file), file, name)
+                fill(self.network, read_state(file), file, name)
                 if known.package:
                     fold_batch_norms(self.network.eval())
         embedding: Any = getattr(self.network, "patch_embed", None)
@@ -263,9 +259,9 @@ def find_network(name: str) -> ImageNetwork:
     import timm
 
     if not timm.is_model(name):
-        raise UnknownNetworkError(
-            f"feature network {name!r} is unknown; choose {', '.join(FEATURE_NETWORKS)}, or an "
-            "architecture of timm"
+        raise InputError(
+            f"feature network {name!r} is unknown; choose {', '.join(FEATURE_NETWORKS)}, an "
+            "architecture of timm, or for scores inception-v3-compat or random-conv"
         )
     config = timm.get_pretrained_cfg(name)
     if config is None:
@@ -342,8 +338,12 @@ def from_hub(architecture: str, subject: str, instead: str, **options: Any) -> n
     return network
 
 
-def _fill(network: nn.Module, state: dict[str, Tensor], file: Path, name: str) -> None:
-    """Copy weights by name or, where names differ, by order and shape."""
+def fill(network: nn.Module, state: dict[str, Tensor], file: Path, name: str) -> None:
+    """Copy weights by name or, where names differ, by order and shape.
+
+    Raises:
+        InputError: If they do not fit.
+    """
     own = {key: value for key, value in network.state_dict().items() if value.ndim > 0}
     given = {key: value for key, value in state.items() if value.ndim > 0}
     if not own.keys() <= given.keys():

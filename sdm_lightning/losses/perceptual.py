@@ -94,7 +94,7 @@ class ResNetPerceptualLoss(NetworkPerceptualLoss):
     Args:
         weights: ``"imagenet"``: timm's ``resnet50s.gluon_in1k`` from its hub or cache. A path:
             LaMa's ``encoder_epoch_20.pth`` (ADE20K), or a file of timm's own layout (``.pth`` or
-            ``.safetensors``). ``"random"``: the same untrained network everywhere.
+            ``.safetensors``).
         reduction: ``"mean"``: each map's mean squared difference (LaMa); ``"sum"``: its sum
             (Eq. 9 as printed). The four maps are added up either way.
         sha256: If given, the file's expected SHA-256; its first digits are enough.
@@ -122,8 +122,8 @@ class ResNetPerceptualLoss(NetworkPerceptualLoss):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """``resnet50s-imagenet``, ``-ade20k``, ``-random``, or ``-`` and the file's name."""
-        if self.weights not in ("imagenet", "random"):
+        """``resnet50s-imagenet``, ``-ade20k``, or ``-`` and the file's name."""
+        if self.weights != "imagenet":
             self.prepare()  # only the file itself shows whether it is ADE20K's
         return self._name
 

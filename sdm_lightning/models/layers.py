@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sdm_lightning.linear_map import linear_map
+
 LEAKY_SLOPE = 0.2
 TAPS = (1.0, 3.0, 3.0, 1.0)
 ACTIVATION_GAIN = math.sqrt(2.0)
@@ -81,47 +83,16 @@ def blur(x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
         ``(B, C, (H + 2 * padding - 4) // stride + 1, ...)``.
     """
     # What is compiled has no second derivative.
-    if torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled()):
-        return _filtered(x, _binomial_kernel(x, gain), stride, padding)
-    device = x.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
+    plain = torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled())
+    device, shape = x.device.type, x.shape
+    if not plain and device != "meta" and torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device))  # autocast does not see inside the Function
-    output: Tensor = _Blur.apply(x, _binomial_kernel(x, gain), stride, padding)
-    return output
+    kernel = _binomial_kernel(x, gain)
 
+    def filtered(x: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, stride=stride, padding=padding, groups=shape[1])
 
-def _filtered(x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
-    return F.conv2d(x, kernel, stride=stride, padding=padding, groups=x.shape[1])
-
-
-class _Blur(torch.autograd.Function):
-    """A convolution of each channel with a constant, differentiable any number of times.
-
-    In a second derivative, torch's own computes the constant's gradient too, with one convolution
-    for every channel: thousands in the gradient penalty of one discriminator.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(kernel)
-        ctx.how = stride, padding, x.shape
-        return _filtered(x, kernel, stride, padding)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (kernel,) = ctx.saved_tensors
-        return _BlurAdjoint.apply(gradient, kernel, *ctx.how), None, None, None
-
-
-class _BlurAdjoint(torch.autograd.Function):
-    """Spreads output gradients back to the pixels that they came from."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, gradient: Tensor, kernel: Tensor, stride: int, padding: int, shape: torch.Size
-    ) -> Tensor:
-        ctx.save_for_backward(kernel)
-        ctx.how = stride, padding
+    def spread(gradient: Tensor) -> Tensor:
         last = gradient.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         # Only the shape and the layout of the input count, not its values.
@@ -132,10 +103,9 @@ class _BlurAdjoint(torch.autograd.Function):
         )[0]  # fmt: skip
         return result
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (kernel,) = ctx.saved_tensors
-        return _Blur.apply(gradient, kernel, *ctx.how), None, None, None, None
+    # In a second derivative, torch's own would compute the kernel's gradient too, with one
+    # convolution for every channel: thousands in the gradient penalty of one discriminator.
+    return filtered(x) if plain else linear_map(x, filtered, spread)
 
 
 def upsample(x: Tensor) -> Tensor:

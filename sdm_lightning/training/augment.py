@@ -7,7 +7,6 @@ with it; how often adapts to how well the discriminator recognises real images (
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from sdm_lightning.constants import constant
 from sdm_lightning.errors import InputError
+from sdm_lightning.linear_map import linear_map
 
 GEOMETRIC = ("flip", "rotate90", "translate", "scale", "rotate", "stretch", "shift")
 """Moves of image and mask alike: ADA's pixel-exact and general geometric sets."""
@@ -131,7 +131,7 @@ class AdaptiveAugment(nn.Module):
         half = constant([width / 2, height / 2, 1.0], image.device)
         theta = (matrix * half / half[:, None])[:, :2]
         grid = F.affine_grid(theta, [image.shape[0], 1, height, width], align_corners=False)
-        new_image = _Resample.apply(image, grid)
+        new_image = resampled(image, grid)
         new_mask = _resample(mask, grid, "nearest")
         moved = moved[:, None, None, None]
         return torch.where(moved, new_image, image), torch.where(moved, new_mask, mask)
@@ -223,39 +223,14 @@ def _resample(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     return F.grid_sample(image, grid, mode=mode, padding_mode="reflection", align_corners=False)
 
 
-class _Resample(torch.autograd.Function):
-    """Bilinear ``grid_sample`` for a fixed grid, differentiable any number of times.
+def resampled(image: Tensor, grid: Tensor) -> Tensor:
+    """Resample bilinearly; torch's own second derivative is missing in the oldest versions."""
+    shape = image.shape
 
-    It is linear in the image, so its derivative is its adjoint and the adjoint's is itself again.
-    Torch's own second derivative is missing in the older versions that this package supports.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, grid: Tensor) -> Tensor:
-        ctx.save_for_backward(grid)
-        ctx.shape = image.shape
-        return _resample(image, grid)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (grid,) = ctx.saved_tensors
-        return _ResampleAdjoint.apply(gradient, grid, ctx.shape), None
-
-
-class _ResampleAdjoint(torch.autograd.Function):
-    """Spreads output gradients back to the pixels that they came from."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
-        ctx.save_for_backward(grid)
+    def spread(gradient: Tensor) -> Tensor:
         with torch.enable_grad():
             image = torch.zeros(shape, dtype=gradient.dtype, device=gradient.device)
-            image.requires_grad_(True)
-            output = _resample(image, grid)
-        (result,) = torch.autograd.grad(output, image, gradient)
-        return result
+            output = _resample(image.requires_grad_(True), grid)
+        return torch.autograd.grad(output, image, gradient)[0]
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (grid,) = ctx.saved_tensors
-        return _Resample.apply(gradient, grid), None, None
+    return linear_map(image, lambda x: _resample(x, grid), spread)

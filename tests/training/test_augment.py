@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.losses import r1_penalty
-from sdm_lightning.training.augment import GEOMETRIC, AdaptiveAugment, _Resample
+from sdm_lightning.training.augment import GEOMETRIC, AdaptiveAugment, resampled
 
 
 def pair(batch=8, size=16, seed=0):
@@ -210,7 +210,7 @@ def test_second_derivative_of_resampling():
     grid = torch.rand(1, 3, 3, 2, dtype=torch.float64) * 3 - 1.5
 
     def function(x):
-        return _Resample.apply(x, grid).tanh()
+        return resampled(x, grid).tanh()
 
     assert torch.autograd.gradcheck(function, image)
     assert torch.autograd.gradgradcheck(function, image)

@@ -4,6 +4,7 @@ The device has shapes only; what has to be computed on a GPU is in ``tests/gpu``
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,29 +20,30 @@ from sdm_lightning.losses import (
 from sdm_lightning.models import FeatureDiscriminator
 from sdm_lightning.training import LossSettings, SDMModule
 from sdm_lightning.training.augment import AdaptiveAugment
+from tests.network_files import random_resnet
 from tests.shapes_only import DEVICE, fit_shapes, shapes_only, to_device
 from tests.training.conftest import SIZE, tiny_module
 
 LITE0 = "efficientnet-lite0"
-VARIANTS: dict[str, Callable[[], dict[str, object]]] = {
-    "paper": lambda: {
-        "perceptual": ResNetPerceptualLoss(weights="random"),
+VARIANTS: dict[str, Callable[[Path], dict[str, object]]] = {
+    "paper": lambda folder: {
+        "perceptual": ResNetPerceptualLoss(str(random_resnet(folder))),
         "losses": LossSettings(r1_interval=1),
     },
-    "augmented": lambda: {"augment": AdaptiveAugment(interval=1), "gradient_clip": 1.0},
-    "in parts": lambda: {"style_mixing_probability": 1.0},
-    "coupled": lambda: {"decoupled": False, "random_iterations": (1, 3)},
-    "attached": lambda: {
+    "augmented": lambda _: {"augment": AdaptiveAugment(interval=1), "gradient_clip": 1.0},
+    "in parts": lambda _: {"style_mixing_probability": 1.0},
+    "coupled": lambda _: {"decoupled": False, "random_iterations": (1, 3)},
+    "attached": lambda _: {
         "diffusion": SpatialDiffusion(num_iterations=2, detach=False),
         "losses": LossSettings(
             likelihood_region="image", likelihood_reduction="mean", mean_region="image"
         ),
     },
-    "kept": lambda: {
+    "kept": lambda _: {
         "diffusion": SpatialDiffusion(3, repredict=False, uncertainty_scale="clamp", alpha=0.0),
         "losses": LossSettings(adversarial=0.0, r1_gamma=0.0),
     },
-    "demo": lambda: {
+    "demo": lambda _: {
         "discriminator": FeatureDiscriminator(LITE0, stages=[1, 2], width=16, min_size=64),
         "perceptual": WeightedPerceptualLoss(
             [FeaturePerceptualLoss(LITE0, min_size=64), PixelPyramidLoss()], weights=[1.0, 0.5]
@@ -52,10 +54,12 @@ VARIANTS: dict[str, Callable[[], dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_step_stays_on_its_device(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+def test_a_step_stays_on_its_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variant: str
+) -> None:
     # The one value that is read from the device, each time that it has changed.
     monkeypatch.setattr(AdaptiveAugment, "_probability_on_host", lambda _: 0.5)
-    module = tiny_module(**VARIANTS[variant]())
+    module = tiny_module(**VARIANTS[variant](tmp_path))
     module.num_micro_batches = 2 if variant == "in parts" else 1
     logged = fit_shapes(module, monkeypatch, SIZE)
     assert module.images_seen == 4

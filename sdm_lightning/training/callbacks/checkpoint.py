@@ -96,16 +96,9 @@ class RunCheckpoint(ModelCheckpoint):
                 path.unlink(missing_ok=True)
                 self.best_k_models.pop(str(path), None)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Save when it is due, and once more at the last batch of a run."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, *args)
         if trainer.should_stop or trainer.global_step == trainer.max_steps:
             self._save_last(trainer)
 

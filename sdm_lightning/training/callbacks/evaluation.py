@@ -156,13 +156,7 @@ class EvaluationCallback(pl.Callback):
     # ---------------------------------------------------------------- batches
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Add a batch."""
         if trainer.state.fn != "fit" and "padding" in batch:
@@ -180,7 +174,7 @@ class EvaluationCallback(pl.Callback):
             allow_not_finite=trainer.state.fn == "fit",
         )
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def _refuse_padding(self, trainer: pl.Trainer) -> None:
         """Judge the padding of all processes together: one that raises alone lets others wait."""

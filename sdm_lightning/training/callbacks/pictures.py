@@ -47,20 +47,14 @@ class SampleGrid(pl.Callback):
         self._rows: list[list[np.ndarray]] = []
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *args: Any
     ) -> None:
         """Keep rows until there are enough."""
         missing = self.num_images - len(self._rows)
         if trainer.is_global_zero and missing > 0:
             self._rows += grid_rows(outputs, missing)
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the sheet."""
@@ -97,14 +91,7 @@ class PredictionWriter(BasePredictionWriter):
         self.folder = folder
 
     def write_on_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        prediction: Any,
-        batch_indices: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
+        self, trainer: pl.Trainer, pl_module: Any, prediction: Any, *args: Any
     ) -> None:
         """Write one batch.
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from sdm_lightning.errors import PREEMPTED
 from sdm_lightning.inference.checkpoints import CHECKPOINTS
-from sdm_lightning.signals import STOP_SIGNALS
+from sdm_lightning.signals import STOP_SIGNALS, handled
 
 
 class Preemption(pl.Callback):
@@ -35,7 +36,7 @@ class Preemption(pl.Callback):
         self.every_n_batches = every_n_batches
         self.requested = False
         self._received = 0
-        self._previous: dict[int, Any] = {}
+        self._handlers = ExitStack()
 
     @property
     def status(self) -> int:
@@ -58,8 +59,7 @@ class Preemption(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the handlers, until training ends."""
-        for number in (*STOP_SIGNALS, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._remember)
+        self._handlers.enter_context(handled((*STOP_SIGNALS, signal.SIGINT), self._remember))
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         # No files and no collectives inside a handler.
@@ -69,14 +69,7 @@ class Preemption(pl.Callback):
             os.write(2, b"\nstopping after this batch; Ctrl-C again stops without saving\n")
         self._received = number
 
-    def on_validation_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         """End a validation inside a fit; the next training batch then saves and stops.
 
         Raises:
@@ -85,9 +78,7 @@ class Preemption(pl.Callback):
         if self.signalled and trainer.state.fn == "fit":
             raise StopIteration
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Agree among all ranks, save together and stop."""
         # Counted over epochs: an epoch may have fewer batches than that.
         if self.requested or (
@@ -107,18 +98,11 @@ class Preemption(pl.Callback):
         """Restore the previous handlers."""
         if self.signalled and not self.requested:
             rank_zero_info("The signal came after the last batch: only a validation was cut short")
-        self._restore()
+        self._handlers.close()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *args: Any) -> None:
         """Restore the previous handlers."""
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
+        self._handlers.close()
 
 
 def ignore_cut_validations(stopping: EarlyStopping) -> None:

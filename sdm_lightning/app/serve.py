@@ -52,6 +52,7 @@ def serve_app(
     # Before Gradio is imported: it reads these once.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_RUN_HISTORY"] = "False"  # the browser would store photos
     with _ending_once(), tempfile.TemporaryDirectory(prefix="sdm-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "gradio"))
         try:

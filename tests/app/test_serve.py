@@ -71,7 +71,7 @@ class TestPage:
         assert f"error: port {port} on 127.0.0.1 cannot be used" in capsys.readouterr().err
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-    def test_pages_of_other_sites_are_refused(
+    def test_pages_of_other_sites_are_refused_and_no_run_is_stored(
         self,
         host: str,
         tiny_weights: Path,
@@ -85,6 +85,8 @@ class TestPage:
             match = re.match(r"http://[^/]+(:\d+)/ shows the page", capsys.readouterr().out)
             assert match
             port = match[1]
+            config = httpx.get(f"http://127.0.0.1{port}/config").json()
+            assert not config.get("run_history")
 
             def status(name: str = "127.0.0.1", origin: str = "", post: bool = True) -> int:
                 address = f"http://127.0.0.1{port}"

@@ -171,6 +171,8 @@ def spell_out(function: Any, words: list[str], bare: Sequence[str] = ()) -> list
         elif not word.startswith("-") and not takes_value:
             required -= 1
             name = next(others, "") if required < 0 else ""
+            if name and any(other.partition("=")[0] == f"--{name}" for other in words):
+                raise InputError(f"'{word}' and --{name}: give one of them")
             word = f"--{name}={word}" if name else word
         elif re.match(r"-[^-\d.][^=]*$", word) and (os.path.exists(word) or Path(word).suffix):
             raise InputError(f"'{word}' looks like an option; write {os.path.join('.', word)}")

@@ -68,8 +68,8 @@ def inpaint_files(
     size. Masks are black and white: by default white is kept and black is filled; with
     --mask_convention hole-white it is the other way round. Folders are paired by file name without
     suffix; one mask file may serve a whole folder; subfolders are not searched. Instead of a mask
-    file, or beside it, boxes, the photo's transparency or a colour painted over it say what is
-    filled.
+    file the photo's transparency can say what is filled; boxes, or a colour painted over the photo,
+    alone or beside either.
 
     Args:
         image: Photo, or folder of photos.

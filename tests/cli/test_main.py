@@ -115,6 +115,9 @@ class TestVerbs:
             changed = [f"--mask={word}" if word == "b" else word for word in words]
             assert spell_out(command, words, ("mask",)) == changed
             assert spell_out(command, words) == words
+        for words in (["a", "b", "--mask", "alpha"], ["--mask=alpha", "a", "b"]):
+            with pytest.raises(InputError, match="'b' and --mask: give one of them"):
+                spell_out(command, words, ("mask",))
 
     def test_a_file_whose_name_begins_with_a_minus(self, refused: Callable[..., str]) -> None:
         def command(image: str, output: str = "", at: float = 0.0) -> None: ...

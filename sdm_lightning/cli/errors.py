@@ -124,7 +124,9 @@ def explain(
         files: Content of the config files, by name.
     """
     if match := re.search(r"unrecognized arguments: ([^-]\S*)", message):
-        return f"unexpected word '{match[1]}'; options start with --"
+        photos = parser and parser.prog in ("sdm inpaint", "sdm finetune", "sdm calibrate")
+        hint = ", and several files are given as their folder" if photos else ""
+        return f"unexpected word '{match[1]}'; options start with --{hint}"
     if match := re.search(r"arguments are required: (.*)", message):
         missing = re.sub(r"\b(fit|validate|test|predict)\.", "", match[1])
         if keys := re.findall(r'Parser key "(.*?)"', message):

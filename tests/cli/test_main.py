@@ -265,6 +265,10 @@ class TestOneLineErrors:
         assert refused("shards", "a", "b", "--seed", "x") == "seed: expected int, got 'x'"
         assert refused("shards", "absent", "out").startswith("absent: does not exist")
         assert refused("shards").startswith("missing: source")
+        assert refused("inpaint", "a.png", "b.png", "c.png") == (
+            "unexpected word 'c.png'; options start with --, and several files are given as their "
+            "folder"
+        )
         assert refused("shards", "--source", "a") == (
             "unexpected option --source; write its value without it"
         )

@@ -293,7 +293,9 @@ class Service:
         """
         photo = self.session(key).photo
         if photo is None:
-            raise InputError("no photo is open: open one first")
+            raise InputError(
+                f"no photo is open (the server keeps those of {MAX_SESSIONS} pages): open it again"
+            )
         return photo
 
     @staticmethod

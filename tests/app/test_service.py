@@ -129,7 +129,7 @@ def test_nothing_is_kept_of_a_closed_page(service: Service, upload: Callable[...
     assert stop.is_set()
     assert not picture.exists()
     assert not list(service.folder.iterdir())
-    with pytest.raises(InputError, match="open one first"):
+    with pytest.raises(InputError, match="the server keeps those of 4 pages"):
         filled(service)
 
 

@@ -27,8 +27,8 @@ from sdm_lightning.inference.locating import find_weights
 from sdm_lightning.inference.trusted import TRUSTED_PACKAGES, build, built_network, is_own
 
 FORMAT = "sdm-lightning/1"
-CHECKPOINT = "checkpoint_sha256"
 AVERAGED = "generator_ema."  # prefix of its tensors in a checkpoint
+CHECKPOINT = "checkpoint_sha256"
 """Key of ``WeightsInfo.extra``: the checkpoint that the weights are, or were exported from."""
 
 Parameters: TypeAlias = Literal["ema", "raw"]

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sdm_lightning.arrays import BoolArray, FloatArray
+from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.pictures import Array, Picture
 from sdm_lightning.inference.regions import Box, Region
 
@@ -44,9 +45,9 @@ class _Filled:
         Raises:
             InputError: If the format is unknown or cannot hold it.
         """
-        from sdm_lightning.inference.writing import save_picture
+        from sdm_lightning.inference.writing import file_content
 
-        save_picture(Path(path), self.image)
+        write_atomically(Path(path), file_content(self.image, Path(path).suffix, str(path)))
 
     def encode(self, suffix: str = ".png") -> bytes:
         """Return the bytes of the file that ``save`` writes under a name with that suffix.

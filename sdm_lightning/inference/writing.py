@@ -2,7 +2,6 @@
 
 import struct
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from PIL import Image
 
 from sdm_lightning.data.decode import JPEG_EXTENSIONS, over_white
 from sdm_lightning.errors import InputError
-from sdm_lightning.files import write_atomically
 from sdm_lightning.inference.pictures import eight_bits
 from sdm_lightning.inference.results import InpaintingSample
 
@@ -22,11 +20,6 @@ DEEP = (".png", ".tif", ".tiff")
 """Formats that hold 16 bits per pixel."""
 COMPARE_SIDE = 1600
 """Longest side, in pixels, of each half of a before/after picture."""
-
-
-def save_picture(path: Path, image: Image.Image) -> None:
-    """Write a result's picture; see ``InpaintingSample.save``."""
-    write_atomically(path, file_content(image, path.suffix, str(path)))
 
 
 def file_content(image: Image.Image, suffix: str, name: str) -> bytes:

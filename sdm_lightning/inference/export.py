@@ -17,7 +17,7 @@ from sdm_lightning.inference.graph import OUTPUTS, InpaintingGraph
 from sdm_lightning.inference.onnx_file import refuse_missing_packages, refuse_old_torch, write_onnx
 from sdm_lightning.inference.weights import Parameters, load_generator, save_weights
 
-SUFFIXES = (".safetensors", ".pt", ".pt2", ".onnx")
+SUFFIXES = (".safetensors", ".pt2", ".onnx")
 
 
 def export_model(
@@ -33,19 +33,18 @@ def export_model(
     discriminator: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write a trained model as safe weights, TorchScript, torch.export program or ONNX.
+    """Write a trained model as safe weights, torch.export program or ONNX.
 
     safetensors holds the averaged weights with their configuration and a checksum beside; it runs
     no code when loaded. The other formats hold all iterations as one graph: inputs image, mask
     (1 = known), latent and noise; outputs completed and uncertainty. An ONNX file takes pictures of
-    any size and number unless --height is given; the others are for one picture of one size. After
-    writing, the file is loaded again, run, and compared with the original.
+    any size and number unless --height is given; a torch.export program is for one picture of one
+    size. After writing, the file is loaded again, run, and compared with the original.
 
     Args:
         weights: Name of packaged weights, .safetensors file, .ckpt of sdm fit, or runs/NAME for its
             newest checkpoint.
-        output: File to write; its suffix is its format: .safetensors, .pt (TorchScript), .pt2
-            (torch.export) or .onnx.
+        output: File to write; its suffix is its format: .safetensors, .pt2 (torch.export) or .onnx.
         height: Height of the images the graph accepts; default: the training resolution, and any
             for ONNX.
         width: Width of the images the graph accepts; default: as height.
@@ -113,7 +112,7 @@ def export_model(
     if path.suffix == ".onnx":
         run = write_onnx(graph, info, path, (size, width or size), half)
     else:
-        run = _write_pytorch(graph, example, path)
+        run = _write_program(graph, example, path)
     # Compared on other inputs than those it was traced with.
     _compare(graph, run, graph.example(size, width or size, seed=1), path)
 
@@ -131,18 +130,15 @@ def _compare_stored(path: Path, state: dict[str, Tensor]) -> None:
     print(f"loaded again: largest relative difference of a weight {difference:.2e}")
 
 
-def _write_pytorch(graph: InpaintingGraph, example: tuple[Tensor, ...], path: Path) -> Any:
-    """Write TorchScript (.pt) or a torch.export program (.pt2); return it loaded again."""
-    script, buffer = path.suffix == ".pt", BytesIO()
+def _write_program(graph: InpaintingGraph, example: tuple[Tensor, ...], path: Path) -> Any:
+    """Write a torch.export program; return it loaded again."""
+    buffer = BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         # Shape checks become constants of the trace, as intended: one size per file.
         warnings.simplefilter("ignore")
-        if script:
-            torch.jit.save(torch.jit.trace(graph, example, check_trace=False), buffer)
-        else:
-            torch.export.save(torch.export.export(graph, example, strict=False), buffer)
+        torch.export.save(torch.export.export(graph, example, strict=False), buffer)
         write_atomically(path, buffer.getvalue())
-        return torch.jit.load(str(path)) if script else torch.export.load(str(path)).module()
+        return torch.export.load(str(path)).module()
 
 
 def _compare(graph: InpaintingGraph, run: Any, inputs: tuple[Tensor, ...], path: Path) -> None:

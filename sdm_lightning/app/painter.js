@@ -107,23 +107,25 @@ const actions = {
   },
 };
 
+function act(name) {
+  if (!photo || pointer !== null) return; // a stroke that is cancelled takes its own step back
+  actions[name]();
+  draw();
+}
+
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.dataset.tool) {
     tool = button.dataset.tool;
     for (const other of element.querySelectorAll("[data-tool]"))
       other.setAttribute("aria-pressed", String(other === button));
-  } else if (button && photo) {
-    actions[button.dataset.action]();
-    draw();
-  }
+  } else if (button) act(button.dataset.action);
 });
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("textarea, input:not([type=range])")) return; // it has an undo itself
   if (photo && event.key === "z" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    actions.undo();
-    draw();
+    act("undo");
   }
 });
 

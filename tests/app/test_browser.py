@@ -88,8 +88,12 @@ class Page:
             time.sleep(0.2)
 
     def drag(self, start: tuple[float, float], *ways: tuple[float, float]) -> None:
-        """Drag over the canvas; places are shares of its width and height, 0 its middle."""
+        """Drag over the canvas; places are shares of its width and height, 0 its middle.
+
+        Ctrl+Z, pressed before the button is released, changes nothing.
+        """
         from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.keys import Keys
 
         canvas = self.find("#painter canvas")
         time.sleep(0.5)
@@ -99,7 +103,7 @@ class Page:
         chain.click_and_hold()
         for across, down in ways:
             chain.move_by_offset(int(across * width), int(down * height))
-        chain.release().perform()
+        chain.key_down(Keys.CONTROL).send_keys("z").key_up(Keys.CONTROL).release().perform()
 
     def press(self, letter: str) -> None:
         """Press a letter with Ctrl."""
@@ -208,6 +212,7 @@ def test_draw_fill_and_download(browser: Any, server: tuple[str, Path], tmp_path
     assert changed[~known].mean() > 0.9
     assert abs((~known).mean() - erased.mean()) < 0.002
 
+    assert browser.execute_script("return localStorage.length") == 0, "the photo is kept"
     assert page.hosts() == {address.removeprefix("http://")}
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert not errors

@@ -294,7 +294,7 @@ class Service:
         photo = self.session(key).photo
         if photo is None:
             raise InputError(
-                f"no photo is open (the server keeps those of {MAX_SESSIONS} pages): open it again"
+                f"no photo is open (the server keeps those of {MAX_SESSIONS} pages): open one"
             )
         return photo
 

@@ -30,7 +30,7 @@ from sdm_lightning.training import checks
 DEVICE = torch.device("meta")
 
 
-class _NoFloat64(TorchDispatchMode):
+class NoFloat64(TorchDispatchMode):
     """Apple's GPUs: no tensor of float64 on the device, and none is cast on its way from there."""
 
     def __torch_dispatch__(
@@ -67,7 +67,7 @@ def shapes_only(monkeypatch: pytest.MonkeyPatch, *, float64: bool = False) -> It
         )
         if not float64:
             patch.setattr(devices, "WITHOUT_FLOAT64", {DEVICE.type})
-        with FakeTensorMode(), nullcontext() if float64 else _NoFloat64():
+        with FakeTensorMode(), nullcontext() if float64 else NoFloat64():
             yield
 
 

@@ -132,5 +132,5 @@ class EvalPreprocess:
             "image": to_tensor(padded_center_crop(image, self.size)),
             "mask": _mask_tensor(mask),
             "key": raw.key,
-            "padding": padding_share(image.shape, self.size),
+            "padding": torch.tensor(padding_share(image.shape, self.size)),
         }

@@ -42,9 +42,12 @@ class Example(TypedDict):
 
 
 class EvalExample(Example):
-    """A sample for scoring, with the share of it in [0, 1) that is mirrored padding."""
+    """A sample for scoring, with the share of it in [0, 1), ``()``, that is mirrored padding.
 
-    padding: float
+    float32: batches of Python's floats are float64, which Apple's GPUs do not take.
+    """
+
+    padding: Tensor
 
 
 class Batch(TypedDict):

@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sdm_lightning.data import InpaintingDataModule
@@ -19,6 +20,7 @@ from sdm_lightning.data.masks.sources import FolderMasks, PresetMasks, mask_seed
 from sdm_lightning.data.preprocess import EvalPreprocess, TrainPreprocess
 from sdm_lightning.errors import InputError
 from tests.data.shard_tools import encoded, make_images, make_shards, photo
+from tests.shapes_only import DEVICE, NoFloat64
 from tests.trainers import quiet_trainer
 
 
@@ -188,6 +190,14 @@ def test_overfitting_repeats_the_first_batches(root: Path):
     assert data.train_dataloader().position() == 0
     data.trainer.overfit_batches = 0
     assert data.train_dataloader().position() == 7
+
+
+def test_batches_can_move_to_apples_gpus(root: Path):
+    data = module(root)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        batch = next(iter(loader))
+        with NoFloat64():
+            move_data_to_device(batch, DEVICE)
 
 
 def test_settings_reach_the_streams(root: Path, tmp_path: Path):

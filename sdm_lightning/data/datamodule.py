@@ -62,8 +62,8 @@ class InpaintingDataModule(pl.LightningDataModule):
         test_masks: The same for testing.
         predict_masks: The same for prediction.
         mask_seed: Seed of fixed masks drawn from a preset.
-        mask_convention: What white means in mask files: known-white or hole-white. Masks packed
-            by ``sdm shards`` are known-white.
+        mask_convention: What white means in the mask files of folders and archives: known-white
+            or hole-white. Masks packed with the images are known-white in any case.
         flip: Mirror training images at random.
         shuffle_shards: Shards among whose samples a worker shuffles, held in its memory.
         max_bad_images: Undecodable training images that a worker tolerates; another image of the

@@ -16,7 +16,13 @@ from sdm_lightning.arrays import UInt8Array
 from sdm_lightning.data.decode import decode_image
 from sdm_lightning.data.masks.convention import MaskConvention
 from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask
-from sdm_lightning.data.masks.sources import MaskSource, RandomMasks, SampleMasks, require_masks
+from sdm_lightning.data.masks.sources import (
+    TRIES,
+    MaskSource,
+    RandomMasks,
+    SampleMasks,
+    require_masks,
+)
 from sdm_lightning.data.shards.reading import RawSample
 from sdm_lightning.data.stream import EvalExample, Example
 from sdm_lightning.data.transforms import (
@@ -51,7 +57,7 @@ class TrainPreprocess:
         masks: Mask presets, ``sample``, and folders or archives of masks, with their probabilities.
         seed: Seed of crops, flips and masks.
         flip: Mirror left to right with probability one half.
-        convention: What white means in mask files.
+        convention: What white means in the mask files of folders and archives.
 
     Raises:
         InputError: If a name is none of these, or a folder or archive holds no masks.
@@ -83,20 +89,30 @@ class TrainPreprocess:
         rng = stable_rng("sample", self.seed, raw.key, number)
         image = decode_image(raw.image)
         if "sample" in self.masks:
-            mask = SampleMasks(self.convention)(raw, self.size)
+            mask = SampleMasks()(raw, self.size)
             if mask.shape != image.shape[:2]:
                 raise _size_error(raw, mask, image)
             image = np.dstack((image, mask))  # a fourth channel is cropped and mirrored alike
-        image = random_crop(pad_to(image, self.size), self.size, rng)
-        if self.flip:
-            image = random_flip(image, rng)
+        image = pad_to(image, self.size)
+        crop = self._crop(image, rng)
         names = list(self.masks)
         name = names[int(rng.choice(len(names), p=[self.masks[name] for name in names]))]
         if name in MASK_PRESETS:
             mask = free_form_mask(name, self.size, int(rng.integers(2**62)))
+        elif name == "sample":
+            # A crop of one kind teaches little where the mask has both.
+            for _ in range(TRIES - 1 if mask.min() < mask.max() else 0):
+                if crop[..., 3].min() < crop[..., 3].max():
+                    break
+                crop = self._crop(image, rng)
+            mask = crop[..., 3]
         else:
-            mask = image[..., 3] if name == "sample" else self.folders[name](self.size, rng)
-        return {"image": to_tensor(image[..., :3]), "mask": _mask_tensor(mask), "key": raw.key}
+            mask = self.folders[name](self.size, rng)
+        return {"image": to_tensor(crop[..., :3]), "mask": _mask_tensor(mask), "key": raw.key}
+
+    def _crop(self, image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+        crop = random_crop(image, self.size, rng)
+        return random_flip(crop, rng) if self.flip else crop
 
 
 @dataclass(frozen=True)

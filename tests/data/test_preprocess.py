@@ -39,10 +39,10 @@ def test_the_mask_of_an_image_is_cropped_and_mirrored_with_it():
     assert torch.equal(example["mask"][0], (values % 7 > 2).float())
 
 
-def test_what_white_means_in_the_masks_of_images():
+def test_packed_masks_are_known_white_whatever_the_files_of_folders_are():
     known = TrainPreprocess(8, {"sample": 1.0})(raw(), 0)["mask"]
-    hole = TrainPreprocess(8, {"sample": 1.0}, convention="hole-white")(raw(), 0)["mask"]
-    assert torch.equal(known, 1 - hole)
+    same = TrainPreprocess(8, {"sample": 1.0}, convention="hole-white")(raw(), 0)["mask"]
+    assert torch.equal(known, same)
 
 
 def test_packed_masks_must_be_there_and_as_large_as_the_image():
@@ -67,6 +67,35 @@ def test_masks_of_a_folder_are_drawn_and_cropped_at_random(tmp_path: Path):
     # The same in every run, and in the workers.
     again = pickle.loads(pickle.dumps(make))
     assert torch.equal(again(raw(None), 7)["mask"][0], drawn[7])
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_crops_of_one_kind_are_drawn_again(tmp_path: Path, known: int):
+    mask = np.full((24, 24), known, np.uint8)
+    mask[20:, 20:] = 1 - known
+    image = np.dstack((np.arange(24 * 24, dtype=np.uint16).reshape(24, 24) % 251,) * 3)
+    (tmp_path / "mask 1.png").write_bytes(encoded(mask * 255))
+    (tmp_path / "mask_1.png").write_bytes(encoded(mask * 255))  # names do not matter
+    for source in ("sample", str(tmp_path)):
+        make = TrainPreprocess(8, {source: 1.0})
+        packed = raw(mask, image.astype(np.uint8))
+        drawn = [make(packed, number)["mask"] for number in range(20)]
+        assert all(0 < crop.mean() < 1 for crop in drawn)
+        assert torch.equal(make(packed, 3)["mask"], drawn[3])
+
+
+def test_masks_without_a_crop_of_both_kinds_still_serve(tmp_path: Path):
+    far = np.zeros((8, 3000), np.uint8)
+    far[:, 0] = 1  # in one crop of 2993
+    for number, mask in enumerate((far, np.zeros((8, 8), np.uint8))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "m.png").write_bytes(encoded(mask * 255))
+        for source in ("sample", str(folder)):
+            make = TrainPreprocess(8, {source: 1.0})
+            assert make(raw(mask, np.dstack((mask,) * 3)), 0)["mask"].sum() == 0
+    no_hole = np.ones((12, 14), np.uint8)
+    assert TrainPreprocess(8, {"sample": 1.0})(raw(no_hole), 0)["mask"].all()
 
 
 def test_masks_of_several_sources(tmp_path: Path):

@@ -19,9 +19,13 @@ from sdm_lightning.data.masks.presets import MASK_PRESETS, free_form_mask, hole_
 from sdm_lightning.data.named_images import NamedImages
 from sdm_lightning.data.naming import key_for_path
 from sdm_lightning.data.shards.reading import RawSample
+from sdm_lightning.data.sources import open_source
 from sdm_lightning.data.transforms import random_crop
 from sdm_lightning.errors import InputError
 from sdm_lightning.seeding import stable_seed
+
+TRIES = 100
+"""Crops that training draws to find one with both hole and known pixels."""
 
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
@@ -91,7 +95,7 @@ class PresetMasks:
         return free_form_mask(self.preset, size, mask_seed(self.seed, raw.key))
 
 
-def _read_mask(data: bytes, name: str, convention: MaskConvention) -> UInt8Array:
+def _read_mask(data: bytes, name: str, convention: MaskConvention, remedy: str = "") -> UInt8Array:
     try:
         mask = decode_mask(data, convention)
     except BadImageError as error:
@@ -100,18 +104,16 @@ def _read_mask(data: bytes, name: str, convention: MaskConvention) -> UInt8Array
     if hole_ratio(mask) > MOSTLY_HOLE and folder not in _warned:
         _warned.add(folder)
         _log.warning(
-            "%s: %.0f %% of this mask is hole (mask_convention %s). If your masks mean the "
-            "opposite, set data.mask_convention to %s",
-            name, 100 * hole_ratio(mask), convention, opposite_convention(convention),
+            "%s: %.0f %% of this mask is hole, read as %s. If your masks mean the opposite, %s",
+            name, 100 * hole_ratio(mask), convention,
+            remedy or f"set data.mask_convention to {opposite_convention(convention)}",
         )  # fmt: skip
     return mask
 
 
 @dataclass(frozen=True)
 class SampleMasks:
-    """The mask that lies with the image, ``key.mask.png`` in the shard."""
-
-    convention: MaskConvention = "known-white"
+    """The mask that lies with the image, ``key.mask.png`` in the shard, always white = known."""
 
     def __call__(self, raw: RawSample, size: int) -> UInt8Array:
         """Decode the mask of a sample."""
@@ -120,7 +122,8 @@ class SampleMasks:
                 f"{raw.origin}: sample {raw.key} has no mask with it; pack the images with "
                 "masks, or name a folder of masks or a preset"
             )
-        return _read_mask(raw.mask, f"{raw.origin}/{raw.key}.mask.png", self.convention)
+        name = f"{raw.origin}/{raw.key}.mask.png"
+        return _read_mask(raw.mask, name, "known-white", "pack them again the other way round")
 
 
 class FolderMasks:
@@ -154,46 +157,54 @@ class FolderMasks:
 class RandomMasks:
     """Masks in a folder, zip or tar for training: drawn and cropped at random, whatever their name.
 
-    A crop without a hole teaches nothing, and another mask is drawn for it.
+    A crop without a hole, or all hole though its mask is not, teaches little, and another mask is
+    drawn for it.
 
     Args:
         path: The folder or archive.
         convention: What white means in the files.
 
     Raises:
-        InputError: If there are no masks, or two with one name.
+        InputError: If there are no masks.
     """
 
-    TRIES = 100
-
     def __init__(self, path: str, convention: MaskConvention = "known-white") -> None:
-        self.images = NamedImages(path)
-        self.keys = list(self.images.entries)
+        self.source = open_source(path)
+        self.entries = self.source.entries()
         self.convention = convention
 
     def __call__(self, size: int, rng: np.random.Generator) -> UInt8Array:
         """Draw a mask, ``(size, size)`` with 1 = known.
 
         Raises:
-            InputError: If a mask cannot be decoded or is smaller than the crop, or none that was
-                drawn has a hole.
+            InputError: If a mask cannot be read or decoded or is smaller than the crop, or none
+                that was drawn has a hole.
         """
-        for _ in range(self.TRIES):
-            key = self.keys[int(rng.integers(len(self.keys)))]
-            mask = _read_mask(self.images.read(key), self.images.label(key), self.convention)
+        kept = None
+        for _ in range(TRIES):
+            entry = self.entries[int(rng.integers(len(self.entries)))]
+            name = f"{self.source.path}/{entry.name}"
+            try:
+                data = self.source.read(entry)
+            except OSError as error:
+                raise InputError(f"{name}: cannot be read ({error})") from error
+            mask = _read_mask(data, name, self.convention)
             if min(mask.shape) < size:
                 raise InputError(
-                    f"{self.images.label(key)}: mask is {mask.shape[0]}x{mask.shape[1]} (HxW), "
-                    f"smaller than data.resolution {size}; training crops masks and never enlarges "
-                    "them"
+                    f"{name}: mask is {mask.shape[0]}x{mask.shape[1]} (HxW), smaller than "
+                    f"data.resolution {size}; training crops masks and never enlarges them"
                 )
             crop = random_crop(mask, size, rng)
             if not crop.all():
-                return crop
-        raise InputError(
-            f"{self.images.source.path}: {self.TRIES} crops of {size}x{size} in a row had no hole; "
-            f"check data.mask_convention ({self.convention}) and the size of the holes"
-        )
+                kept = crop
+                if crop.any() or not mask.any():
+                    break
+        if kept is None:
+            raise InputError(
+                f"{self.source.path}: {TRIES} crops of {size}x{size} in a row had no hole; check "
+                f"data.mask_convention ({self.convention}) and the size of the holes"
+            )
+        return kept
 
 
 def make_mask_source(masks: str | Path, seed: int, convention: MaskConvention) -> MaskSource:
@@ -203,7 +214,7 @@ def make_mask_source(masks: str | Path, seed: int, convention: MaskConvention) -
         masks: ``"sample"`` for the masks that lie with the images, the name of a preset, or the
             path of a folder, zip or tar of mask files.
         seed: Seed of masks drawn from a preset.
-        convention: What white means in mask files.
+        convention: What white means in the mask files of a folder or archive.
 
     Raises:
         InputError: If it is none of the three.
@@ -211,5 +222,5 @@ def make_mask_source(masks: str | Path, seed: int, convention: MaskConvention) -
     masks = str(masks)
     require_masks(masks)
     if masks == "sample":
-        return SampleMasks(convention)
+        return SampleMasks()
     return PresetMasks(masks, seed) if masks in MASK_PRESETS else FolderMasks(masks, convention)

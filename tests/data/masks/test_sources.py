@@ -126,7 +126,7 @@ def test_a_mask_that_is_nearly_all_hole_warns_once(tmp_path: Path, caplog):
 
 
 def test_settings(tmp_path: Path):
-    assert make_mask_source("sample", 0, True) == SampleMasks(True)
+    assert make_mask_source("sample", 0, "hole-white") == SampleMasks()
     assert make_mask_source("lama_thin", 7, False) == PresetMasks("lama_thin", 7)
     with pytest.raises(InputError, match="no images in it"):
         make_mask_source(str(tmp_path), 0, False)

@@ -78,7 +78,7 @@ class _Meter:
         block = self._stream.read(size)
         self.count += len(block)
         if self._most is not None and self.count > self._most:
-            raise OSError(f"more than {self._most} bytes")
+            raise ValueError(f"more than {self._most} bytes")
         if self.digest is not None:
             self.digest.update(block)
         return block
@@ -158,16 +158,20 @@ def scan_shard(url: str) -> tuple[list[RawSample], list[str], int, str]:
     except InputError:
         raise
     except _READ_ERRORS as error:
-        raise InputError(f"{url}: {_reason(error)}; copy or pack the shard again") from error
+        raise InputError(f"{url}: {_fault(error, 'copy or pack the shard again')}") from error
     assert meter.digest is not None
     return samples, passed_over, meter.count, meter.digest.hexdigest()
 
 
-def _reason(error: BaseException) -> str:
+def _fault(error: BaseException, remedy: str) -> str:
+    """Say why a shard is not read, and the remedy if it is missing or damaged."""
     # WebDataset appends to the arguments of its own errors; the first one is the message.
     text = getattr(error, "strerror", None) or next(iter(error.args), type(error).__name__)
-    kind = "truncated or damaged tar" if not isinstance(error, FileNotFoundError) else "missing"
-    return f"{kind} ({text})"
+    if isinstance(error, FileNotFoundError):
+        return f"missing ({text}); {remedy}"
+    if isinstance(error, OSError):
+        return f"cannot be read ({text}); check the connection or disk, and that you may read it"
+    return f"truncated or damaged tar ({text}); {remedy}"
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ class ShardReader:
             except InputError as error:
                 # A file that cannot be had stays so; a connection that broke may recover.
                 final = isinstance(error, Unavailable) or isinstance(
-                    error.__cause__, FileNotFoundError
+                    error.__cause__, FileNotFoundError | PermissionError
                 )
                 if final or attempt >= self.attempts:
                     raise
@@ -232,10 +236,11 @@ class ShardReader:
         except InputError:
             raise
         except _READ_ERRORS as error:
-            raise InputError(
-                f"{shard.url}: {_reason(error)}; its index says {shard.bytes} bytes and "
-                f"{shard.samples} samples: copy it again or pack the images again"
-            ) from error
+            remedy = (
+                f"its index says {shard.bytes} bytes and {shard.samples} samples: copy it again or "
+                "pack the images again"
+            )
+            raise InputError(f"{shard.url}: {_fault(error, remedy)}") from error
         faults = []
         if meter.count != shard.bytes:
             faults.append(f"{meter.count} bytes, its index says {shard.bytes}")

@@ -13,13 +13,15 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import fsspec
 
-from sdm_lightning.errors import InputError
+from sdm_lightning.errors import InputError, one_line
 from sdm_lightning.files import atomic_file
 
 OBJECT_STORES = ("s3", "gs", "gcs", "az", "abfs", "hf", "hdfs")
@@ -101,6 +103,41 @@ def _open_http(url: str) -> IO[bytes]:
     raise Unavailable(f"{url}: cannot be reached ({reason}); tried {_ATTEMPTS} times")
 
 
+@contextmanager
+def _store_faults(url: str) -> Iterator[None]:
+    """Turn whatever the package for an object store raises into ``OSError``."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(
+            f"{url}: {scheme_of(url)}:// needs a package that is not installed ({error})"
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(one_line(error)) from error
+
+
+class _Stored:
+    """An object in a store, open for reading."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        with _store_faults(url):
+            self._file = fsspec.open(url, "rb").open()
+
+    def read(self, size: int = -1) -> bytes:
+        with _store_faults(self._url):
+            block: bytes = self._file.read(size)
+            return block
+
+    def __enter__(self) -> _Stored:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
 def open_url(url: str) -> IO[bytes]:
     """Open a local file, a web address or an object for reading from the start.
 
@@ -108,6 +145,7 @@ def open_url(url: str) -> IO[bytes]:
         InputError: If the scheme is refused, the server does not reply, or the package for the
             object store is not installed.
         FileNotFoundError: If there is nothing there.
+        OSError: If it cannot be read, whatever exception an object store's package has for that.
     """
     require_allowed_scheme(url)
     path = local_path(url)
@@ -115,13 +153,8 @@ def open_url(url: str) -> IO[bytes]:
         return open(path, "rb")
     if scheme_of(url) in ("http", "https"):
         return _open_http(url)
-    try:
-        opened: Any = fsspec.open(url, "rb").open()
-    except ImportError as error:
-        raise InputError(
-            f"{url}: {scheme_of(url)}:// needs a package that is not installed ({error})"
-        ) from error
-    stream: IO[bytes] = opened
+    stored: Any = _Stored(url)
+    stream: IO[bytes] = stored
     return stream
 
 

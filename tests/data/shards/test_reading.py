@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import io
 import json
 import os
 import pickle
@@ -261,20 +262,44 @@ def test_cache_reads_once_and_never_mixes_up_base_names(tmp_path: Path, server):
     assert not list(cache.glob("*.part"))
 
 
-def test_object_stores_go_through_fsspec(tmp_path: Path, monkeypatch):
-    class Store(MemoryFileSystem):
-        protocol = "s3"
-        store: ClassVar[dict[str, object]] = {}
-        pseudo_dirs: ClassVar[list[str]] = [""]
+class Store(MemoryFileSystem):
+    """A store in memory; what it raises instead of opening or reading lies in ``faults``."""
 
-        @classmethod
-        def _strip_protocol(cls, path: str) -> str:
-            return super()._strip_protocol("/" + path.removeprefix("s3://").lstrip("/"))
+    protocol = "s3"
+    store: ClassVar[dict[str, object]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    faults: ClassVar[dict[str, list[Exception]]] = {}
 
-    local = make_shards(tmp_path, 4, 2)
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol("/" + path.removeprefix("s3://").lstrip("/"))
+
+    def _open(self, *args: object, **options: object) -> io.BytesIO:
+        raise_next(self.faults["open"])
+        found = io.BytesIO(super()._open(*args, **options).read())
+        found.read = lambda size, read=found.read: raise_next(self.faults["read"]) or read(size)
+        return found
+
+
+def raise_next(faults: list[Exception]) -> None:
+    if faults:
+        raise faults.pop(0)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch) -> type[Store]:
+    """Put four samples in two shards into ``s3://bucket/set``; they also lie in ``tmp_path``."""
+    make_shards(tmp_path, 4, 2)
     monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "s3", Store)
+    monkeypatch.setattr(Store, "store", {})
+    monkeypatch.setattr(Store, "faults", {"open": [], "read": []})
     for path in (tmp_path / "shards").iterdir():
         fsspec.filesystem("s3").pipe(f"s3://bucket/set/{path.name}", path.read_bytes())
+    return Store
+
+
+def test_object_stores_go_through_fsspec(tmp_path: Path, store, monkeypatch):
+    local = ShardIndex.load(tmp_path / "shards")
     index = ShardIndex.load("s3://bucket/set")
     assert index.shards[0].url.startswith("s3://bucket/set/shard-")
     assert [s.image for s in read(index)] == [s.image for s in read(local)]
@@ -289,6 +314,36 @@ def test_object_stores_go_through_fsspec(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(fsspec, "open", missing)
     with pytest.raises(InputError, match="needs a package that is not installed"):
         ShardIndex.load("s3://bucket/set")
+
+
+@pytest.mark.parametrize("step", ["open", "read"])
+@pytest.mark.parametrize("cache", [None, "cache"])
+def test_any_fault_of_a_store_is_a_broken_connection(tmp_path: Path, store, step: str, cache):
+    class ClientPayloadError(Exception):
+        """As of aiohttp: none of Python's own."""
+
+    options = {"cache_dir": cache and str(tmp_path / cache)}
+    index = ShardIndex.load("s3://bucket/set")
+    store.faults[step] = [ClientPayloadError("cut")] * 2
+    assert len(read(index, **options)) == 4
+    assert not store.faults[step]
+    says = r"s3://bucket/set/shard-.*\(ClientPayloadError: cut\)"
+    other = {"cache_dir": cache and str(tmp_path / "other")}
+    store.faults[step] = [ClientPayloadError("cut")] * 3
+    with pytest.raises(InputError, match=says):
+        read(index, **other)
+    assert not store.faults[step]
+    store.faults[step] = [ClientPayloadError("cut")]
+    with pytest.raises(InputError, match=r"index cannot be read \(ClientPayloadError: cut\)"):
+        ShardIndex.load("s3://bucket/set")
+
+
+def test_what_a_store_refuses_is_asked_for_once(store):
+    index = ShardIndex.load("s3://bucket/set")
+    store.faults["open"] = [PermissionError("Forbidden")] * 2
+    with pytest.raises(InputError, match=r"cannot be read \(Forbidden\); .* that you may read it$"):
+        read(index)
+    assert len(store.faults["open"]) == 1
 
 
 def test_full_disk_is_one_line(tmp_path: Path, server, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +50,18 @@ class _Scanned:
 def _scan(url: str) -> _Scanned:
     samples, passed_over, size, sha256 = scan_shard(url)
     if not samples:
-        raise InputError(f"{url}: no sample with an image in it; remove it from the set")
+        remedy = _not_read(passed_over) if passed_over else "remove it from the set"
+        raise InputError(f"{url}: no sample with an image in it; {remedy}")
     entry = {"name": Path(url).name, "samples": len(samples), "bytes": size, "sha256": sha256}
-    masked = all(sample.mask is not None for sample in samples)
-    return _Scanned(entry, [sample.key for sample in samples], masked, passed_over)
+    masked = all(has_mask for _, has_mask in samples)
+    return _Scanned(entry, [key for key, _ in samples], masked, passed_over)
+
+
+def _not_read(names: list[str]) -> str:
+    return (
+        f"{len(names)} images are not read, such as {names[0]}: a sample is KEY.jpg (png, ...), "
+        "with KEY.mask.png for its mask and no other dot in KEY"
+    )
 
 
 def refuse_repeated(keys: Iterable[str], place: str) -> None:
@@ -89,7 +98,9 @@ def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool
     folder = Path(local_path(shards) or "")
     if not folder.is_dir():
         raise InputError(f"{shards}: not a local folder; give the folder that holds the tar files")
-    paths = sorted(str(path) for path in folder.iterdir() if is_tar_name(str(path)))
+    # macOS keeps attributes of x.tar in ._x.tar on foreign disks.
+    names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    paths = sorted(str(folder / name) for name in names if is_tar_name(str(folder / name)))
     if not paths:
         raise InputError(f"{shards}: no tar files in it")
     target = folder / INDEX_NAME
@@ -99,10 +110,7 @@ def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool
     refuse_repeated((key for result in results for key in result.keys), shards)
     passed_over = [name for result in results for name in result.passed_over]
     if passed_over:
-        print(
-            f"{shards}: {len(passed_over)} images are not read, such as {passed_over[0]}: a sample "
-            "is KEY.jpg (png, ...), with KEY.mask.png for its mask and no other dot in KEY"
-        )
+        print(f"{shards}: {_not_read(passed_over)}")
     write_index(target, [result.entry for result in results], masks=all(r.masked for r in results))
     index = ShardIndex.load(folder)
     plural = "s" * (len(index.shards) > 1)

@@ -139,12 +139,12 @@ def _iterate_tar(
         yield RawSample(key, sample[names[0]], sample.get(MASK_MEMBER), url)
 
 
-def scan_shard(url: str) -> tuple[list[RawSample], list[str], int, str]:
+def scan_shard(url: str) -> tuple[list[tuple[str, bool]], list[str], int, str]:
     """Read a shard that has no index yet.
 
     Returns:
-        Its samples, the names of images that are none (``key.other.png``), its size in bytes and
-        its SHA-256.
+        The key of each sample and whether it has a mask, the names of images that are no sample's
+        (``key.other.png``), the shard's size in bytes and its SHA-256.
 
     Raises:
         InputError: If it cannot be read to its end.
@@ -153,7 +153,7 @@ def scan_shard(url: str) -> tuple[list[RawSample], list[str], int, str]:
         with open_url(url) as stream:
             meter = _Meter(stream, checksum=True)
             passed_over: list[str] = []
-            samples = list(_iterate_tar(meter, url, passed_over))
+            samples = [(s.key, s.mask is not None) for s in _iterate_tar(meter, url, passed_over)]
             meter.drain()
     except InputError:
         raise

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from sdm_lightning.data.shards import building, packing
 from sdm_lightning.data.shards.index import ShardIndex
 from sdm_lightning.data.shards.indexing import index_shards
 from sdm_lightning.data.shards.packing import pack_shards
-from sdm_lightning.data.shards.reading import ShardReader
+from sdm_lightning.data.shards.reading import ShardReader, scan_shard
 from sdm_lightning.errors import InputError
 from tests.data.shard_tools import encoded, make_images, photo, write_tar
 
@@ -311,9 +312,25 @@ def test_index_refuses_repeated_keys_and_names_what_is_not_read(tmp_path: Path, 
     assert "2 images are not read, such as b.v2.png" in printed
     assert printed.endswith("1 samples in 1 shard\n")
     write_tar(tmp_path / "1.tar", {"a.png": image})
+    for hidden in ("._0.tar", "._1.tar.gz"):  # macOS's
+        (tmp_path / hidden).write_bytes(b"attributes")
     with pytest.raises(InputError, match="two samples have the key a;"):
         index_shards(str(tmp_path), num_workers=0, overwrite=True)
     assert ShardIndex.load(tmp_path).num_samples == 1, "the earlier index is kept"
+    write_tar(tmp_path / "1.tar", {"a.img.png": image})
+    with pytest.raises(InputError, match=r"1.tar: no sample .*; 1 images .* no other dot in KEY"):
+        index_shards(str(tmp_path), num_workers=0, overwrite=True)
+
+
+def test_indexing_keeps_no_images_in_memory(tmp_path: Path):
+    images = {f"{number}.png": encoded(photo(number, 200, 200)) for number in range(20)}
+    path = str(write_tar(tmp_path / "0.tar", images))
+    tracemalloc.start()
+    keys, *_ = scan_shard(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert keys == [(str(number), False) for number in range(20)]
+    assert peak < 10 * len(images["0.png"])
 
 
 def test_masks_that_are_nearly_all_hole_are_pointed_out(tmp_path: Path, capsys):

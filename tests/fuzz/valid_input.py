@@ -75,7 +75,8 @@ def seeds(name: str) -> list[bytes]:
     if name == "index":
         shard = {"name": "a.tar", "samples": 2, "bytes": 0, "sha256": "0" * 64}
         base = {"format": "sdm_lightning.shards", "version": 1, "masks": True}
-        return [json.dumps({**base, "shards": [shard, {**shard, "name": "b.tar"}]}).encode()]
+        base["shards"] = [shard, {**shard, "name": "b.tar"}]
+        return [json.dumps(base).encode(), json.dumps({**base, "base": "s3://bucket/x"}).encode()]
     if name in ("image", "mask", "inpaint"):
         exif = Image.Exif()
         exif[0x0112] = 6

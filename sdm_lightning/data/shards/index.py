@@ -1,8 +1,8 @@
 """The index of a set of shards: what each of them must hold, so that no loss goes unnoticed.
 
 A truncated tar reads without any error for about 40 % of the places where it can be cut, and a
-resumed run can only skip what it can count. So ``index.json`` beside the shards states,
-for each, the number of samples, the bytes and the SHA-256.
+resumed run can only skip what it can count. So ``index.json`` beside the shards, or elsewhere with
+their address as its ``base``, states for each the number of samples, the bytes and the SHA-256.
 """
 
 from __future__ import annotations
@@ -118,8 +118,7 @@ class ShardIndex:
                     f"{url}: {index_url} does not list this shard; it lists {len(table)} shards, "
                     f"the first is {next(iter(table), 'none')}"
                 )
-            entry = table[name]
-            found.append(Shard(url, entry.samples, entry.bytes, entry.sha256))
+            found.append(table[name])
         index = cls(tuple(found), has_masks=all(masks))
         index._check(" ".join(os.fspath(spec) for spec in specs))
         return index
@@ -226,6 +225,11 @@ def parse_index(content: Any, url: str) -> tuple[dict[str, Shard], bool]:
         )
     table: dict[str, Shard] = {}
     try:
+        base = content.get("base")
+        if base is not None:
+            require_allowed_scheme(base)
+            if local_path(base) is not None:  # else a stranger's index could name any file here
+                raise InputError(f"{url}: base {base!r} is no address; write the index again")
         for entry in content["shards"]:
             name = entry["name"]
             # A name is joined to a path and opened, so it must not lead anywhere else.
@@ -236,7 +240,7 @@ def parse_index(content: Any, url: str) -> tuple[dict[str, Shard], bool]:
             samples, size = int(entry["samples"]), int(entry["bytes"])
             if not (0 <= samples <= _MOST and 0 <= size <= _MOST):
                 raise InputError(f"{url}: {name} has impossible counts; write the index again")
-            link = join_url(url, name, sibling=True)
+            link = join_url(url, name, sibling=True) if base is None else join_url(base, name)
             table[name] = Shard(link, samples, size, str(entry["sha256"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):

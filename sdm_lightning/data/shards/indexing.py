@@ -15,10 +15,11 @@ from sdm_lightning.data.shards.index import (
     INDEX_NAME,
     INDEX_VERSION,
     ShardIndex,
+    expand_braces,
     is_tar_name,
 )
 from sdm_lightning.data.shards.reading import scan_shard
-from sdm_lightning.data.shards.remote import local_path
+from sdm_lightning.data.shards.remote import join_url, local_path, path_of
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 
@@ -52,7 +53,8 @@ def _scan(url: str) -> _Scanned:
     if not samples:
         remedy = _not_read(passed_over) if passed_over else "remove it from the set"
         raise InputError(f"{url}: no sample with an image in it; {remedy}")
-    entry = {"name": Path(url).name, "samples": len(samples), "bytes": size, "sha256": sha256}
+    name = Path(path_of(url)).name
+    entry = {"name": name, "samples": len(samples), "bytes": size, "sha256": sha256}
     masked = all(has_mask for _, has_mask in samples)
     return _Scanned(entry, [key for key, _ in samples], masked, passed_over)
 
@@ -80,14 +82,42 @@ def refuse_repeated(keys: Iterable[str], place: str) -> None:
         seen.add(key)
 
 
-def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool = False) -> None:
+def _tar_files(shards: str, output: str | None) -> tuple[Path, list[str], dict[str, str]]:
+    """Return where the index goes, the shards, and what it says of their place."""
+    urls = expand_braces(shards)
+    path = local_path(shards)
+    if path is not None and output is None and os.path.isdir(path):
+        # macOS keeps attributes of x.tar in ._x.tar on foreign disks.
+        names = sorted(name for name in os.listdir(path) if not name.startswith("."))
+        files = [os.path.join(path, name) for name in names]
+        return Path(path), [file for file in files if is_tar_name(file)], {}
+    bases = {join_url(url, "", sibling=True) for url in urls}
+    tars = all(is_tar_name(path_of(url)) for url in urls)
+    if path is None and output is not None and len(bases) == 1 and tars:
+        return Path(output), urls, {"base": bases.pop()}
+    raise InputError(
+        f"{shards}: neither a local folder of tar files nor, with --output DIR, the address of "
+        "some, such as s3://bucket/x-{000..099}.tar"
+    )
+
+
+def index_shards(
+    shards: str,
+    *,
+    output: str | None = None,
+    num_workers: int | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write the index for WebDataset shards that something else packed.
 
     Every shard is read to its end once. Each sample must have one image; a member
-    ``key.mask.png`` is taken for its mask. The index is written beside the shards.
+    ``key.mask.png`` is taken for its mask. The index is written beside the shards, or for those
+    in a store that you cannot write to, into a folder that data.train then names instead.
 
     Args:
-        shards: Folder with tar files, all of which belong to one data set.
+        shards: Folder with tar files, all of which belong to one data set; with --output, their
+            address with a brace range, such as s3://bucket/x-{000..099}.tar.
+        output: Local folder for the index of shards at an address.
         num_workers: Processes; default one per core, 0 reads in this process.
         overwrite: Replace an index that is there already.
 
@@ -95,23 +125,19 @@ def index_shards(shards: str, *, num_workers: int | None = None, overwrite: bool
         InputError: If there are no shards, an index exists, a shard cannot be read, or two
             samples have one key.
     """
-    folder = Path(local_path(shards) or "")
-    if not folder.is_dir():
-        raise InputError(f"{shards}: not a local folder; give the folder that holds the tar files")
-    # macOS keeps attributes of x.tar in ._x.tar on foreign disks.
-    names = [name for name in os.listdir(folder) if not name.startswith(".")]
-    paths = sorted(str(folder / name) for name in names if is_tar_name(str(folder / name)))
-    if not paths:
+    folder, urls, place = _tar_files(shards, output)
+    if not urls:
         raise InputError(f"{shards}: no tar files in it")
     target = folder / INDEX_NAME
     if target.exists() and not overwrite:
         raise InputError(f"{target}: exists; set --overwrite true to write it again")
-    results = run_all(_scan, paths, [1] * len(paths), num_workers, "index", unit="shard")
+    results = run_all(_scan, urls, [1] * len(urls), num_workers, "index", unit="shard")
     refuse_repeated((key for result in results for key in result.keys), shards)
     passed_over = [name for result in results for name in result.passed_over]
     if passed_over:
         print(f"{shards}: {_not_read(passed_over)}")
-    write_index(target, [result.entry for result in results], masks=all(r.masked for r in results))
+    masks = all(result.masked for result in results)
+    write_index(target, [result.entry for result in results], masks=masks, **place)
     index = ShardIndex.load(folder)
     plural = "s" * (len(index.shards) > 1)
     print(f"{target}: {index.num_samples} samples in {len(index.shards)} shard{plural}")

@@ -92,6 +92,25 @@ def test_index_names_lead_nowhere_else(tmp_path: Path, name: object):
 
 
 @pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        ("pipe:cat", "refused"),
+        ("https://[", "not an address"),
+        ("/etc", "base '/etc' is no address"),
+        ("file:///etc", "is no address"),
+        ("..", "is no address"),
+        (3, "damaged index"),
+    ],
+)
+def test_the_base_of_an_index_is_an_address(tmp_path: Path, base: object, says: str):
+    make_shards(tmp_path, 1, 1)
+    path = tmp_path / "shards" / "index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base": base}))
+    with pytest.raises(InputError, match=says):
+        ShardIndex.load(tmp_path / "shards")
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "not a readable index"),
@@ -314,6 +333,30 @@ def test_object_stores_go_through_fsspec(tmp_path: Path, store, monkeypatch):
     monkeypatch.setattr(fsspec, "open", missing)
     with pytest.raises(InputError, match="needs a package that is not installed"):
         ShardIndex.load("s3://bucket/set")
+
+
+def test_shards_in_a_store_get_an_index_elsewhere(tmp_path: Path, store, monkeypatch):
+    local = ShardIndex.load(tmp_path / "shards")
+    names = [Path(shard.url).name for shard in local.shards]
+    spec = f"s3://bucket/set/{names[0].replace('000000', '{000000..000001}')}"
+    output = str(tmp_path / "there")
+    index_shards(spec, output=output, num_workers=0)
+    index = ShardIndex.load(output)
+    assert index.digest == local.digest
+    assert [shard.url for shard in index.shards] == [f"s3://bucket/set/{name}" for name in names]
+    assert [s.image for s in read(index)] == [s.image for s in read(local)]
+    assert ShardIndex.load(f"{output}/{names[1]}").shards == index.shards[1:]
+    monkeypatch.chdir(tmp_path / "shards")  # an address is not this folder
+    for place, into in (
+        (spec, None),
+        ("s3://bucket/set", None),
+        ("s3://bucket/set", output),
+        ("s3://bucket/{set,other}/a.tar", output),
+        (str(tmp_path / "shards"), output),
+        (str(tmp_path / "none"), None),
+    ):
+        with pytest.raises(InputError, match="neither a local folder of tar files nor, with --out"):
+            index_shards(place, output=into, num_workers=0, overwrite=True)
 
 
 @pytest.mark.parametrize("step", ["open", "read"])

@@ -67,7 +67,8 @@ class InpaintingDataModule(pl.LightningDataModule):
         flip: Mirror training images at random.
         shuffle_shards: Shards among whose samples a worker shuffles, held in its memory.
         max_bad_images: Undecodable training images that a worker tolerates; another image of the
-            batch replaces each. Validation and test tolerate none.
+            batch, or else of those shuffled with it, replaces each. Validation and test tolerate
+            none.
         cache_dir: Local folder that keeps shards fetched over the network.
         verify_checksums: Compare the SHA-256 of every shard at every read.
         strict_resume: Refuse to continue with another number of processes or workers, another

@@ -64,6 +64,9 @@ class EvalBatch(Batch):
     padding: Tensor
 
 
+Numbered = tuple[RawSample, int]
+"""A sample and the number of its pass."""
+
 Preprocess = Callable[[RawSample, int], Example]
 """Turns a sample and the number of its pass into tensors; raises BadImageError."""
 
@@ -106,7 +109,8 @@ class TrainStream(_Stream):
             encoded bytes in memory.
         max_bad_images: Undecodable images that a worker tolerates before it raises. Another
             image of the batch replaces each, with a crop and mask of its own, so the order of
-            all others does not change.
+            all others does not change; where the batch has none, one of those that the batch's
+            were shuffled among.
         reader: How shards are read.
 
     Raises:
@@ -154,8 +158,10 @@ class TrainStream(_Stream):
 
     def raw_samples(
         self, consumer: int, consumers: int, skip: int = 0
-    ) -> Iterator[tuple[RawSample, int]]:
+    ) -> Iterator[tuple[Numbered, list[Numbered]]]:
         """Yield one consumer's undecoded samples with their passes, without the first ``skip``.
+
+        Beside each comes the list of all that it was shuffled among.
 
         Raises:
             InputError: If a shard is missing, damaged, or differs from its index.
@@ -172,7 +178,8 @@ class TrainStream(_Stream):
                 continue
             samples = [(raw, number) for s, number in owned for raw in self.reader.read(s)]
             random.Random(f"samples/{self.seed}/{consumer}/{chunk}").shuffle(samples)
-            yield from samples[skip:]
+            for sample in samples[skip:]:
+                yield sample, samples
             skip = 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -188,21 +195,28 @@ class TrainStream(_Stream):
         while True:
             yield self._batch(list(itertools.islice(samples, self.batch_size)))
 
-    def _batch(self, raws: Sequence[tuple[RawSample, int]]) -> Batch:
-        examples = [self._example(raw, number) for raw, number in raws]
-        good = [place for place, example in enumerate(examples) if example is not None]
+    def _batch(self, drawn: Sequence[tuple[Numbered, list[Numbered]]]) -> Batch:
+        examples = [self._example(sample) for sample, _ in drawn]
+        good = [sample for (sample, _), found in zip(drawn, examples, strict=True) if found]
         if not good:
-            names = ", ".join(raw.key for raw, _ in raws)
-            raise InputError(f"{raws[0][0].origin}: no image of a batch can be decoded: {names}")
+            others = (other for other in drawn[-1][1] if self._example(other))
+            good = list(itertools.islice(others, len(drawn)))
+        if not good:
+            raw, _ = drawn[-1][0]
+            raise InputError(
+                f"{raw.origin}: neither {raw.key} nor any image that it was shuffled among can be "
+                "decoded; repair or remove them and pack again"
+            )
         for place, example in enumerate(examples):
             if example is None:
-                raw, _ = raws[good[place % len(good)]]
+                raw, _ = good[place % len(good)]
                 # A pass that does not exist gives the stand-in a crop and a mask of its own.
                 examples[place] = self.preprocess(raw, -1 - place)
         batch: Batch = default_collate(examples)
         return batch
 
-    def _example(self, raw: RawSample, number: int) -> Example | None:
+    def _example(self, sample: Numbered) -> Example | None:
+        raw, number = sample
         try:
             return self.preprocess(raw, number)
         except BadImageError as error:

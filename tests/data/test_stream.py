@@ -76,7 +76,7 @@ def test_each_pass_holds_every_sample_once_over_all_consumers(consumers, shuffle
     seen: Counter[tuple[str, int]] = Counter()
     for consumer in range(consumers):
         # Enough that every consumer is through with the first passes.
-        for raw, number in itertools.islice(stream.raw_samples(consumer, consumers), 200):
+        for (raw, number), _ in itertools.islice(stream.raw_samples(consumer, consumers), 200):
             seen[raw.key, number] += 1
     keys = {f"s{i}/{j}" for i, n in enumerate(COUNTS) for j in range(n)}
     for number in range(passes):
@@ -102,7 +102,7 @@ def test_seeking_reads_nothing_that_it_skips():
 
 def test_order_depends_on_seed_and_pass_and_not_on_place_or_listing():
     def keys(stream: TrainStream) -> list[str]:
-        return [raw.key for raw, _ in itertools.islice(stream.raw_samples(0, 1), 30)]
+        return [raw.key for (raw, _), _ in itertools.islice(stream.raw_samples(0, 1), 30)]
 
     first = keys(fake_stream())
     assert keys(fake_stream()) == first
@@ -115,7 +115,7 @@ def test_order_depends_on_seed_and_pass_and_not_on_place_or_listing():
 
 def test_this_order_is_for_ever():
     """A run must continue with a later version of the package; change this with a version bump."""
-    keys = [raw.key for raw, _ in itertools.islice(fake_stream().raw_samples(0, 1), 8)]
+    keys = [raw.key for (raw, _), _ in itertools.islice(fake_stream().raw_samples(0, 1), 8)]
     assert keys == ["s3/0", "s2/1", "s2/3", "s2/0", "s3/1", "s2/2", "s4/0", "s1/0"]
 
 
@@ -168,9 +168,10 @@ def test_spawned_workers_know_their_rank(tmp_path: Path):
     stream = TrainStream(index, make, batch_size=2, rank=1, world_size=2)
     loader = StreamLoader(stream, num_workers=1, multiprocessing_context="spawn")
     (batch,) = itertools.islice(loader, 1)
-    raws = list(itertools.islice(stream.raw_samples(1, 2), 2))
+    raws = [sample for sample, _ in itertools.islice(stream.raw_samples(1, 2), 2)]
     assert batch["key"] == [raw.key for raw, _ in raws]
-    assert batch["key"] != [raw.key for raw, _ in itertools.islice(stream.raw_samples(0, 2), 2)]
+    others = itertools.islice(stream.raw_samples(0, 2), 2)
+    assert batch["key"] != [raw.key for (raw, _), _ in others]
     for place, (raw, number) in enumerate(raws):
         assert torch.equal(batch["image"][place], make(raw, number)["image"])
         assert torch.equal(batch["mask"][place], make(raw, number)["mask"])
@@ -276,9 +277,24 @@ def test_bad_images_are_replaced_within_the_limit_and_the_order_stays(caplog):
 def test_each_stand_in_is_another_image_with_a_crop_of_its_own():
     images = {"a": b"", "b": b"bad", "c": b"", "d": b"bad", "e": b"bad"}
     raws = [(RawSample(key, image, None, "s"), 6) for key, image in images.items()]
-    batch = fake_stream(max_bad_images=3)._batch(raws)
+    batch = fake_stream(max_bad_images=3)._batch([(sample, raws) for sample in raws])
     assert batch["key"] == ["a", "c", "c", "c", "a"]
     assert batch["image"].tolist() == [6, -2, 6, -4, -5]  # the pass: of it the crop is a function
+
+
+def test_a_batch_without_a_good_image_takes_one_that_it_was_shuffled_among(monkeypatch):
+    options = {"batch_size": 1, "reader": FakeReader(("s2/1", "s2/3", "s3/0")), "max_bad_images": 3}
+    good = round_robin(fake_stream(batch_size=1), 2, 30, monkeypatch)
+    whole = round_robin(fake_stream(**options), 2, 30, monkeypatch)
+    replaced = [key for key, other in zip(good, whole, strict=True) if key != other]
+    assert {key for (key,) in replaced} == {"s2/1", "s2/3", "s3/0"}
+    assert not {key for (key,) in whole} & {"s2/1", "s2/3", "s3/0"}
+    for stop in range(1, 30):
+        rest = fake_stream(start_batch=stop, **options)
+        assert round_robin(rest, 2, 30 - stop, monkeypatch) == whole[stop:]
+    options["reader"] = FakeReader(tuple(f"s{i}/{j}" for i in range(5) for j in range(5)))
+    with pytest.raises(InputError, match=r"neither s4/4 nor any image that it was shuffled"):
+        next(iter(fake_stream(**{**options, "max_bad_images": 99})))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from sdm_lightning.data.shards.reading import RawSample, ShardReader
 from sdm_lightning.data.shards.remote import local_path
 from sdm_lightning.data.sources import Entry, ImageSource, is_image_name, open_source
 from sdm_lightning.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 
 class SampleSource(Protocol):
@@ -49,6 +52,8 @@ class ShardSource:
 class FileSource:
     """The images of a folder, zip or tar as samples without masks, in the order of their names.
 
+    A warning says what else lies there and is left out.
+
     Args:
         source: Where they are.
 
@@ -60,6 +65,8 @@ class FileSource:
         self.source = source
         self.entries: list[Entry] = source.entries()
         self.keys = unique_keys(entry.name for entry in self.entries)
+        if source.left_out:
+            _log.warning("%s: left out %s", source.path, source.left_out)
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -81,17 +81,27 @@ def other_formats(names: Iterable[str]) -> str:
     return f"{len(others)} file{'s' * (len(others) > 1)} of other formats ({shown})"
 
 
+def _links(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join([*names[:3], *["..."] * (len(names) > 3)])
+    kind = "link to a folder" if len(names) == 1 else "links to folders"
+    return f"{len(names)} {kind} ({shown})"
+
+
 @dataclass
 class ImageSource(ABC):
     """Where images come from; subclasses list and read them.
 
     Attributes:
         path: The folder or archive.
-        left_out: What ``other_formats`` says of the files beside the images, once listed.
+        left_out: What lies beside the images and is not read, in words, once listed.
+        linked: Links to folders, which are not followed, once listed.
     """
 
     path: str
     left_out: str = field(default="", init=False, repr=False, compare=False)
+    linked: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def entries(self) -> list[Entry]:
         """List the images, sorted by name.
@@ -100,7 +110,8 @@ class ImageSource(ABC):
             InputError: If there are none, or the archive is damaged.
         """
         files = sorted(self._list(), key=lambda entry: entry.name)
-        self.left_out = other_formats(entry.name for entry in files)
+        others = other_formats(entry.name for entry in files)
+        self.left_out = " and ".join(filter(None, (others, _links(self.linked))))
         entries = [entry for entry in files if is_image_name(entry.name)]
         if not entries:
             kinds = ", ".join(IMAGE_EXTENSIONS)
@@ -134,14 +145,18 @@ class FolderSource(ImageSource):
     """A folder of images, searched recursively."""
 
     def _list(self) -> Iterable[Entry]:
-        # Links to files count, links to folders do not.
+        # Links to files count, links to folders do not: they may lead in circles.
+        linked = []
         for folder, folders, files in os.walk(self.path, onerror=_refuse):
             folders[:] = [name for name in folders if not _is_of_system(PurePosixPath(name))]
+            paths = [Path(folder) / name for name in sorted(folders)]
+            linked += [p.relative_to(self.path).as_posix() for p in paths if p.is_symlink()]
             for file in files:
                 full = Path(folder) / file
                 if full.is_file():
                     name, state = full.relative_to(self.path).as_posix(), full.stat()
                     yield Entry(name, state.st_size, state.st_mtime)
+        self.linked = tuple(linked)
 
     def _read(self, entry: Entry) -> bytes:
         return (Path(self.path) / entry.name).read_bytes()

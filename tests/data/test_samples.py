@@ -54,6 +54,20 @@ def test_addresses_of_local_folders_are_read_as_paths(tmp_path: Path):
         assert len(source) == 2
 
 
+def test_links_to_folders_are_left_out_with_a_warning(tmp_path: Path, caplog):
+    images = make_images(tmp_path / "in", 1)
+    (images / "0.gif").write_bytes(b"x")
+    for name in "abcd":
+        (images / name).symlink_to(make_images(tmp_path / "elsewhere", 1), target_is_directory=True)
+    assert len(open_samples(str(images), ShardReader())) == 1
+    says = "left out 1 file of other formats (.gif) and 4 links to folders (a, b, c, ...)"
+    assert f"{images}: {says}" in caplog.text
+    for name in ("000.png", "0.gif", "b", "c", "d"):
+        (images / name).unlink()
+    with pytest.raises(InputError, match=r"no images in it; .*; found 1 link to a folder \(a\)$"):
+        open_samples(str(images), ShardReader())
+
+
 def test_what_is_missing(tar: Path):
     for place in (tar.parent, tar.parent / "{000..001}.tar"):
         with pytest.raises(InputError, match=r"no such index; .*`sdm index SHARDS`"):

@@ -185,6 +185,10 @@ def test_data(project, capsys):
     assert "16 samples in 2 shards" in capsys.readouterr().out.replace("images", "samples")
     assert checkpoint(project, "own-images")["images_seen"] == 16
     assert checkpoint(project, "arrays")["images_seen"] == 16
+    assert checkpoint(project, "own-masks")["images_seen"] == 16
+    drawn = [np.asarray(Image.open(path)) for path in sorted(Path("test_masks").glob("*.png"))]
+    assert len({mask.tobytes() for mask in drawn}) == 16
+    assert set(np.unique(drawn)) == {0, 255}
     assert Inpainter.from_pretrained("mine.safetensors").info.images_seen == 16
     assert Image.open("filled.png").size == (56, 40)
 

@@ -22,7 +22,7 @@ from sdm_lightning.diffusion.schedules import (
     SquareRootSchedule,
     UniformSchedule,
 )
-from sdm_lightning.diffusion.uncertainty import standard_deviation_map
+from sdm_lightning.diffusion.uncertainty import standard_deviation, standard_deviation_map
 
 __all__ = [
     "CosineSchedule",
@@ -43,5 +43,6 @@ __all__ = [
     "pick",
     "predict",
     "sample",
+    "standard_deviation",
     "standard_deviation_map",
 ]

@@ -17,6 +17,7 @@ from sdm_lightning.diffusion.uncertainty import (
     UncertaintyChannels,
     UncertaintyScale,
     scale_uncertainty,
+    standard_deviation,
     standard_deviation_map,
 )
 
@@ -227,7 +228,7 @@ def sample(
     """
     drawn = prediction.mean
     if alpha:
-        deviation = torch.exp(0.5 * prediction.log_variance.clamp(-40.0, 20.0))
+        deviation = standard_deviation(prediction.log_variance)
         drawn = drawn + alpha * deviation * gaussian_noise(drawn, generator)
     new = (mask - initial_mask).bool()
     return torch.where(initial_mask.bool(), image, torch.where(new, drawn, torch.zeros_like(drawn)))

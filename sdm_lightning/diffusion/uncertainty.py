@@ -10,6 +10,15 @@ UncertaintyScale: TypeAlias = Literal["minmax", "clamp"]
 UncertaintyChannels: TypeAlias = Literal["mean", "max"]
 
 
+def standard_deviation(log_variance: Tensor) -> Tensor:
+    """Compute sigma from log sigma^2, in the same shape and dtype.
+
+    The logarithm is clamped to [-40, 20], so that the result stays positive and finite in float32
+    whatever a network predicts.
+    """
+    return torch.exp(0.5 * log_variance.clamp(-40.0, 20.0))
+
+
 def standard_deviation_map(log_variance: Tensor, channels: UncertaintyChannels = "mean") -> Tensor:
     """Compute one standard deviation per pixel from those of its colour channels.
 
@@ -21,9 +30,9 @@ def standard_deviation_map(log_variance: Tensor, channels: UncertaintyChannels =
         channels: The mean or the largest of the three.
 
     Returns:
-        ``(B, 1, H, W)``, positive and finite: exp is taken of at most 20 / 2.
+        ``(B, 1, H, W)``, positive and finite.
     """
-    deviations = torch.exp(0.5 * log_variance.float().clamp(-40.0, 20.0))
+    deviations = standard_deviation(log_variance.float())
     reduce = torch.mean if channels == "mean" else torch.amax
     return reduce(deviations, dim=1, keepdim=True)
 

@@ -6,7 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdm_lightning.diffusion import DiffusionStep, complete, standard_deviation_map
+from sdm_lightning.diffusion import (
+    DiffusionStep,
+    complete,
+    standard_deviation,
+    standard_deviation_map,
+)
 from sdm_lightning.errors import InputError, require_one_per_image
 from sdm_lightning.losses import (
     Encoded,
@@ -40,7 +45,7 @@ def supervised_image(
     """
     if decoupled:
         return step.completed if region == "hole" else step.mean
-    deviation = torch.exp(0.5 * step.log_variance.clamp(-40.0, 20.0))
+    deviation = standard_deviation(step.log_variance)
     drawn = step.mean + deviation * torch.randn_like(step.mean)
     return complete(image, mask, drawn) if region == "hole" else drawn
 

@@ -90,23 +90,24 @@ def fitting_weights(
 ) -> dict[str, Tensor]:
     """Return a checkpoint's weights for a module, after checking that they fit it.
 
-    Outside training the averaged generator alone is used; for the rest the module keeps its own.
-    The discriminator would not even fit where the generator runs at a size that it was not trained
-    at (Table B.1).
+    In training the networks have to fit; what else the checkpoint lacks, such as ADA's probability
+    where augmentation is turned on, stays the module's own. Outside training the averaged generator
+    alone is used; for the rest the module keeps its own. The discriminator would not even fit where
+    the generator runs at a size that it was not trained at (Table B.1).
 
     Args:
         weights: Weights of the checkpoint.
         own: Weights of the module.
-        training: Whether more than the averaged generator is needed.
+        training: Whether more than the averaged generator is used.
         path: The checkpoint, for messages.
 
     Raises:
-        InputError: If a weight is missing, too much, or of another shape.
+        InputError: If a network's weight is missing or too much, or any is of another shape.
     """
-    fitting = dict(weights)
-    if not training:
-        fitting = {k: v for k, v in weights.items() if k.startswith(AVERAGED)}
-        fitting |= {k: v for k, v in own.items() if not k.startswith(AVERAGED)}
+    needed = ("generator.", "discriminator.", AVERAGED) if training else (AVERAGED,)
+    fitting = {k: v for k, v in weights.items() if k.startswith(needed)}
+    rest = {k: v for k, v in own.items() if not k.startswith(needed)}
+    fitting |= {k: weights.get(k, v) if training else v for k, v in rest.items()}
     wrong = [key for key in own if key not in fitting] + [key for key in fitting if key not in own]
     wrong += [key for key in own if key in fitting and fitting[key].shape != own[key].shape]
     if wrong:

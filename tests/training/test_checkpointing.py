@@ -45,3 +45,12 @@ def test_weights_must_fit():
         InputError, match=r"a.ckpt: .* generator_ema.more, \(1,\) there and nothing here"
     ):
         fitting_weights({**there, "generator_ema.more": torch.ones(1)}, here, False, "a.ckpt")
+
+
+def test_augmentation_may_be_turned_on_or_off():
+    network = {"generator.w": torch.zeros(2)}
+    augmented = {**network, "augment.probability": torch.tensor(0.5)}
+    assert fitting_weights(network, augmented, training=True) == augmented
+    assert fitting_weights(augmented, network, training=True) == network
+    changed = {**network, "augment.probability": torch.tensor(0.25)}
+    assert fitting_weights(changed, augmented, True)["augment.probability"] == 0.25

@@ -160,12 +160,13 @@ class SDMModule(InpaintingModule):
         let_networks_take_turns(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         self.num_micro_batches = getattr(data, "num_parts", self.num_micro_batches)
-        if stage == "fit" and self.perceptual is not None and self.losses.perceptual:
+        if stage != "fit":
+            return
+        if self.perceptual is not None and self.losses.perceptual:
             self.perceptual.prepare()  # so that missing weights are reported before training
-        for part in self._pretrained_parts() if stage == "fit" and self.losses.adversarial else ():
+        for part in self._pretrained_parts() if self.losses.adversarial else ():
             part.prepare()
-        if stage == "fit":
-            checks.refuse_unfit_parts(self)
+        checks.refuse_unfit_parts(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Refuse the first batch of an epoch if it is unfit; see ``checks.refuse_unfit_batch``."""
@@ -177,23 +178,18 @@ class SDMModule(InpaintingModule):
         # All randomness of a step follows from (seed, images seen, rank): nothing but these needs
         # to be saved for a resumed run to continue as if never stopped.
         torch.manual_seed(self.step_seed(self.images_seen))
-        optimizer_g = self.optimizers()[0]  # type: ignore[index]
-        # Stepping the bare optimizer keeps trainer.global_step equal to batches.
-        optimizer_d = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         chunks = micro_batches(batch["image"], batch["mask"], self.num_micro_batches)
         self.health.begin(self.images_seen, batch["key"])
         with reused_maps(active=len(chunks) == 1 and bool(self._pretrained_parts())):
-            self._optimize(chunks, optimizer_g, optimizer_d)
+            self._optimize(chunks)
         self._after_steps(batch["image"].shape[0] * self.trainer.world_size)
         self._read_health(batch, batch_idx)
 
-    def _optimize(
-        self,
-        chunks: list[tuple[Tensor, Tensor]],
-        optimizer_g: LightningOptimizer,
-        optimizer_d: torch.optim.Optimizer,
-    ) -> None:
+    def _optimize(self, chunks: list[tuple[Tensor, Tensor]]) -> None:
         """Step the generator, then the discriminator, then its penalty where it is due."""
+        optimizer_g = self.optimizers()[0]  # type: ignore[index]
+        # Stepping the bare optimizer keeps trainer.global_step equal to batches.
+        optimizer_d = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         with self.toggled_optimizer(optimizer_g):
             optimizer_g.zero_grad()
             fakes = self._generator_phase(chunks)

@@ -238,7 +238,7 @@ class SDMModule(InpaintingModule):
                     self._backward(losses.pop(), sync=last_chunk and step.state.step == total)
             if losses:
                 self._backward(torch.stack(losses).sum(), sync=last_chunk)
-            mapped.append(styles.mean())
+            mapped.append(styles.mean(self.generator))
             fakes.append(outputs)
         self._update_mapping_average(torch.stack(mapped).mean(dim=0))
         self._log_terms({n: torch.stack([row[n] for row in logged]).mean() for n in logged[0]})

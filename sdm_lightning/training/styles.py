@@ -1,7 +1,7 @@
 """Drawing the generator's latent codes, with style mixing (StyleGAN, Karras et al. 2019)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sdm_lightning.diffusion import Network, network_output
 
 
-@dataclass
+@dataclass(frozen=True)
 class Styles:
     """Latent codes of a batch, mapped on demand so that each backward has its own graph.
 
@@ -22,12 +22,10 @@ class Styles:
     latent: Tensor
     second: Tensor | None = None
     crossover: int = 0
-    _last_mean: Tensor | None = field(default=None, repr=False)
 
     def mapped(self, generator: nn.Module) -> Tensor:
         """Map to styles w: ``(B, latent_dim)``, or ``(B, num_styles, latent_dim)`` where mixed."""
         first: Tensor = generator.mapping(self.latent)  # type: ignore[operator]
-        self._last_mean = first.detach().float().mean(dim=0)
         if self.second is None:
             return first
         second: Tensor = generator.mapping(self.second)  # type: ignore[operator]
@@ -35,10 +33,11 @@ class Styles:
         layers = torch.arange(count, device=first.device)[None, :, None]
         return torch.where(layers < self.crossover, first[:, None], second[:, None])
 
-    def mean(self) -> Tensor:
-        """Average the first code's w over the batch, as last mapped; ``(latent_dim,)``."""
-        assert self._last_mean is not None, "mapped() has not been called"
-        return self._last_mean
+    @torch.no_grad()
+    def mean(self, generator: nn.Module) -> Tensor:
+        """Average the first code's w over the batch; ``(latent_dim,)``, without gradient."""
+        first: Tensor = generator.mapping(self.latent)  # type: ignore[operator]
+        return first.float().mean(dim=0)
 
 
 def draw_styles(

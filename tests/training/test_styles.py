@@ -26,7 +26,7 @@ def test_codes_change_at_the_crossover():
 def test_mean_is_of_the_first_code():
     styles = Styles(torch.tensor([[1.0, 0, 0, 0], [3.0, 0, 0, 0]]))
     assert styles.mapped(MappingOnly()).shape == (2, 4)
-    assert styles.mean().tolist() == [2, 0, 0, 0]
+    assert styles.mean(MappingOnly()).tolist() == [2, 0, 0, 0]
 
 
 def test_code_of_an_image_does_not_depend_on_its_batch():

@@ -32,10 +32,6 @@ SATURATION_BATCHES = 1000
 """Time constant of the mean logits, in batches."""
 
 
-GRADIENTS = ("largest gradient", "gradient norm")
-"""What is looked at of a network's gradients, without and with clipping."""
-
-
 @dataclass
 class _Batch:
     """What was seen of one batch; values stay on the device until they are read."""
@@ -205,7 +201,7 @@ def largest_gradient(module: nn.Module) -> Tensor:
 
 def _first(names: list[str]) -> str:
     """Name what failed first: losses before the first gradient, or that; the rest follows."""
-    losses = list(itertools.takewhile(lambda name: not name.startswith(GRADIENTS), names))
+    losses = list(itertools.takewhile(lambda name: not name.startswith("gradient of the "), names))
     shown = losses or names[:1] or ["something on another process"]
     return f"{' and '.join(shown)} {'was' if len(shown) == 1 else 'were'}"
 

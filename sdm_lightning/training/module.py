@@ -32,7 +32,7 @@ from sdm_lightning.training.distributed import (
     let_networks_take_turns,
     reduce_trained_network_only,
 )
-from sdm_lightning.training.health import GRADIENTS, StepHealth, largest_gradient
+from sdm_lightning.training.health import StepHealth, largest_gradient
 from sdm_lightning.training.inpainting import InpaintingModule
 from sdm_lightning.training.objectives import (
     generator_objective,
@@ -364,7 +364,7 @@ class SDMModule(InpaintingModule):
         else:
             found = nn.utils.clip_grad_norm_(module.parameters(), clip)
             self.log(f"train/gradient_norm_{name[0]}", found)
-        self.health.look(f"{GRADIENTS[clip is not None]} of the {name}", found)
+        self.health.look(f"gradient of the {name}", found)
         self.health.guard(optimizer, self.trainer)
 
     def _read_health(self, batch: dict[str, Any], batch_idx: int) -> None:

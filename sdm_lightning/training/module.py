@@ -272,8 +272,9 @@ class SDMModule(InpaintingModule):
             loss = discriminator_real_loss(real_logits) / len(chunks)
             self._backward(loss, sync=False)
             logged.append(loss.detach())
-            signs = real_logits.detach().float().sign().nan_to_num()
-            self.real_signs += torch.stack([signs.sum(), torch.ones_like(signs).sum()])
+            if self.augment is not None:
+                signs = real_logits.detach().float().sign().nan_to_num()
+                self.real_signs += torch.stack([signs.sum(), torch.ones_like(signs).sum()])
             for iteration, output in enumerate(outputs, start=1):
                 logits = self._logits(output, mask)
                 completions.append(logits.detach().mean())
@@ -308,8 +309,9 @@ class SDMModule(InpaintingModule):
         """Read what the device found since the last look; keep the counters of all processes."""
         self.health.read()
         super().on_save_checkpoint(checkpoint)
-        signs = all_reduce(self.trainer, self.real_signs, "sum")
-        checkpoint["state_dict"]["real_signs"] = signs
+        if self.augment is not None:
+            signs = all_reduce(self.trainer, self.real_signs, "sum")
+            checkpoint["state_dict"]["real_signs"] = signs
         checkpoint["health"] = self.health.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

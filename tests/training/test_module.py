@@ -170,6 +170,12 @@ def test_augmentation_follows_the_signs_of_real_logits(make_module, make_loader)
     assert float(module.augment.probability) == pytest.approx(0.5 + 2 * 8 / 100)
 
 
+def test_signs_are_counted_for_augmentation_alone(make_module, make_loader):
+    module = make_module()
+    fit(module, make_loader(), steps=1)
+    assert module.real_signs.tolist() == [0.0, 0.0]
+
+
 def test_optimizers_are_the_paper_s(make_module):
     generator, discriminator = make_module(losses=LossSettings()).configure_optimizers()
     assert generator.defaults["lr"] == 1e-3

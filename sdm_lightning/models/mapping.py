@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sdm_lightning.models.layers import EqualizedLinear
+from sdm_lightning.models.layers import EqualizedLinear, widen
 
 AVERAGE_DECAY = 0.995
 """Decay per update of the running average, as in StyleGAN2."""
@@ -44,7 +44,7 @@ class MappingNetwork(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map noise ``(B, latent_dim)`` to codes ``(B, latent_dim)``."""
-        z = z.float()
+        z = widen(z)
         z = z * torch.rsqrt(z.square().mean(dim=-1, keepdim=True) + 1e-8)
         return self.layers(z)
 

@@ -13,6 +13,10 @@ def test_code_does_not_depend_on_the_length_of_the_noise():
     torch.testing.assert_close(mapping(z), mapping(7.0 * z), atol=1e-5, rtol=1e-4)
 
 
+def test_float64_stays():
+    assert MappingNetwork(4, 1).double()(torch.ones(2, 4).double()).dtype == torch.float64
+
+
 def test_layers_and_initial_scale():
     torch.manual_seed(0)
     mapping = MappingNetwork(128, 8)

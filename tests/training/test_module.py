@@ -1,6 +1,7 @@
 """The GAN step: counting, phases, memory of nothing, and what it refuses."""
 
 import copy
+import re
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -174,6 +175,22 @@ def test_signs_are_counted_for_augmentation_alone(make_module, make_loader):
     module = make_module()
     fit(module, make_loader(), steps=1)
     assert module.real_signs.tolist() == [0.0, 0.0]
+
+
+def test_every_logged_number_is_in_the_table_of_the_docs(make_module, make_loader):
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    names = re.findall(r"^\|(.*?)\|", page.split("| logged name |")[1].split("\n## ")[0], re.M)
+    module = make_module(
+        augment=AdaptiveAugment(),
+        gradient_clip=1.0,
+        losses=LossSettings(r1_interval=1),
+        terms=[named("NAME")],
+    )
+    batch = next(iter(make_loader()))
+    bad = batch | {"image": batch["image"] * torch.nan}
+    trainer = fit(module, iter([bad, batch]), steps=2)
+    logged = {name.replace("pixel-pyramid", "NAME") for name in trainer.callback_metrics}
+    assert logged | {"epoch", "step"} == set(re.findall(r"`([^`]*)`", "".join(names)))
 
 
 def test_optimizers_are_the_paper_s(make_module):

@@ -60,7 +60,8 @@ class SDMModule(InpaintingModule):
         optimizer_d: Discriminator's Adam.
         average: Moving average of the generator, used for everything but training.
         augment: Adaptive discriminator augmentation; None = off.
-        style_mixing_probability: Chance that a batch's styles change at a random layer; 0 = off.
+        style_mixing_probability: Chance that the styles change at a random layer, per part of a
+            batch that one process takes at once; 0 = off.
         decoupled: Decoupled probabilistic modeling; False is Table 1 D.
         gradient_clip: Largest gradient norm of either network; None = no clipping. The step of
             the R1 penalty is not clipped.

@@ -39,9 +39,8 @@ def refuse_mixtures(table: PaperTable, lines: Sequence[ResultLine]) -> None:
             column were scored on different images or masks, or by different networks of one name;
             the message says which, and how to choose.
     """
-    places = {str(column.where): column.where for column in table.columns}
     for row in dict.fromkeys(str(label_of(line, "row")) for line in lines):
-        for where in places.values():
+        for where in table.places:
             name = "".join(f", {key} {value}" for key, value in {"row": row, **where}.items())
             _refuse_cell(table.name + name, having(lines, {"row": row, **where}))
     for setting, shown in _test_sets(table, lines).items():
@@ -89,7 +88,7 @@ def _test_sets(table: PaperTable, lines: Sequence[ResultLine]) -> dict[str, list
     Columns of one test set, such as the numbers of iterations of Table 2, are compared too.
     """
     found: dict[str, list[ResultLine]] = {}
-    for where in {str(column.where): column.where for column in table.columns}.values():
+    for where in table.places:
         found.setdefault(str(where.get("setting", "")), []).extend(having(lines, where))
     return found
 

@@ -51,6 +51,11 @@ class PaperTable:
     protocols: dict[str, str] = field(default_factory=dict)
     digits: int = 2
 
+    @property
+    def places(self) -> list[dict[str, Any]]:
+        """What the columns' ``where`` name, each once, whatever the metric."""
+        return list({str(column.where): column.where for column in self.columns}.values())
+
 
 def table_names() -> list[str]:
     """List the tables whose numbers are in ``experiments/paper``."""

@@ -8,7 +8,6 @@ from sdm_lightning.files import write_atomically
 from sdm_lightning.reports.formats import FORMATS, Grid, TableFormat
 from sdm_lightning.reports.mixtures import doubts, refuse_mixtures
 from sdm_lightning.reports.paper import (
-    Column,
     PaperTable,
     evaluations_left_out,
     read_paper_table,
@@ -103,19 +102,19 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
     A table whose columns name places (a test set, a number of iterations) gets one line for each
     row and place, so that every metric has its three columns: paper, ours, difference.
     """
-    places = _places(table)
+    places = table.places
     keys = [(row, place) for place in places for row in table.rows]
     if len(places) > len(table.rows):
         keys = [(row, place) for row in table.rows for place in places]
     own = list(dict.fromkeys(column.metric for column in table.columns))
     own_columns = {(c.metric, str(c.where)): c for c in table.columns}
 
-    def paper(metric: str, row: dict[str, Any], place: Column) -> float | None:
-        column = own_columns.get((metric, str(place.where)))
+    def paper(metric: str, row: dict[str, Any], place: dict[str, Any]) -> float | None:
+        column = own_columns.get((metric, str(place)))
         return None if column is None else row.get(column.key)
 
-    def found(metric: str, row: dict[str, Any], place: Column) -> Ours | None:
-        return ours(lines, row["row"], place.where, metric)
+    def found(metric: str, row: dict[str, Any], place: dict[str, Any]) -> Ours | None:
+        return ours(lines, row["row"], place, metric)
 
     def text(value: Ours | None, digits: int, sign: str = "") -> str:
         return "" if value is None else value.text(digits, sign, seeds)
@@ -123,7 +122,7 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
     seeds = len(distinct(lines, "seed"))
     grid: dict[str, list[str]] = {table.row_heading: [str(row["name"]) for row, _ in keys]}
     if len(places) > 1:
-        grid[table.place_heading] = [_place_name(place) for _, place in keys]
+        grid[table.place_heading] = [" ".join(map(str, place.values())) for _, place in keys]
     for metric in own:
         score = SCORES[metric]
         name = (score.heading or metric) + (f" ({score.unit})" if score.unit else "")
@@ -147,7 +146,7 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
         for metric in metrics:
             grid[f"{against}, ours ({metric})"] = [
                 text(
-                    change(lines, row["row"], reference["row"], place.where, metric),
+                    change(lines, row["row"], reference["row"], place, metric),
                     table.digits if metric in own else digits_of(metric),
                     "+",
                 )
@@ -158,18 +157,6 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
     rows = [list(cells) for cells in zip(*grid.values(), strict=True)]
     title = f"Table {table.number}: {table.title}"
     return Grid(title, list(grid), rows, _notes(table, lines, metrics))
-
-
-def _places(table: PaperTable) -> list[Column]:
-    """Return one column for each place, whatever the metric."""
-    places: dict[str, Column] = {}
-    for column in table.columns:
-        places.setdefault(str(column.where), column)
-    return list(places.values())
-
-
-def _place_name(place: Column) -> str:
-    return " ".join(str(value) for value in place.where.values())
 
 
 def _difference(value: Ours | None, base: float | None, digits: int) -> str:

@@ -246,9 +246,7 @@ def _run_cell(
     done_stages = plan.state().get("stages", [])
     plan.write_state("running", done_stages)
     started = time.monotonic()
-    for words in plan.commands():
-        if words[0] in done_stages:
-            continue
+    for words in plan.remaining():
         if stop.is_set():  # the signal came after the last batch of the stage before
             plan.write_state("preempted", done_stages)
             say(f"{name}: stopped before {words[0]}")

@@ -6,6 +6,7 @@ own functions), with two additions for local runs: ``runs/paper/`` at the start 
 the chosen scale, and a config file ``G.yaml`` is followed by ``G.SCALE.yaml`` if there is one.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -43,10 +44,10 @@ class Cell:
         return self.argv[0]
 
     def fingerprint(self, extra: Sequence[str] = ()) -> str:
-        """Hash the command line, the contents of its config files and its checkpoint's state.
+        """Hash the command line, what its config files say and its checkpoint's state.
 
         A cell whose recipe was edited is another cell, and so is one whose checkpoint was trained
-        again. The run's folder does not count.
+        again. The run's folder does not count, nor do comments in a config.
 
         Args:
             extra: More arguments of the command line.
@@ -55,7 +56,10 @@ class Cell:
         digest = hashlib.sha256(json.dumps(words).encode())
         for file in _config_files(words):
             path = Path(find_config(file))
-            digest.update(path.read_bytes() if path.is_file() else b"missing")
+            content = path.read_bytes() if path.is_file() else b"missing"
+            with contextlib.suppress(OSError, InputError, TypeError):  # no config: its run says so
+                content = json.dumps(_read_yaml(file), sort_keys=True, default=str).encode()
+            digest.update(content)
         for file in _values_of(words, "--ckpt_path"):
             if os.path.isfile(file):  # too large to be read for each cell
                 state = os.stat(file)

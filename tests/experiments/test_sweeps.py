@@ -451,11 +451,15 @@ def test_another_checkpoint_or_config_is_another_recipe(tmp_path: Path) -> None:
     cell = Cell("A", ("test", f"--ckpt_path={checkpoint}"))
     found = [cell.fingerprint(), cell.fingerprint([f"--config={config}"])]
     assert cell.fingerprint() == found[0]
+    config.write_text("# A comment\na:  1\n")
+    assert cell.fingerprint([f"--config={config}"]) == found[1]
     config.write_text("a: 2")
     found.append(cell.fingerprint([f"--config={config}"]))
     checkpoint.write_bytes(b"12")
     found.append(cell.fingerprint())
-    assert len(set(found)) == 4
+    config.write_text("a: [")  # as an editor may leave it while a sweep runs
+    found.append(cell.fingerprint([f"--config={config}"]))
+    assert len(set(found)) == 5
 
 
 def test_a_run_that_was_asked_to_stop_is_taken_up_again(

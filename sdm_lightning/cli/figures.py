@@ -23,9 +23,8 @@ from sdm_lightning.reports.figures import (
     save_figure,
     schedule_curves,
 )
-from sdm_lightning.reports.mixtures import doubts, refuse_mixtures
-from sdm_lightning.reports.paper import read_paper_table, select_lines
-from sdm_lightning.reports.results import distinct, gather, metric_values, not_run
+from sdm_lightning.reports.results import metric_values, metrics_of
+from sdm_lightning.reports.tables import described, read_table
 
 FigureName = Literal["fig2", "fig3", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "table4"]
 
@@ -214,30 +213,19 @@ def _table(
     metrics: list[str] | None,
     where: dict[str, Any] | None,
 ) -> Any:
-    table = read_paper_table(name)
-    lines = select_lines(gather(results), table, scale, where)
-    refuse_mixtures(table, lines)
-    found = sorted({m for line in lines for m in metric_values(line)})
-    chosen = metrics or [m for m in found if m.startswith("fid") or m in ("psnr_hole",)]
-    if unknown := [m for m in metrics or [] if lines and m not in found]:
-        raise InputError(f"no result has {unknown[0]!r}; there are {', '.join(found)}")
+    table, lines, notes = read_table(name, scale, results, metrics, where)
+    chosen = metrics or [m for m in metrics_of(lines) if m.startswith("fid") or m == "psnr_hole"]
     shown = "mean and sample standard deviation" if name == "table2" else "each run, and means"
-    notes = not_run(results)
+    about = ""
     if lines:
-
-        def listed(key: str) -> str:
-            return ", ".join(distinct(lines, key))
-
-        notes = (
-            f"Ours: scale {listed('scale')}, {listed('protocol')}, {listed('num_images')} test "
-            f"images; {shown} over training seeds. Square brackets name a stand-in for the paper's "
-            "FID."
+        about = (
+            f"{described(lines)} ({shown}). Square brackets name a stand-in for the paper's FID."
         )
         values = [metric_values(line).get(metric, 0.0) for line in lines for metric in chosen]
         if left_out := sum(not np.isfinite(value) for value in values):
-            notes += f" Not finite and left out: {left_out} value(s)."
-        notes = " ".join([notes, *doubts(table, lines)])
-    return (iteration_curves if name == "table2" else row_dots)(table, lines, chosen, notes)
+            about += f" Not finite and left out: {left_out} value(s)."
+    draw = iteration_curves if name == "table2" else row_dots
+    return draw(table, lines, chosen, " ".join(filter(None, [about, *notes])))
 
 
 def _side_by_side(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 INK, SOFT, GRID = "#1d1d22", "#63636e", "#e4e4ea"
 TILE_INCHES = 1.5  # height of a picture
 COLOURS = ("#3b5bdb", "#d9480f", "#2b8a3e", "#9c36b5", "#0b7285")
-MARKERS = ("o", "s", "^", "D", "v")
+MARKERS = ("o", "s", "^", "D", "v", "P")  # one more than colours: thirty rows differ
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32] | npt.NDArray[np.bool_]
 
@@ -139,9 +140,10 @@ def iteration_curves(
         _dress(axes)
         axes.set_xlabel("testing iterations")
         axes.set_xticks(iterations)
-    for row, colour, marker in zip(table.rows, COLOURS, MARKERS, strict=False):
+    for row, colour, marker in zip(table.rows, cycle(COLOURS), cycle(MARKERS), strict=False):
         style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.5}
-        values = [row[column.key] for column in table.columns]
+        # The legend is here: a row without numbers of the paper has no curve, but its name.
+        values = [row.get(column.key, math.nan) for column in table.columns]
         axes_list[0].plot(iterations, values, label=row["name"], **style)
         for axes, metric in zip(axes_list[1:], metrics, strict=True):
             found = [
@@ -171,9 +173,9 @@ def iteration_curves(
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
-    figure.tight_layout(rect=(0, 0.09, 1, 1))
-    wrapped = "\n".join(textwrap.wrap(notes, 46 * count))
-    figure.text(0.01, 0.015, wrapped, fontsize=7, color=SOFT)
+    below = textwrap.wrap(notes, 46 * count)
+    figure.tight_layout(rect=(0, 0.02 + 0.036 * len(below), 1, 1))
+    figure.text(0.01, 0.015, "\n".join(below), fontsize=7, color=SOFT)
     return figure
 
 
@@ -219,8 +221,9 @@ def row_dots(
     for axes, metric in zip(axes_list[1:], metrics, strict=True):
         axes.set_title(f"ours: {metric}", fontsize=9, color=INK)
         axes.set_xlabel(f"{better_of(metric, lines)} is better")
-    figure.tight_layout(rect=(0, 0.45 / height, 1, 1))
-    figure.text(0.01, 0.02, "\n".join(textwrap.wrap(notes, 42 * count)), fontsize=7, color=SOFT)
+    below = textwrap.wrap(notes, 42 * count)
+    figure.tight_layout(rect=(0, (0.2 + 0.12 * len(below)) / height, 1, 1))
+    figure.text(0.01, 0.02, "\n".join(below), fontsize=7, color=SOFT)
     return figure
 
 

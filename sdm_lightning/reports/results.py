@@ -147,6 +147,11 @@ def metric_values(line: ResultLine) -> dict[str, float]:
     return values
 
 
+def metrics_of(lines: Iterable[ResultLine]) -> list[str]:
+    """List the metrics of some lines, sorted; see ``metric_values``."""
+    return sorted({metric for line in lines for metric in metric_values(line)})
+
+
 def label_of(line: ResultLine, key: str) -> Any:
     """Return a fact of a line: ``row``, ``seed``, ``networks.features.sha256``, ...; None without.
 

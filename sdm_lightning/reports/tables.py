@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
 from sdm_lightning.reports.formats import FORMATS, Grid, TableFormat
 from sdm_lightning.reports.mixtures import doubts, refuse_mixtures
@@ -18,7 +19,7 @@ from sdm_lightning.reports.results import (
     ResultLine,
     distinct,
     gather,
-    metric_values,
+    metrics_of,
     not_run,
 )
 from sdm_lightning.reports.seeds import Ours, change, ours
@@ -52,8 +53,8 @@ def print_table(
         output: Write to this file instead of printing.
 
     Raises:
-        InputError: If a cell has results that differ in more than their seed, or rows were scored
-            on different images or masks.
+        InputError: If a cell has results that differ in more than their seed, rows were scored on
+            different images or masks, or no result has one of the metrics.
     """
     text = table_text(name, scale, format, results, metrics, where)
     if output is None:
@@ -72,28 +73,50 @@ def table_text(
     where: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the text that ``print_table`` prints; takes its arguments."""
-    table = read_paper_table(name)
-    gathered = gather(results)
+    table, lines, notes = read_table(name, scale, results, metrics, where)
+    if metrics is None:
+        # As the paper's tables: its own metric, then what stands in for it at smaller scales.
+        found = metrics_of(lines)
+        own = list(dict.fromkeys(column.metric for column in table.columns))
+        stand_ins = [m for m in found if split_metric(m)[0] in own and m not in own]
+        paired = [m for m in ("psnr_hole", "l1_hole") if m in found]
+        metrics = own if any(m in found for m in own) or not found else []
+        metrics = [*metrics, *stand_ins, *(paired if not metrics or stand_ins else [])]
+    grid = build_grid(table, lines, metrics)
+    return FORMATS[format](replace(grid, notes=[*grid.notes, *notes]))
+
+
+def read_table(
+    name: str,
+    scale: str | None = None,
+    results: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> tuple[PaperTable, list[ResultLine], list[str]]:
+    """Read a table of the paper and the result lines that belong to it.
+
+    Takes the arguments of ``print_table``.
+
+    Returns:
+        The table, with the rows that only the lines have; its lines; notes on what was left out
+        or may not be comparable.
+
+    Raises:
+        InputError: As ``print_table``.
+    """
+    table, gathered = read_paper_table(name), gather(results)
     lines = select_lines(gathered, table, scale, where)
+    refuse_mixtures(table, lines)
+    found, own = metrics_of(lines), [column.metric for column in table.columns]
+    if unknown := [m for m in metrics or [] if lines and m not in found and m not in own]:
+        raise InputError(f"no result has {unknown[0]!r}; there are {', '.join(found)}")
     scales = distinct(select_lines(gathered, table, None, where), "scale")
     notes = [] if lines else [not_run(results)]
     if scale is not None and scales and scale not in scales:
         notes.append(f"No run has scale {scale}; there are runs of scale {', '.join(scales)}.")
     if left_out := evaluations_left_out(gathered, table):
         notes.append(_left_out_note(left_out, table))
-    refuse_mixtures(table, lines)
-    notes += doubts(table, lines)
-    table = with_own_rows(table, lines)
-    if metrics is None:
-        # As the paper's tables: its own metric, then what stands in for it at smaller scales.
-        found = {m for line in lines for m in metric_values(line)}
-        own = list(dict.fromkeys(column.metric for column in table.columns))
-        stand_ins = [m for m in sorted(found) if split_metric(m)[0] in own and m not in own]
-        paired = [m for m in ("psnr_hole", "l1_hole") if m in found]
-        metrics = own if any(m in found for m in own) or not found else []
-        metrics = [*metrics, *stand_ins, *(paired if not metrics or stand_ins else [])]
-    grid = build_grid(table, lines, metrics)
-    return FORMATS[format](replace(grid, notes=[*grid.notes, *notes]))
+    return with_own_rows(table, lines), lines, [*notes, *doubts(table, lines)]
 
 
 def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str]) -> Grid:
@@ -176,17 +199,9 @@ def _notes(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str
     if not lines:
         return notes
 
-    def listed(key: str) -> str:
-        return ", ".join(distinct(lines, key)) or "not recorded"
-
-    def counted(key: str, what: str) -> str:
-        found = distinct(lines, key)
-        return f"{', '.join(found)} {what}" if found else f"{what}: not recorded"
-
     several = len(distinct(lines, "seed")) > 1
     notes.append(
-        f"Ours: scale {listed('scale')}; {counted('images_seen', 'images seen')}; protocol "
-        f"{listed('protocol')}; {counted('num_images', 'test images')}; seeds {listed('seed')}"
+        described(lines)
         + (" (mean ± sample standard deviation; changes seed by seed)." if several else ".")
     )
     notes.append(f"Hardware: {'; '.join(_hardware(lines))}. Code: {_commits(lines)}.")
@@ -207,6 +222,22 @@ def _notes(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence[str
     if better:
         notes.append(f"Better is: {', '.join(better)}.")
     return notes
+
+
+def described(lines: Sequence[ResultLine]) -> str:
+    """Say in one phrase what our numbers are of: scale, images seen, protocol, images, seeds."""
+
+    def listed(key: str) -> str:
+        return ", ".join(distinct(lines, key)) or "not recorded"
+
+    def counted(key: str, what: str) -> str:
+        found = distinct(lines, key)
+        return f"{', '.join(found)} {what}" if found else f"{what}: not recorded"
+
+    return (
+        f"Ours: scale {listed('scale')}; {counted('images_seen', 'images seen')}; protocol "
+        f"{listed('protocol')}; {counted('num_images', 'test images')}; seeds {listed('seed')}"
+    )
 
 
 def _left_out_note(lines: Sequence[ResultLine], table: PaperTable) -> str:

@@ -119,6 +119,25 @@ def test_table2_from_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["table1", "table2"])
+def test_a_figure_has_the_rows_and_notes_of_its_table(
+    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "r.jsonl"
+    file.write_text(json.dumps({**line("mine", 4, 0, 15.0), "table": name, "images_seen": 7}))
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: drawn.append(figure) or [])
+    figures.draw_figure(name, results=[str(file)])
+    figures.draw_figure(name, results=[str(file)], scale="smal")
+    ours, none = (" ".join(figure.texts[0].get_text().split()) for figure in drawn)
+    assert [15.0] in [list(item.get_xdata() if name == "table1" else item.get_ydata())
+                      for item in drawn[0].axes[1].get_lines()]  # fmt: skip
+    assert "scale cpu; 7 images seen; protocol p" in ours
+    assert "No run has scale smal; there are runs of scale cpu." in none
+    with pytest.raises(InputError, match="no result has 'psnr'; there are psnr_hole"):
+        figures.draw_figure(name, results=[str(file)], metrics=["psnr"])
+
+
+@pytest.mark.parametrize("name", ["table1", "table2"])
 def test_what_a_figure_leaves_out_is_said(
     name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from sdm_lightning.reports.figures import (
     save_figure,
     schedule_curves,
 )
-from sdm_lightning.reports.paper import read_paper_table
+from sdm_lightning.reports.paper import read_paper_table, with_own_rows
 
 
 def picture(value: int, size: int = 8) -> np.ndarray:
@@ -61,6 +61,16 @@ def test_iteration_curves_hold_means_and_deviations() -> None:
     assert list(points.get_ydata()) == [5, 7]
     ends = bars.get_segments()[0]
     assert ends[1][1] - ends[0][1] == pytest.approx(2 * 2**0.5)
+
+
+def test_curves_of_rows_that_the_paper_does_not_have() -> None:
+    lines = [line(f"mine{k}", 4, 0, k) for k in range(6)]
+    table = with_own_rows(read_paper_table("table2"), lines)
+    left, right = iteration_curves(table, lines, ["psnr_hole"], "").axes
+    names = [text.get_text() for text in left.get_legend().get_texts()]
+    assert names == ["Model A", "Model B", *(f"mine{k}" for k in range(6))]
+    looks = [(c[0].get_color(), c[0].get_marker()) for c in right.containers]
+    assert len(set(looks)) == 6
 
 
 def test_row_dots_show_every_run() -> None:

@@ -55,9 +55,11 @@ def cells(name: str, lines: list[dict[str, Any]], path: Path, **options: Any) ->
 def test_an_own_score_is_better_as_its_lines_say(tmp_path: Path) -> None:
     own = line("A", 0, metrics={"hole_colour": 1.5}, better={"hole_colour": "lower"})
     file = write(tmp_path / "r.jsonl", [own])
-    text = table_text("table1", results=[file], metrics=["hole_colour", "psnr"])
+    text = table_text("table1", results=[file], metrics=["hole_colour"])
     assert "1.5000" in text
-    assert "Better is: hole_colour lower, psnr higher." in text
+    assert "Better is: hole_colour lower." in text
+    with pytest.raises(InputError, match="no result has 'hole_color'; there are hole_colour"):
+        table_text("table1", results=[file], metrics=["fid", "hole_color"])
 
 
 def test_mean_deviation_and_difference(tmp_path: Path) -> None:

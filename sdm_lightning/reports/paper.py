@@ -35,6 +35,7 @@ class PaperTable:
         reference: Row that the others are compared with.
         same_as: Row -> table and row of which it is the same run.
         protocols: Protocol of ``sdm evaluate`` -> setting of a column, for other methods' folders.
+        as_trained: Whether its rows are tested with as many iterations as they were trained with.
         digits: Digits after the point.
     """
 
@@ -49,6 +50,7 @@ class PaperTable:
     reference: str | None = None
     same_as: dict[str, dict[str, str]] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
+    as_trained: bool = False
     digits: int = 2
 
     @property
@@ -116,8 +118,10 @@ def select_lines(
 
     A run is what shares scale, row, setting, iterations, protocol, seed and checkpoint: its place,
     or its contents. Validations are left out, and runs that only train for a table (a setting that
-    none of its columns has). Results that ``sdm evaluate`` scored have no scale and belong to any;
-    as they have no checkpoint, the newest of the same seed, images, masks and compositing counts.
+    none of its columns has); of a table ``as_trained`` also tests with another number of
+    iterations, unless ``where`` names one. Results that ``sdm evaluate`` scored have no scale and
+    belong to any; as they have no checkpoint, the newest of the same seed, images, masks and
+    compositing counts.
 
     Args:
         lines: Result lines.
@@ -142,7 +146,18 @@ def select_lines(
             others += 1
     if others and not chosen:
         raise InputError(f"{table.name}: none of {others} results has {where}")
+    if table.as_trained and "num_iterations" not in (where or {}):
+        chosen = [line for line in chosen if not _has_other_iterations(line)]
     return _newest(_newest(chosen, "path"), "sha256")
+
+
+def _has_other_iterations(line: ResultLine) -> bool:
+    """Return whether a test had another number of iterations than the training.
+
+    A training with random numbers records a list, which none differs from.
+    """
+    tested, trained = label_of(line, "num_iterations"), label_of(line, "train_iterations")
+    return isinstance(tested, int) and isinstance(trained, int) and tested != trained
 
 
 def _newest(lines: Sequence[ResultLine], identity: str) -> list[ResultLine]:

@@ -116,6 +116,12 @@ def read_table(
         notes.append(f"No run has scale {scale}; there are runs of scale {', '.join(scales)}.")
     if left_out := evaluations_left_out(gathered, table):
         notes.append(_left_out_note(left_out, table))
+    any_iterations = select_lines(gathered, replace(table, as_trained=False), scale, where)
+    if others := len(any_iterations) - len(lines):
+        notes.append(
+            f"Left out: {others} result(s) tested with other iterations than trained; --where "
+            "'{\"num_iterations\": VALUE}' shows them."
+        )
     return with_own_rows(table, lines), lines, [*notes, *doubts(table, lines)]
 
 

@@ -178,6 +178,24 @@ def test_iterations_pick_their_column(tmp_path: Path) -> None:
     assert found["Model B/10"]["difference"] == f"{2.10 - 2.11:+.2f}"
 
 
+def test_tests_with_other_iterations_than_trained_are_left_out(tmp_path: Path) -> None:
+    """Else one further test of A's run would be in the way of the whole table."""
+    lines = [line("A", 0, num_iterations=t, train_iterations=3, metrics={"fid": t}) for t in (3, 8)]
+    lines.append(line("B", 0, num_iterations=1, train_iterations=1))
+    lines.append(line("random", 0, num_iterations=4, train_iterations=[1, 2]))
+    found = cells("table1", lines, tmp_path)
+    assert [found[row]["FID, ours"] for row in ("A (full)", "B", "random")] == [
+        "3.00", "2.50", "2.50",
+    ]  # fmt: skip
+    assert cells("table4", lines, tmp_path)["Linear"]["FID, ours"] == "3.00"
+    file, eight = str(tmp_path / "r.jsonl"), {"num_iterations": 8}
+    said = "Left out: 1 result(s) tested with other iterations than trained"
+    assert said in table_text("table1", results=[file])
+    assert "Left out" not in table_text("table1", results=[file], where=eight)
+    found = cells("table1", lines, tmp_path, where=eight)
+    assert [found[row]["FID, ours"] for row in ("A (full)", "B")] == ["8.00", ""]
+
+
 def test_linear_is_model_a(tmp_path: Path) -> None:
     found = cells("table4", [line("A", 0, metrics={"fid": 2.4})], tmp_path)
     assert found["Linear"]["FID, ours"] == "2.40"
@@ -399,7 +417,7 @@ def test_paper_lines_select_by_table() -> None:
         ({"images_seen": 3000000}, "differ in images_seen (3000000 and 6000000)"),
         ({"masks_digest": "ffff"}, "differ in masks_digest (0000 and ffff)"),
         ({"masks_digest": None}, "differ in masks_digest (0000 and not recorded)"),
-        ({"train_iterations": 2}, "differ in train_iterations (2 and not recorded)"),
+        ({"train_iterations": 3}, "differ in train_iterations (3 and not recorded)"),
         ({"parameters": "raw"}, "differ in parameters (ema and raw)"),
         ({"alpha": 0.5}, "differ in alpha (0.01 and 0.5)"),
         ({"schedule": "Cosine"}, "differ in schedule (Cosine and not recorded)"),

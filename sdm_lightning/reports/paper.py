@@ -179,9 +179,9 @@ def _newest(lines: Sequence[ResultLine], identity: str) -> list[ResultLine]:
 def _as_row_of(line: ResultLine, table: PaperTable) -> ResultLine | None:
     """Return the line under its row of this table; None if it belongs to another."""
     place = (label_of(line, "table"), label_of(line, "row"))
+    settings = {c.where["setting"] for c in table.columns if "setting" in c.where}
+    elsewhere = bool(settings) and label_of(line, "setting") not in settings
     if place[0] == table.name:
-        settings = {c.where["setting"] for c in table.columns if "setting" in c.where}
-        elsewhere = bool(settings) and label_of(line, "setting") not in settings
         return None if place[1] is None or elsewhere else line
     if line.get("method") is not None and line.get("protocol") in table.protocols:
         # A folder of results that `sdm evaluate --method NAME --protocol ...` scored.
@@ -190,9 +190,30 @@ def _as_row_of(line: ResultLine, table: PaperTable) -> ResultLine | None:
         row = names.get(_plain(method), method)
         return {**line, "table": table.name, "row": row, "setting": setting}
     for row, other in table.same_as.items():
-        if place == (other["table"], other["row"]):
+        if place == (other["table"], other["row"]) and not elsewhere:
             return {**line, "table": table.name, "row": row}
     return None
+
+
+def with_own_protocols(
+    table: PaperTable, lines: Sequence[ResultLine], scale: str | None
+) -> PaperTable:
+    """Add the protocols by which a scale's own tests of the table were scored.
+
+    By these other methods are scored at this scale. Of two settings with one protocol, the first
+    line's counts; tables without protocols get none.
+
+    Args:
+        table: The table.
+        lines: Result lines, of any table.
+        scale: Only tests of this scale; None for all.
+    """
+    own: dict[str, str] = {}
+    for line in lines if table.protocols else ():
+        tested = line.get("command") not in ("evaluate", "validate")
+        if tested and scale in (None, label_of(line, "scale")) and _as_row_of(line, table):
+            own.setdefault(str(label_of(line, "protocol")), str(label_of(line, "setting") or ""))
+    return replace(table, protocols=own | table.protocols)
 
 
 def evaluations_left_out(lines: Sequence[ResultLine], table: PaperTable) -> list[ResultLine]:

@@ -13,6 +13,7 @@ from sdm_lightning.reports.paper import (
     evaluations_left_out,
     read_paper_table,
     select_lines,
+    with_own_protocols,
     with_own_rows,
 )
 from sdm_lightning.reports.results import (
@@ -104,7 +105,8 @@ def read_table(
     Raises:
         InputError: As ``print_table``.
     """
-    table, gathered = read_paper_table(name), gather(results)
+    gathered = gather(results)
+    table = with_own_protocols(read_paper_table(name), gathered, scale)
     lines = select_lines(gathered, table, scale, where)
     refuse_mixtures(table, lines)
     found, own = metrics_of(lines), [column.metric for column in table.columns]

@@ -256,6 +256,20 @@ def test_methods_and_comparisons_of_ones_own(tmp_path: Path, monkeypatch) -> Non
     assert cells("mine", [x | facts for x in lines], tmp_path)["Mine"]["FID, ours"] == "2.00 ± 0.00"
 
 
+def test_a_method_scored_as_a_scales_own_tests_stands_beside_them(tmp_path: Path) -> None:
+    tiny = {"protocol": "demo-64-large", "metrics": {"fid/demo-64-large": 4.0}}
+    sdm = {**line("sdm", 0, "table3", setting="places2-large", scale="tiny", num_images=9), **tiny}
+    validated = {**sdm, "command": "validate", "setting": "celebahq-large", "time": "2025"}
+    other = {**sdm, "setting": "celebahq-large"}
+    for table, place in (("table3", "/places2-large"), ("tableB1", "")):
+        lines = [validated, {**sdm, "table": table}, other, evaluated("Mine", **tiny)]
+        found = cells(table, lines, tmp_path, scale="tiny")
+        assert found["Mine" + place]["FID, ours"] == "4.00"
+        file = str(tmp_path / "r.jsonl")
+        assert "Left out" not in table_text(table, "tiny", results=[file])
+        assert "Left out: 1 result(s)" in table_text(table, "paper", results=[file])
+
+
 def test_evaluated_folders_have_no_seeds_and_no_images_seen(tmp_path: Path) -> None:
     text = table_text("table3", results=[write(tmp_path / "r.jsonl", [evaluated("LaMa")])])
     assert "scale not recorded; images seen: not recorded; protocol places36500" in text
@@ -309,7 +323,9 @@ def test_rows_whose_known_pixels_differ_are_named(tmp_path: Path) -> None:
 
 def test_lpips_of_table3s_runs_fill_c2(tmp_path: Path) -> None:
     run = line("sdm", 0, "table3", setting="places2-large", metrics={"lpips": 0.1654})
-    found = cells("tableC2", [run], tmp_path)["SDM/places2-large"]
+    trained = {**run, "setting": "training-masks", "protocol": "training"}
+    found = cells("tableC2", [run, trained], tmp_path)["SDM/places2-large"]
+    assert "training;" not in table_text("tableC2", results=[str(tmp_path / "r.jsonl")])
     assert (found["LPIPS, ours"], found["difference"]) == ("0.165", "+0.004")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -11,8 +12,19 @@ TableFormat: TypeAlias = Literal["md", "csv", "latex"]
 
 @dataclass(frozen=True)
 class Grid:
-    """Headings and cells, all text; notes stand below the table."""
+    """Headings and cells, all text; notes stand below the table.
 
+    Attributes:
+        name: ``table1``.
+        number: As the paper prints it; empty if the table is not in the paper.
+        title: What it compares.
+        headings: One for each column.
+        rows: Cells of each row.
+        notes: One paragraph each.
+    """
+
+    name: str
+    number: str
     title: str
     headings: list[str]
     rows: list[list[str]]
@@ -32,7 +44,8 @@ def to_markdown(grid: Grid) -> str:
 
     table = [[escaped(cell) for cell in row] for row in [grid.headings, *grid.rows]]
     widths = [max(3, *(len(row[k]) for row in table)) for k in range(len(grid.headings))]
-    lines = [f"**{grid.title}**", ""]
+    number = f"Table {grid.number}: " if grid.number else ""
+    lines = [f"**{number}{grid.title}**", ""]
     for index, row in enumerate(table):
         cells = [
             cell.ljust(width) if k == 0 else cell.rjust(width)
@@ -69,7 +82,7 @@ def to_latex(grid: Grid) -> str:
         return "".join(LATEX.get(character, character) for character in unbroken(text))
 
     def line(row: list[str]) -> str:
-        text = " & ".join(map(escaped, row)) + r" \\"
+        text = " & ".join(re.sub(r"^-(?=\d)", "$-$", escaped(cell)) for cell in row) + r" \\"
         # The command before it would read these as its argument.
         return "{}" + text if text.startswith(("[", "*")) else text
 
@@ -79,9 +92,10 @@ def to_latex(grid: Grid) -> str:
         r"\begin{tabular}{l" + "r" * (len(grid.headings) - 1) + "}",
     ]
     lines += [r"\toprule", line(grid.headings), r"\midrule", *map(line, grid.rows)]
-    caption = escaped(" ".join([grid.title + ".", *grid.notes]))
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
-    return "\n".join(lines)
+    number = f" (Table {grid.number} of the SDM paper)" if grid.number else ""
+    caption = escaped(" ".join([f"{grid.title}{number}.", *grid.notes]))
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}"]
+    return "\n".join([*lines, rf"\label{{tab:{grid.name}}}", r"\end{table}"])
 
 
 FORMATS: dict[TableFormat, Callable[[Grid], str]] = {
@@ -89,3 +103,6 @@ FORMATS: dict[TableFormat, Callable[[Grid], str]] = {
     "csv": to_csv,
     "latex": to_latex,
 }
+
+SUFFIXES: dict[str, TableFormat] = {".csv": "csv", ".tex": "latex"}
+"""Names of files whose format is not Markdown."""

@@ -25,12 +25,12 @@ class PaperTable:
 
     Attributes:
         name: ``table1``.
-        number: As the paper prints it.
         title: What it compares.
         setting: What the paper's numbers were measured on.
         row_heading: Heading of the rows' names.
         columns: Columns of numbers.
         rows: ``row`` (short name), ``name``, and a value for each column's key.
+        number: As the paper prints it; empty for a table that is not in the paper.
         place_heading: Heading of what ``where`` of the columns names.
         reference: Row that the others are compared with.
         same_as: Row -> table and row of which it is the same run.
@@ -40,12 +40,12 @@ class PaperTable:
     """
 
     name: str
-    number: str
     title: str
     setting: str
     row_heading: str
     columns: list[Column]
     rows: list[dict[str, Any]]
+    number: str = ""
     place_heading: str = "Test set"
     reference: str | None = None
     same_as: dict[str, dict[str, str]] = field(default_factory=dict)

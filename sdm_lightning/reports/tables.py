@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.files import write_atomically
-from sdm_lightning.reports.formats import FORMATS, Grid, TableFormat
+from sdm_lightning.reports.formats import FORMATS, SUFFIXES, Grid, TableFormat
 from sdm_lightning.reports.mixtures import doubts, refuse_mixtures
 from sdm_lightning.reports.paper import (
     PaperTable,
@@ -30,7 +31,7 @@ from sdm_lightning.scores import SCORES, better_of, digits_of, split_metric
 def print_table(
     name: str,
     scale: str | None = None,
-    format: TableFormat = "md",
+    format: TableFormat | None = None,
     results: list[str] | None = None,
     metrics: list[str] | None = None,
     where: dict[str, Any] | None = None,
@@ -46,7 +47,8 @@ def print_table(
         name: table1, table2, table3, table4, tableB1, tableC2, tableD3, or the name of a file of
             yours in experiments/paper.
         scale: Use only runs of this scale: paper, small, tiny, ...
-        format: Output format: md, csv or latex.
+        format: Output format: md, csv or latex; default: by the suffix of output, .csv or .tex,
+            else md.
         results: JSON-lines files, folders, or wandb:ENTITY/PROJECT; default:
             results.jsonl, runs/ and experiments/results/.
         metrics: Metrics to show instead of the paper's, such as '["psnr_hole"]'.
@@ -57,6 +59,7 @@ def print_table(
         InputError: If a cell has results that differ in more than their seed, rows were scored on
             different images or masks, or no result has one of the metrics.
     """
+    format = format or SUFFIXES.get(Path(output or "").suffix, "md")
     text = table_text(name, scale, format, results, metrics, where)
     if output is None:
         print(text)
@@ -131,13 +134,16 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
     """Build headings, cells and notes of a table, still without a format.
 
     A table whose columns name places (a test set, a number of iterations) gets one line for each
-    row and place, so that every metric has its three columns: paper, ours, difference.
+    row and place, so that every metric has its three columns: paper, ours, difference; a metric of
+    the paper that no line has keeps the first alone.
     """
     places = table.places
     keys = [(row, place) for place in places for row in table.rows]
     if len(places) > len(table.rows):
         keys = [(row, place) for row in table.rows for place in places]
     own = list(dict.fromkeys(column.metric for column in table.columns))
+    missing = [m for m in own if lines and m not in metrics_of(lines)]
+    metrics = [m for m in metrics if m not in missing]
     own_columns = {(c.metric, str(c.where)): c for c in table.columns}
 
     def paper(metric: str, row: dict[str, Any], place: dict[str, Any]) -> float | None:
@@ -158,6 +164,8 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
         score = SCORES[metric]
         name = (score.heading or metric) + (f" ({score.unit})" if score.unit else "")
         grid[f"{name}, paper"] = [_number(paper(metric, *key), table.digits) for key in keys]
+        if metric in missing:
+            continue
         grid[f"{name}, ours"] = [text(found(metric, *key), table.digits) for key in keys]
         grid["difference" if len(own) == 1 else f"{name}, difference"] = [
             _difference(found(metric, *key), paper(metric, *key), table.digits) for key in keys
@@ -186,8 +194,8 @@ def build_grid(table: PaperTable, lines: Sequence[ResultLine], metrics: Sequence
                 for row, place in keys
             ]
     rows = [list(cells) for cells in zip(*grid.values(), strict=True)]
-    title = f"Table {table.number}: {table.title}"
-    return Grid(title, list(grid), rows, _notes(table, lines, metrics))
+    notes = _notes(table, lines, metrics)
+    return Grid(table.name, table.number, table.title, list(grid), rows, notes)
 
 
 def _difference(value: Ours | None, base: float | None, digits: int) -> str:

@@ -70,12 +70,12 @@ def test_mean_deviation_and_difference(tmp_path: Path) -> None:
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     assert found["A (full)"]["FID, ours"] == f"{mean:.2f} ± {deviation:.2f}"
     assert found["A (full)"]["difference"] == f"{mean - 2.36:+.2f}"
-    assert found["B"]["FID, ours"] == "3.00 (n = 1)"
-    assert found["B"]["vs A, paper"] == "+0.59"
-    # the seed of both
-    assert found["B"]["vs A, ours (fid)"] == f"{3 - values[0]:+.2f} (n = 1)"
-    assert [found["C"][k] for k in ("FID, ours", "difference", "vs A, ours (fid)")] == ["", "", ""]
-    assert found["C"]["FID, paper"] == "2.55"
+    b, c = found["B (T = 1)"], found["C (T = 2)"]
+    assert b["FID, ours"] == "3.00 (n = 1)"
+    assert b["vs A, paper"] == "+0.59"
+    assert b["vs A, ours (fid)"] == f"{3 - values[0]:+.2f} (n = 1)"  # the seed of both
+    assert [c[k] for k in ("FID, ours", "difference", "vs A, ours (fid)")] == ["", "", ""]
+    assert c["FID, paper"] == "2.55"
 
 
 def test_changes_are_taken_seed_by_seed(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_changes_are_taken_seed_by_seed(tmp_path: Path) -> None:
     lines += [line("C", s, metrics={"fid": v}) for s, v in ((7, 2.0), (8, 5.0))]
     lines += [line("D", s, metrics={"fid": v}) for s, v in ((1, 2.0), (7, 5.0))]
     found = cells("table1", lines, tmp_path)
-    assert found["B"]["vs A, ours (fid)"] == "+0.50 ± 0.10 (n = 3)"
-    assert found["C"]["vs A, ours (fid)"] == "+0.50 (n = 2)"  # other seeds: the means alone
+    assert found["B (T = 1)"]["vs A, ours (fid)"] == "+0.50 ± 0.10 (n = 3)"
+    assert found["C (T = 2)"]["vs A, ours (fid)"] == "+0.50 (n = 2)"  # other seeds: the means alone
     assert found["D (- DPM)"]["vs A, ours (fid)"] == "-1.00 (n = 1)"  # one seed in common
 
 
@@ -98,8 +98,9 @@ def test_seeds_that_diverged_are_told(tmp_path: Path) -> None:
     found = cells("table1", lines, tmp_path)
     ours, change = "FID, ours", "vs A, ours (fid)"
     assert (found["A (full)"][ours]) == "3.00 ± 1.00"
-    assert (found["B"][ours], found["B"][change]) == ("2.50 (1 of 3 seeds)", "+0.50 (1 of 3 seeds)")
-    assert (found["C"][ours], found["C"][change]) == ("3.00 ± 0.71 (n = 2)", "+0.50 ± 0.00 (n = 2)")
+    b, c = found["B (T = 1)"], found["C (T = 2)"]
+    assert (b[ours], b[change]) == ("2.50 (1 of 3 seeds)", "+0.50 (1 of 3 seeds)")
+    assert (c[ours], c[change]) == ("3.00 ± 0.71 (n = 2)", "+0.50 ± 0.00 (n = 2)")
     assert found["D (- DPM)"][ours] == "nan"
 
 
@@ -114,7 +115,7 @@ def test_the_seed_is_that_of_the_training(tmp_path: Path) -> None:
         for s in (0, 1)
     ]
     found = cells("table1", lines, tmp_path)
-    assert found["B"]["vs A, ours (fid)"] == "+1.00 ± 0.00"
+    assert found["B (T = 1)"]["vs A, ours (fid)"] == "+1.00 ± 0.00"
     assert "seeds 0, 1" in table_text("table1", results=[write(tmp_path / "r.jsonl", lines)])
 
 
@@ -134,8 +135,8 @@ def test_a_stand_in_never_stands_in_the_papers_column(tmp_path: Path) -> None:
     lines = [line("A", 0, metrics={"fid[random-conv]": 0.25, "psnr_hole": 15.0}, scale="cpu")]
     text = table_text("table1", results=[write(tmp_path / "r.jsonl", lines)])
     found = cells("table1", lines, tmp_path)
-    assert found["A (full)"]["FID, ours"] == ""
-    assert found["A (full)"]["difference"] == ""
+    assert found["A (full)"]["FID, paper"] == "2.36"
+    assert not {"FID, ours", "difference"} & found["A (full)"].keys(), "blank in every row"
     assert found["A (full)"]["fid[random-conv], ours"] == "0.250"
     assert found["A (full)"]["psnr_hole, ours"] == "15.00"
     assert "not the paper's metric" in text
@@ -184,16 +185,15 @@ def test_tests_with_other_iterations_than_trained_are_left_out(tmp_path: Path) -
     lines.append(line("B", 0, num_iterations=1, train_iterations=1))
     lines.append(line("random", 0, num_iterations=4, train_iterations=[1, 2]))
     found = cells("table1", lines, tmp_path)
-    assert [found[row]["FID, ours"] for row in ("A (full)", "B", "random")] == [
-        "3.00", "2.50", "2.50",
-    ]  # fmt: skip
+    rows = ("A (full)", "B (T = 1)", "random")
+    assert [found[row]["FID, ours"] for row in rows] == ["3.00", "2.50", "2.50"]
     assert cells("table4", lines, tmp_path)["Linear"]["FID, ours"] == "3.00"
     file, eight = str(tmp_path / "r.jsonl"), {"num_iterations": 8}
     said = "Left out: 1 result(s) tested with other iterations than trained"
     assert said in table_text("table1", results=[file])
     assert "Left out" not in table_text("table1", results=[file], where=eight)
     found = cells("table1", lines, tmp_path, where=eight)
-    assert [found[row]["FID, ours"] for row in ("A (full)", "B")] == ["8.00", ""]
+    assert [found[row]["FID, ours"] for row in rows[:2]] == ["8.00", ""]
 
 
 def test_linear_is_model_a(tmp_path: Path) -> None:
@@ -254,6 +254,10 @@ def test_methods_and_comparisons_of_ones_own(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.chdir(tmp_path)
     facts = {"protocol": "photos500", "metrics": {"fid/photos500": 2.0}}
     assert cells("mine", [x | facts for x in lines], tmp_path)["Mine"]["FID, ours"] == "2.00 ± 0.00"
+    place = str(tmp_path / "r.jsonl")
+    assert table_text("mine", results=[place]).startswith("**Inpainting of photos**")
+    latex = table_text("mine", format="latex", results=[place])
+    assert r"\caption{Inpainting of photos. Paper: not in the paper." in latex
 
 
 def test_a_method_scored_as_a_scales_own_tests_stands_beside_them(tmp_path: Path) -> None:
@@ -358,14 +362,28 @@ def test_all_formats_hold_the_same_cells(tmp_path: Path) -> None:
     latex = table_text("table1", format="latex", results=[place])
     body = [r for r in latex.splitlines() if r.endswith(r"\\")]
     plain = [r.removesuffix(r"\\").replace(r"$\pm$", "±").replace(r"\_", "_") for r in body]
+    plain = [r.replace("$-$", "-") for r in plain]
     assert [[c.strip() for c in r.split("&")] for r in plain] == expected
+
+
+def test_a_latex_table_can_be_pasted(tmp_path: Path) -> None:
+    lines = [line("A", 0), line("B", 0, metrics={"fid": 2.25})]
+    place = write(tmp_path / "r.jsonl", lines)
+    print_table("table1", results=[place], output=str(tmp_path / "table1.tex"))
+    latex = (tmp_path / "table1.tex").read_text()
+    assert r"B (T = 1) & 2.95 & 2.25 & $-$0.70 & +0.59 & $-$0.25 \\" in latex
+    assert r"\caption{Ablation of training iterations, modelling" in latex
+    assert " and attention (Table 1 of the SDM paper). Paper: Places365-Standard" in latex
+    assert latex.endswith("}\n\\label{tab:table1}\n\\end{table}\n")
+    print_table("table1", results=[place], output=str(tmp_path / "table1.csv"))
+    assert (tmp_path / "table1.csv").read_text().startswith("Model,")
 
 
 def test_latex_holds_any_text(tmp_path: Path) -> None:
     lines = [line(row, 0) for row in (r"a\b$c", "[x]", "*", "p^q~<r>|")]
     latex = table_text("table1", format="latex", results=[write(tmp_path / "r.jsonl", lines)])
     rows = [text.partition(" &")[0] for text in latex.splitlines()]
-    assert rows[-8:-4] == [
+    assert rows[-9:-5] == [
         "{}*", "{}[x]", r"a\textbackslash{}b\$c",
         r"p\textasciicircum{}q\textasciitilde{}\textless{}r\textgreater{}\textbar{}",
     ]  # fmt: skip
@@ -485,7 +503,7 @@ def test_rows_of_other_images_are_not_compared(
     # Iterations and images seen are the rows' own.
     lines[2].update(num_iterations=2, images_seen=3)
     file = write(tmp_path / "r.jsonl", lines)
-    assert "B" in cells("table1", lines, tmp_path)
+    assert "B (T = 1)" in cells("table1", lines, tmp_path)
     write(tmp_path / "r.jsonl", [lines[0], {**lines[1], **facts}, lines[2]])
     with pytest.raises(InputError) as error:
         table_text("table1", results=[file])

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, SOFT, GRID = "#1d1d22", "#63636e", "#e4e4ea"
-TILE_INCHES = 1.5  # height of a picture
+TILE_INCHES = 1.5  # height of a picture and the gap to the next
+FILLED = 0.97  # part of a tile that the picture fills
+LEAST_PIXELS, LARGEST_SIDE = 233, 8000  # of a picture's height in the PNG, and of the figure
 COLOURS = ("#3b5bdb", "#d9480f", "#2b8a3e", "#9c36b5", "#0b7285")
 MARKERS = ("o", "s", "^", "D", "v", "P")  # one more than colours: thirty rows differ
 
@@ -37,6 +39,9 @@ def panels(
     caption: str = "",
 ) -> Figure:
     """Draw pictures in rows and columns.
+
+    Each pixel becomes one of the figure's, or a square of them; only pictures so large that the
+    figure would have more than 8000 pixels a side are made smaller.
 
     Args:
         rows: ``(H, W, 3)`` uint8 pictures; ``(H, W)`` float32 in [0, 1], drawn as a heat map (dark
@@ -54,7 +59,10 @@ def panels(
     shape = np.shape(rows[0][0])
     width = TILE_INCHES * shape[1] / shape[0]
     size = (left + columns * width + 0.1, 0.3 + len(rows) * TILE_INCHES + below)
-    figure = Figure(figsize=size, dpi=160, facecolor="white")
+    exact = shape[0] * math.ceil(LEAST_PIXELS / shape[0]) / (FILLED * TILE_INCHES)
+    dpi = min(exact, LARGEST_SIDE / max(size))
+    interpolation = "nearest" if dpi == exact else "auto"
+    figure = Figure(figsize=size, dpi=dpi, facecolor="white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             box = (left + x * width, below + (len(rows) - 1 - y) * TILE_INCHES)
@@ -62,11 +70,11 @@ def panels(
                 (
                     box[0] / size[0],
                     box[1] / size[1],
-                    0.97 * width / size[0],
-                    0.97 * TILE_INCHES / size[1],
+                    FILLED * width / size[0],
+                    FILLED * TILE_INCHES / size[1],
                 )
             )
-            _show(axes, picture)
+            _show(axes, picture, interpolation)
             if y == 0:
                 axes.set_title(column_titles[x], fontsize=9, color=INK, pad=4)
             if x == 0 and row_titles:
@@ -84,15 +92,16 @@ def panels(
     return figure
 
 
-def _show(axes: Axes, picture: Pixels) -> None:
+def _show(axes: Axes, picture: Pixels, interpolation: str) -> None:
+    from matplotlib.patches import Rectangle
+
     array = np.asarray(picture)
-    if array.ndim == 2 and array.dtype == bool:
-        axes.imshow(array, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    elif array.ndim == 2:
-        axes.imshow(array, cmap="magma", vmin=0, vmax=1, interpolation="nearest")
-    else:
-        axes.imshow(array, interpolation="nearest")
+    colours = "gray" if array.dtype == bool else "magma"  # of what has no colours itself
+    axes.imshow(array, cmap=colours, vmin=0, vmax=1, interpolation=interpolation)
     axes.set_axis_off()
+    if array.dtype == bool:  # a frame, since a mask without holes is white on white
+        whole = Rectangle((0, 0), 1, 1, fill=False, edgecolor=SOFT, linewidth=0.5, clip_on=False)
+        axes.add_artist(whole).set_transform(axes.transAxes)
 
 
 def schedule_curves(
@@ -250,10 +259,13 @@ def _dress(axes: Axes) -> None:
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write ``STEM.png`` and ``STEM.pdf``, each whole or not at all."""
+    from matplotlib import rc_context
+
     targets = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
     for target in targets:
         # No date inside: the same numbers give the same file.
         metadata = {"CreationDate": None} if target.suffix == ".pdf" else None
-        with atomic_file(target) as file:
+        # Type 42 fonts: many publishers refuse matplotlib's default, Type 3.
+        with atomic_file(target) as file, rc_context({"pdf.fonttype": 42}):
             figure.savefig(file, format=target.suffix[1:], metadata=metadata)
     return targets

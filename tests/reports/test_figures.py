@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sdm_lightning.reports.figures import (
     iteration_curves,
@@ -87,6 +88,33 @@ def test_row_dots_show_every_run() -> None:
     assert ours.get_xlabel() == "higher is better"
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (64, 64), (128, 128), (300, 450), (512, 512)])
+def test_the_png_holds_every_pixel(shape: tuple[int, int], tmp_path: Path) -> None:
+    """Two rows of two, one pixel of the picture as a square of the file's pixels."""
+    given = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+    given[0, 0] = corner = (255, 0, 255)
+    path, _ = save_figure(panels([[given] * 2] * 2, ["a", "b"], ["c", "d"]), tmp_path / "f")
+    found = np.asarray(Image.open(path).convert("RGB"))
+    factor = -(-233 // shape[0])
+    expected = given.repeat(factor, 0).repeat(factor, 1)
+    rows, columns = (found == corner).all(axis=2).nonzero()
+    assert len(rows) == 4 * factor**2
+    for top, left in ((rows[0], columns[0]), (rows[-1] - factor + 1, columns[-1] - factor + 1)):
+        crop = found[top : top + expected.shape[0], left : left + expected.shape[1]]
+        assert (crop == expected).all()
+
+
+def test_very_large_pictures_make_no_larger_figure() -> None:
+    figure = panels([[picture(3, 3000)] * 5] * 2, list("abcde"))
+    assert max(figure.get_size_inches()) * figure.dpi == pytest.approx(8000)
+
+
+def test_a_mask_without_holes_has_a_frame(tmp_path: Path) -> None:
+    path, _ = save_figure(panels([[np.ones((64, 64), bool)]], [""]), tmp_path / "f")
+    dark = np.asarray(Image.open(path).convert("L")) < 250
+    assert all((dark.sum(axis=k) > 200).sum() >= 2 for k in (0, 1)), "both sides, top and bottom"
+
+
 def test_files_are_whole_and_repeatable(tmp_path: Path) -> None:
     contents = []
     for _ in range(2):
@@ -95,4 +123,5 @@ def test_files_are_whole_and_repeatable(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["one.png", "one.pdf"]
     assert contents[0] == contents[1]
     assert contents[0][1].startswith(b"%PDF")
+    assert b"/Type3" not in contents[0][1]
     assert not list((tmp_path / "f").glob(".*"))

@@ -323,7 +323,11 @@ def collect_results(folder: Path, plans: Sequence[Plan]) -> None:
             continue
         lines += read_result_lines(results)
     if others:
-        print(f"left out of the results, as the recipe has changed since: {', '.join(others)}")
+        print(
+            f"left out of the results, as the recipe has changed since: {', '.join(others)}; `sdm "
+            "table` still reads them: run these cells again, or give their folders a name that "
+            "starts with a dot"
+        )
     text = "".join(json.dumps(line) + "\n" for line in lines)
     write_atomically(folder / "results.jsonl", text)
 
@@ -332,11 +336,12 @@ def _print_end(name: str, plans: Sequence[Plan], statuses: Sequence[Status], fol
     from sdm_lightning.reports.paper import has_table
     from sdm_lightning.reports.tables import table_text
 
-    done, skipped = statuses.count("done"), statuses.count("skipped")
+    done, skipped, stopped = map(statuses.count, ("done", "skipped", "preempted"))
     failed = [p.cell.name for p, s in zip(plans, statuses, strict=True) if s == "failed"]
     print(
         f"\n{name}: {done} done, {skipped} skipped, {len(failed)} failed"
         + (f" ({', '.join(failed)})" if failed else "")
+        + (f", {stopped} stopped: call it again to continue" if stopped else "")
     )
     results = folder / "results.jsonl"
     found = [label_of(x, "table") for x in read_result_lines(results)]

@@ -432,7 +432,8 @@ def test_results_of_an_earlier_recipe_are_left_out(
     runner.run_sweep(path, "tiny", "out")
     (fake_runs / "rows" / "A.yaml").write_text("row: A, edited\n")
     runner.run_sweep(path, "tiny", "out", only="A-seed0")
-    assert "recipe has changed since: A-seed1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "recipe has changed since: A-seed1; `sdm table` still reads them" in printed
     assert collected(fake_runs / "out") == [("A", 0), ("B", 0), ("B", 1)]
 
 
@@ -463,7 +464,7 @@ def test_another_checkpoint_or_config_is_another_recipe(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_asked_to_stop_is_taken_up_again(
-    fake_runs: Path, monkeypatch: pytest.MonkeyPatch
+    fake_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(write_sweep(fake_runs))
     monkeypatch.setenv("FAIL", "A-seed0")
@@ -473,6 +474,8 @@ def test_a_run_that_was_asked_to_stop_is_taken_up_again(
     assert end.value.code == 75
     state = json.loads((fake_runs / "out" / "A-seed0" / "cell.json").read_text())
     assert state["status"] == "preempted"
+    said = "four: 0 done, 0 skipped, 0 failed, 1 stopped: call it again to continue\n"
+    assert said in capsys.readouterr().out
     monkeypatch.delenv("FAIL")
     runner.run_sweep(path, "tiny", "out", only="A-seed0")
     assert calls(fake_runs)[-2:] == ["fit A-seed0 -", "test A-seed0 -"]

@@ -1,6 +1,7 @@
 """The command ``sdm finetune``: photos to shards, shards to a model, through ``sdm fit``."""
 
 import copy
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -144,6 +145,8 @@ def finetune(
         data=f"{len(train)} own photos, starting from {start_from} ({info.data})",
         discriminator=True,
     )
+    if best.is_file():
+        _say_best(best, result, settings["checkpoint"]["every_n_batches"] * BATCH)
     _say_how(result)
 
 
@@ -202,6 +205,25 @@ def _settings(
     else:
         settings["trainer"]["limit_val_batches"] = 0
     return settings
+
+
+def _say_best(best: Path, result: Path, interval: int) -> None:
+    """Say how good the best state is, and whether the score still improved at the end.
+
+    Args:
+        best: The checkpoint, with its score beside it.
+        result: Weights to train on from.
+        interval: Training images between two validations.
+    """
+    found = json.loads(best.with_suffix(".json").read_text("utf-8"))
+    newest = max((int(path.stem) for path in best.parent.glob("[0-9]*.ckpt")), default=0)
+    seen = found["images_seen"]
+    print(f"best state: {found['score']} {found['value']:.1f}, {seen:,} images seen")
+    if newest - seen < interval:
+        print(
+            "It was the last one measured, and more training may be better still: --start_from "
+            f"{result} and another --name"
+        )
 
 
 def _say_how(result: Path) -> None:

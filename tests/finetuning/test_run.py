@@ -12,6 +12,7 @@ from PIL import Image
 from sdm_lightning.cli.main import main
 from sdm_lightning.finetuning.defaults import defaults_for
 from sdm_lightning.finetuning.photos import PhotoFile, find_photos, split_photos
+from sdm_lightning.finetuning.run import _say_best
 from sdm_lightning.inference import WeightsInfo, load_generator, save_weights
 from sdm_lightning.inference.discriminators import (
     load_discriminator,
@@ -127,6 +128,19 @@ def test_few_photos_resumed_and_used(
     assert "choose another --name" in capsys.readouterr().err
 
 
+def test_a_score_that_still_improves_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = tmp_path / "best.ckpt"
+    best.with_suffix(".json").write_text('{"score": "KID", "value": 14.74, "images_seen": 3000}')
+    for images, improves in ((3000, True), (3500, True), (4000, False)):  # stopped by the clock
+        (tmp_path / f"{images:09d}.ckpt").touch()
+        _say_best(best, Path("mine.safetensors"), 1000)
+        said, *more = capsys.readouterr().out.splitlines()
+        assert said == "best state: KID 14.7, 3,000 images seen"
+        assert ["--start_from mine.safetensors" in line for line in more] == [True] * improves
+
+
 @pytest.mark.timeout(600)
 def test_kid_on_held_out_photos_stops_the_run(
     run, workdir: Path, capsys: pytest.CaptureFixture[str]
@@ -136,7 +150,8 @@ def test_kid_on_held_out_photos_stops_the_run(
     train, held_out = split_photos(found)
     assert len(held_out) >= 5
     folder = run(photos, "--max_images", "400", "--learning_rate", "1e-12")
-    assert f"{len(train)} to train on, {len(held_out)} held out" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{len(train)} to train on, {len(held_out)} held out" in out
     saved = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     # Nothing changes: the first validation is the best, or by rounding the second, since from then
     # on the originals' features are kept, and the fillings have batches of their own.
@@ -144,6 +159,8 @@ def test_kid_on_held_out_photos_stops_the_run(
     seen = [int(path.stem) for path in (folder / "checkpoints").glob("0*.ckpt")]
     assert max(seen) == saved["images_seen"] + 16 * 5  # five without a better score
     assert (folder / "mine.safetensors").is_file()
+    assert f", {saved['images_seen']} images seen\n" in out
+    assert "more training may be better" not in out
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["checkpoint"]["monitor"] == "val/kid_quick[efficientnet-lite2]"
     windows = folder / "data" / "windows"

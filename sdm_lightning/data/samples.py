@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -49,6 +50,11 @@ class ShardSource:
             first = last
 
 
+@functools.cache  # a fit or a test opens its images several times
+def _warn_once(text: str) -> None:
+    _log.warning(text)
+
+
 class FileSource:
     """The images of a folder, zip or tar as samples without masks, in the order of their names.
 
@@ -66,7 +72,7 @@ class FileSource:
         self.entries: list[Entry] = source.entries()
         self.keys = unique_keys(entry.name for entry in self.entries)
         if source.left_out:
-            _log.warning("%s: left out %s", source.path, source.left_out)
+            _warn_once(f"{source.path}: left out {source.left_out}")
 
     def __len__(self) -> int:
         return len(self.entries)

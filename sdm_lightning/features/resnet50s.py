@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sdm_lightning.errors import InputError
 from sdm_lightning.features.networks import fill, from_hub
 from sdm_lightning.features.weights import check_hash, read_state
 
@@ -44,6 +45,10 @@ def load_network(weights: str, sha256: str | None = None) -> tuple[nn.Module, st
         import timm  # here: it takes a second, and most commands do without
 
         path = Path(weights).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"perceptual.weights: {path}: no such weights file; give its path, or 'imagenet'"
+            )
         check_hash(path, sha256)
         state = {k: v for k, v in read_state(path).items() if not _WORKING_VALUES.search(k)}
         network: nn.Module = timm.create_model("resnet50s", **_DILATED)

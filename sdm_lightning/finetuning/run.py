@@ -146,7 +146,9 @@ def finetune(
         discriminator=True,
     )
     if best.is_file():
-        _say_best(best, result, settings["checkpoint"]["every_n_batches"] * BATCH)
+        # Files of one's own may validate otherwise: then the end is not judged.
+        interval = settings["checkpoint"]["every_n_batches"] * BATCH if config is None else 0
+        _say_best(best, result, interval)
     _say_how(result)
 
 
@@ -213,12 +215,12 @@ def _say_best(best: Path, result: Path, interval: int) -> None:
     Args:
         best: The checkpoint, with its score beside it.
         result: Weights to train on from.
-        interval: Training images between two validations.
+        interval: Training images between two validations; 0 if that is not known.
     """
     found = json.loads(best.with_suffix(".json").read_text("utf-8"))
     newest = max((int(path.stem) for path in best.parent.glob("[0-9]*.ckpt")), default=0)
     seen = found["images_seen"]
-    print(f"best state: {found['score']} {found['value']:.1f}, {seen:,} images seen")
+    print(f"best state: {found['score']} {found['value']:.4g}, {seen:,} images seen")
     if newest - seen < interval:
         print(
             "It was the last one measured, and more training may be better still: --start_from "

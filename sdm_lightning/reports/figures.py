@@ -61,7 +61,7 @@ def panels(
     size = (left + columns * width + 0.1, 0.3 + len(rows) * TILE_INCHES + below)
     exact = shape[0] * math.ceil(LEAST_PIXELS / shape[0]) / (FILLED * TILE_INCHES)
     dpi = min(exact, LARGEST_SIDE / max(size))
-    interpolation = "nearest" if dpi == exact else "auto"
+    interpolation = "nearest" if dpi == exact else "antialiased"
     figure = Figure(figsize=size, dpi=dpi, facecolor="white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):

@@ -112,8 +112,8 @@ def read_table(
     table = with_own_protocols(read_paper_table(name), gathered, scale)
     lines = select_lines(gathered, table, scale, where)
     refuse_mixtures(table, lines)
-    found, own = metrics_of(lines), [column.metric for column in table.columns]
-    if unknown := [m for m in metrics or [] if lines and m not in found and m not in own]:
+    found = metrics_of(lines)
+    if unknown := [m for m in metrics or [] if lines and m not in found]:
         raise InputError(f"no result has {unknown[0]!r}; there are {', '.join(found)}")
     scales = distinct(select_lines(gathered, table, None, where), "scale")
     notes = [] if lines else [not_run(results)]

@@ -137,7 +137,7 @@ def test_a_score_that_still_improves_is_said(
         (tmp_path / f"{images:09d}.ckpt").touch()
         _say_best(best, Path("mine.safetensors"), 1000)
         said, *more = capsys.readouterr().out.splitlines()
-        assert said == "best state: KID 14.7, 3,000 images seen"
+        assert said == "best state: KID 14.74, 3,000 images seen"
         assert ["--start_from mine.safetensors" in line for line in more] == [True] * improves
 
 

@@ -143,6 +143,7 @@ def test_missing_file(tmp_path):
     path = tmp_path / "nowhere.pth"
     message = error_of(ResNetPerceptualLoss(str(path)))
     assert str(path) in message
+    assert "perceptual.weights" in message
     assert "no such weights file" in message
 
 

@@ -59,7 +59,7 @@ def test_an_own_score_is_better_as_its_lines_say(tmp_path: Path) -> None:
     assert "1.5000" in text
     assert "Better is: hole_colour lower." in text
     with pytest.raises(InputError, match="no result has 'hole_color'; there are hole_colour"):
-        table_text("table1", results=[file], metrics=["fid", "hole_color"])
+        table_text("table1", results=[file], metrics=["hole_colour", "hole_color"])
 
 
 def test_mean_deviation_and_difference(tmp_path: Path) -> None:

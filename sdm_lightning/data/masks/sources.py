@@ -123,7 +123,8 @@ class SampleMasks:
                 "masks, or name a folder of masks or a preset"
             )
         name = f"{raw.origin}/{raw.key}.mask.png"
-        return _read_mask(raw.mask, name, "known-white", "pack them again the other way round")
+        remedy = "pack the images again with --mask_convention hole-white"
+        return _read_mask(raw.mask, name, "known-white", remedy)
 
 
 class FolderMasks:

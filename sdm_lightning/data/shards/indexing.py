@@ -95,6 +95,10 @@ def _tar_files(shards: str, output: str | None) -> tuple[Path, list[str], dict[s
     tars = all(is_tar_name(path_of(url)) for url in urls)
     if path is None and output is not None and len(bases) == 1 and tars:
         return Path(output), urls, {"base": bases.pop()}
+    if path is not None and output is not None:
+        raise InputError(f"{shards}: local shards have their index beside them; leave out --output")
+    if len(bases) > 1:
+        raise InputError(f"{shards}: shards of several folders; index each by itself")
     raise InputError(
         f"{shards}: neither a local folder of tar files nor, with --output DIR, the address of "
         "some, such as s3://bucket/x-{000..099}.tar"
@@ -111,8 +115,9 @@ def index_shards(
     """Write the index for WebDataset shards that something else packed.
 
     Every shard is read to its end once. Each sample must have one image; a member
-    ``key.mask.png`` is taken for its mask. The index is written beside the shards, or for those
-    in a store that you cannot write to, into a folder that data.train then names instead.
+    ``key.mask.png`` is taken for its mask, white = known. The index is written beside the shards,
+    or for those in a store that you cannot write to, into a folder that data.train then names
+    instead.
 
     Args:
         shards: Folder with tar files, all of which belong to one data set; with --output, their

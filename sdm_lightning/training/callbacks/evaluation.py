@@ -224,7 +224,7 @@ class EvaluationCallback(pl.Callback):
         if self.evaluator.cache is not None:
             self.evaluator.cache.save()
         if trainer.is_global_zero and not fitting:
-            if _tests_a_part(trainer, stage):
+            if _leaves_out_images(trainer, stage):
                 logger.warning("a part of the %s images: not recorded", stage)
                 return
             record = self._record(trainer, pl_module, stage)
@@ -251,7 +251,7 @@ class EvaluationCallback(pl.Callback):
         )
 
 
-def _tests_a_part(trainer: pl.Trainer, stage: str) -> bool:
+def _leaves_out_images(trainer: pl.Trainer, stage: str) -> bool:
     """Return whether the trainer was told to leave out images: a table would show the record."""
     limit = trainer.limit_test_batches if stage == "test" else trainer.limit_val_batches
     # As an int, 1 is one batch; as a float, all of them.

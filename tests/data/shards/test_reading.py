@@ -347,15 +347,16 @@ def test_shards_in_a_store_get_an_index_elsewhere(tmp_path: Path, store, monkeyp
     assert [s.image for s in read(index)] == [s.image for s in read(local)]
     assert ShardIndex.load(f"{output}/{names[1]}").shards == index.shards[1:]
     monkeypatch.chdir(tmp_path / "shards")  # an address is not this folder
-    for place, into in (
-        (spec, None),
-        ("s3://bucket/set", None),
-        ("s3://bucket/set", output),
-        ("s3://bucket/{set,other}/a.tar", output),
-        (str(tmp_path / "shards"), output),
-        (str(tmp_path / "none"), None),
+    neither = "neither a local folder of tar files nor, with --out"
+    for place, into, says in (
+        (spec, None, neither),
+        ("s3://bucket/set", None, neither),
+        ("s3://bucket/set", output, neither),
+        ("s3://bucket/{set,other}/a.tar", output, "shards of several folders"),
+        (str(tmp_path / "shards"), output, "leave out --output"),
+        (str(tmp_path / "none"), None, neither),
     ):
-        with pytest.raises(InputError, match="neither a local folder of tar files nor, with --out"):
+        with pytest.raises(InputError, match=says):
             index_shards(place, output=into, num_workers=0, overwrite=True)
 
 

@@ -40,8 +40,9 @@ def panels(
 ) -> Figure:
     """Draw pictures in rows and columns.
 
-    Each pixel becomes one of the figure's, or a square of them; only pictures so large that the
-    figure would have more than 8000 pixels a side are made smaller.
+    Each pixel becomes one of the figure's, or a square of them (before Matplotlib 3.11 a row or
+    column may be one off); only pictures so large that the figure would have more than 8000 pixels
+    a side are made smaller.
 
     Args:
         rows: ``(H, W, 3)`` uint8 pictures; ``(H, W)`` float32 in [0, 1], drawn as a heat map (dark
@@ -62,10 +63,16 @@ def panels(
     exact = shape[0] * math.ceil(LEAST_PIXELS / shape[0]) / (FILLED * TILE_INCHES)
     dpi = min(exact, LARGEST_SIDE / max(size))
     interpolation = "nearest" if dpi == exact else "antialiased"
+
+    def whole(inches: float) -> float:
+        """Round to the figure's pixels: pictures between them would be resampled."""
+        return round(inches * dpi) / dpi
+
+    size = whole(size[0]), whole(size[1])
     figure = Figure(figsize=size, dpi=dpi, facecolor="white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            box = (left + x * width, below + (len(rows) - 1 - y) * TILE_INCHES)
+            box = whole(left + x * width), whole(below + (len(rows) - 1 - y) * TILE_INCHES)
             axes = figure.add_axes(
                 (
                     box[0] / size[0],

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from sdm_lightning.errors import InputError
@@ -36,8 +37,9 @@ class RealFeatureCache:
     def __init__(
         self, folder: str | Path | None, description: Mapping[str, Any], dim: int, rank: int = 0
     ) -> None:
+        self.description = dict(description)
         self.dim = dim
-        text = json.dumps(dict(description), sort_keys=True)
+        text = json.dumps(self.description, sort_keys=True)
         self.key = hashlib.sha256(text.encode()).hexdigest()[:32]
         self.folder = Path(folder) if folder is not None else None
         self.rank = rank
@@ -53,14 +55,24 @@ class RealFeatureCache:
 
     def _read(self, file: Path) -> None:
         try:
-            # Of its bytes: some systems cannot replace a file that tensors are mapped from.
-            content = load(file.read_bytes())
-            digests, features = content["digests"].tolist(), content["features"]
-            self._rows.update(zip(digests, features.view(-1, self.dim), strict=True))
-        except Exception as error:  # of safetensors, of a missing name, of another length
+            with safe_open(file, "pt") as content:
+                stored = content.metadata()["description"]
+                # Copies: some systems cannot replace a file that tensors are mapped from.
+                digests = content.get_tensor("digests").clone()
+                features = content.get_tensor("features").clone()
+            if digests.dtype != torch.int64 or features.dtype != torch.float32:
+                raise ValueError("digests or features are of another type")
+            if digests.ndim != 1 or features.shape != (len(digests), self.dim):
+                raise ValueError("digests and features do not fit each other")
+            if not features.isfinite().all():
+                raise ValueError("a feature is not finite")
+        except Exception as error:  # of safetensors, of a missing name and of the checks above
             raise InputError(
                 f"{file}: damaged feature cache ({type(error).__name__}); delete it"
             ) from error
+        if stored != json.dumps(self.description, sort_keys=True):
+            raise InputError(f"{file}: belongs to another data set; delete it")
+        self._rows.update(zip(digests.tolist(), features, strict=True))
 
     def lookup(self, digests: Tensor) -> Tensor | None:
         """Return rows ``(B, D)`` of these images, or None if one of them is not known.
@@ -94,8 +106,9 @@ class RealFeatureCache:
             "digests": torch.tensor(list(self._rows)),
             "features": torch.stack([*self._rows.values()]),
         }
+        text = json.dumps(self.description, sort_keys=True)
         try:
-            write_atomically(path, save(rows))
+            write_atomically(path, save(rows, {"description": text}))
         except OSError as error:
             logging.getLogger(__name__).warning(
                 "%s: features are not kept (%s)", self.folder, error.strerror or error

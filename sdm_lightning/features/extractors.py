@@ -19,7 +19,7 @@ from sdm_lightning.features.weights import (
     PublishedWeights,
     as_file,
     find_published,
-    read_state,
+    load_state,
     sha256_of_state,
 )
 
@@ -95,7 +95,7 @@ class InceptionFeatures(FeatureExtractor):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         file, self.sha256 = find_published(INCEPTION, weights, weights_sha256, download)
-        state = read_state(file)
+        state = load_state(file, INCEPTION)
         standard = self.sha256.startswith(INCEPTION.sha256)
         self.label = "" if standard else f"{self.name}-{self.sha256[:8]}"
         try:

@@ -19,8 +19,10 @@ _UNREACHABLE = (
     "are named in every log",
 )
 
-# The synchronised batch norm's working values, which lie between the tensors of the ADE20K file.
-_WORKING_VALUES = re.compile(r"\._(tmp_running_mean|tmp_running_var|running_iter)$")
+# Counters, the synchronised batch norm's working values, and the classifier's layer.
+_NOT_NEEDED = re.compile(
+    r"(^|\.)(num_batches_tracked|_tmp_running_mean|_tmp_running_var|_running_iter)$|^fc\."
+)
 
 
 def load_network(weights: str, sha256: str | None = None) -> tuple[nn.Module, str]:
@@ -49,9 +51,13 @@ def load_network(weights: str, sha256: str | None = None) -> tuple[nn.Module, st
             raise InputError(
                 f"perceptual.weights: {path}: no such weights file; give its path, or 'imagenet'"
             )
-        check_hash(path, sha256)
-        state = {k: v for k, v in read_state(path).items() if not _WORKING_VALUES.search(k)}
+        if sha256 is not None:
+            check_hash(path, sha256)
+        state = {k: v for k, v in read_state(path).items() if not _NOT_NEEDED.search(k)}
         network: nn.Module = timm.create_model("resnet50s", **_DILATED)
+        own = [key for key in network.state_dict() if not _NOT_NEEDED.search(key)]
+        if extra := list(state)[len(own) :]:
+            raise InputError(f"perceptual.weights: {path} has the unknown {extra[0]}")
         fill(network, state, path, "resnet50s")
     # The file of LaMa's loss names its stem's three convolutions conv1 to conv3.
     origin = "ade20k" if "conv3.weight" in state else re.sub(r"[^\w.-]+", "-", path.stem)

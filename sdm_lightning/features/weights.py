@@ -110,11 +110,23 @@ def find_published(
     return file, found
 
 
+def load_state(file: Path, published: PublishedWeights) -> dict[str, Tensor]:
+    """Read a checked file's tensors; nothing else in it is unpickled, whatever its hash.
+
+    Published hashes are eight digits, and a file whose hash begins with given ones takes minutes
+    to make.
+
+    Raises:
+        InputError: If it is not a PyTorch file of tensors.
+    """
+    try:
+        return read_state(file)
+    except InputError as error:
+        raise InputError(f"{error}; expected the state dict of {published.file_name}") from error
+
+
 def read_state(file: Path) -> dict[str, Tensor]:
     """Read a ``.safetensors`` file, or a ``.pth`` file of tensors alone.
-
-    Nothing else in it is unpickled, whatever its hash: published hashes are eight digits, and a
-    file whose hash begins with given ones takes minutes to make.
 
     Raises:
         InputError: If it is damaged, or holds anything but a state dict.

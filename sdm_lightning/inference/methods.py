@@ -162,7 +162,11 @@ def load_method(name: str, device: str | None = None) -> Method:
             f"no method {name!r}: give one of {', '.join(BASELINES)}, path/to/file.py:function, "
             "package.module:function, or a TorchScript file"
         )
-    function = getattr(_module(module_name), function_name, None)
+    try:
+        module = _module(module_name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{module_name}: cannot be imported ({error})") from None
+    function = getattr(module, function_name, None)
     if not callable(function):
         raise InputError(f"{module_name}: has no function {function_name!r}")
     method: Method = function
@@ -181,12 +185,6 @@ def _module(name: str) -> Any:
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # where a dataclass looks up its annotations
         sys.path.append(str(path.resolve().parent))  # for what the file imports from beside it
-        try:
-            spec.loader.exec_module(module)
-        except ModuleNotFoundError as error:
-            raise InputError(f"{path}: cannot be imported ({error})") from None
+        spec.loader.exec_module(module)
         return module
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise InputError(f"{name}: cannot be imported ({error})") from None
+    return importlib.import_module(name)

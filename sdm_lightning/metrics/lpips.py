@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sdm_lightning.errors import InputError
 from sdm_lightning.features.images import full_float32
-from sdm_lightning.features.weights import PublishedWeights, find_published, read_state
+from sdm_lightning.features.weights import PublishedWeights, find_published, load_state
 
 ALEXNET = PublishedWeights(
     url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
@@ -49,7 +49,7 @@ class LPIPS(nn.Module):
         from lpips import LPIPS as Network
 
         file, self.sha256 = find_published(ALEXNET, weights, weights_sha256, download)
-        state = read_state(file)
+        state = load_state(file, ALEXNET)
         self.label = "" if self.sha256.startswith(ALEXNET.sha256) else f"alex-{self.sha256[:8]}"
         # The package would download the backbone itself; pnet_rand prevents that.
         # Its random initial weights must not advance the generator that a model starts from.

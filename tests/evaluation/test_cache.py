@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -59,13 +61,31 @@ def test_damaged_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"features": torch.ones(1, 3)}, {"features": torch.ones(2, 2)}, {"features": None}]
+    "changes",
+    [
+        {"features": torch.ones(1, 3)},  # of another extractor
+        {"features": torch.full((1, 2), torch.nan)},
+        {"features": torch.ones(1, 2, dtype=torch.bool)},
+        {"features": torch.ones(1, 2, dtype=torch.float64)},
+        {"digests": torch.tensor([[1]])},
+        {"digests": torch.tensor([1.0])},
+        {"features": None},
+    ],
 )
 def test_files_that_no_cache_writes_are_refused(tmp_path, changes):
     cache = RealFeatureCache(tmp_path, DESCRIPTION, 2)
     cache.add(torch.tensor([1]), torch.ones(1, 2))
     file = cache.save()
     rows = {name: rows for name, rows in (load_file(file) | changes).items() if rows is not None}
-    save_file(rows, file)
+    save_file(rows, file, {"description": json.dumps(DESCRIPTION, sort_keys=True)})
     with pytest.raises(InputError, match=f"{file.name}: damaged feature cache .*; delete it$"):
+        RealFeatureCache(tmp_path, DESCRIPTION, 2)
+
+
+def test_a_file_of_another_set_is_refused(tmp_path):
+    cache = RealFeatureCache(tmp_path, DESCRIPTION, 2)
+    cache.add(torch.tensor([1]), torch.ones(1, 2))
+    file = cache.save()
+    save_file(load_file(file), file, {"description": "{}"})
+    with pytest.raises(InputError, match=f"{file.name}: belongs to another data set; delete it$"):
         RealFeatureCache(tmp_path, DESCRIPTION, 2)

@@ -8,7 +8,7 @@ from sdm_lightning.errors import InputError
 from sdm_lightning.features.weights import (
     PublishedWeights,
     find_published,
-    read_state,
+    load_state,
     sha256_of_state,
 )
 from sdm_lightning.files import sha256_of_file
@@ -78,14 +78,14 @@ def test_another_file_needs_its_hash_stated(file):
 def test_nothing_in_an_unknown_file_is_executed(tmp_path, capsys):
     path = tmp_path / "bad.pth"
     torch.save({"w": Payload()}, path)
-    with pytest.raises(InputError, match="holds more than tensors"):
-        read_state(path)
+    with pytest.raises(InputError, match=r"holds more than tensors; expected .* of net-"):
+        load_state(path, published(sha256_of_file(path)[:8]))
     (tmp_path / "raw.pth").write_bytes(pickle.dumps([1]))
     with pytest.raises(InputError):
-        read_state(tmp_path / "raw.pth")
+        load_state(tmp_path / "raw.pth", published())
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(InputError, match="not a plain dictionary"):
-        read_state(tmp_path / "list.pth")
+        load_state(tmp_path / "list.pth", published())
     assert "executed" not in capsys.readouterr().out
 
 

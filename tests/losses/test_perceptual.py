@@ -147,6 +147,13 @@ def test_missing_file(tmp_path):
     assert "no such weights file" in message
 
 
+def test_file_with_an_unknown_tensor(ade20k_state, tmp_path):
+    path = tmp_path / "encoder.pth"
+    torch.save(ade20k_state | {"head": torch.zeros(1)}, path)
+    message = error_of(ResNetPerceptualLoss(str(path)))
+    assert all(word in message for word in ("has the unknown", "head", str(path)))
+
+
 @pytest.mark.parametrize(
     ("damage", "first"),
     [
